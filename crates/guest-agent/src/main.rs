@@ -1,0 +1,2 @@
+//! `hyperfleet-guest-agent`, PID 1 of every machine.
+fn main() {}

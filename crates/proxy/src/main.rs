@@ -1,0 +1,2 @@
+//! `hyperfleet-proxy`, the data plane's process.
+fn main() {}

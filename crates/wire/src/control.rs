@@ -1,0 +1,145 @@
+//! Control plane ↔ data plane messages, in [`crate::length`] frames.
+//!
+//! The data plane listens on a Unix socket; one control plane is connected at a time, a newer
+//! connection replaces the older. Both sides begin with `hello`. Then the control plane sends a
+//! snapshot (begin, parts, end) and changes, each with the next number after the snapshot's. A
+//! number that is missing makes the data plane say `resync`, and serve on with what it has until
+//! the new snapshot is whole. `applied` says that every worker decides by that number.
+//! When the control plane goes, the data plane serves on with the routes it has.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of these messages. A peer with another one is told `refused` and disconnected.
+pub const PROTOCOL: u32 = 1;
+
+/// What the control plane says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToProxy {
+    Hello {
+        protocol: u32,
+    },
+    /// A whole table follows; parts until `snapshot_end` with the same number.
+    SnapshotBegin {
+        number: u64,
+    },
+    SnapshotPart {
+        machines: Vec<Machine>,
+    },
+    SnapshotEnd {
+        number: u64,
+    },
+    /// One step: machines that are new or changed (whole), and ids that are gone.
+    Change {
+        number: u64,
+        upsert: Vec<Machine>,
+        remove: Vec<String>,
+    },
+    /// The answer to `probe`.
+    ProbeResult {
+        id: u64,
+        outcome: ProbeOutcome,
+    },
+    /// Asks for `counters`.
+    CountersRequest,
+    /// Stop accepting, finish what is in flight for at most so many milliseconds, exit.
+    Drain {
+        timeout_ms: u32,
+    },
+}
+
+/// What the data plane says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromProxy {
+    Hello {
+        protocol: u32,
+        /// Of the `hyperfleet-proxy` binary.
+        version: String,
+        pid: u32,
+        /// The settings it runs with, as `--name value` pairs in the order of `--help`; a control
+        /// plane whose settings differ replaces the process.
+        arguments: Vec<(String, String)>,
+    },
+    /// Every worker now decides by the table of this number.
+    Applied {
+        number: u64,
+    },
+    /// The numbers do not follow one another; send a snapshot.
+    Resync {
+        have: u64,
+    },
+    /// Where does this machine's port listen right now? (refused, or not known to listen)
+    Probe {
+        id: u64,
+        machine: String,
+        port: u16,
+    },
+    Counters {
+        counters: Counters,
+    },
+    /// The last message not understood, and why; the connection is closed after it.
+    Refused {
+        message: String,
+    },
+}
+
+/// A machine as the data plane sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub id: String,
+    pub name: String,
+    /// One of the API's states; only `running` is served.
+    pub status: String,
+    /// Changes with each start: connections of another lifecycle are never reused.
+    #[serde(default)]
+    pub lifecycle: u64,
+    /// The exposed ports.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+}
+
+/// An exposed port of a machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    pub port: u16,
+    /// `ADDRESS:PORT` to connect to; `None` when there is none yet.
+    pub upstream: Option<String>,
+    /// Whether something listened at the last look. If not, the data plane asks (`probe`) before
+    /// it sends a request there. Alone (no control plane) it just tries.
+    #[serde(default = "yes")]
+    pub listening: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What the agent said of a port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ProbeOutcome {
+    /// It listens; connect here.
+    Listening { upstream: String },
+    /// The agent answered: nothing listens there.
+    Closed,
+    /// The agent could not be asked.
+    Unknown,
+}
+
+/// Totals since the process started, but for `connections` and `tunnels`, which are now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    pub connections: u64,
+    pub tunnels: u64,
+    pub accepted: u64,
+    pub requests: u64,
+    /// Answers by class of status, 1xx to 5xx.
+    pub responses: [u64; 5],
+    /// Answers of the proxy's own by code (`X-Hyperfleet-Error`).
+    pub errors: Vec<(String, u64)>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub upstream_connects: u64,
+    pub upstream_reuses: u64,
+}

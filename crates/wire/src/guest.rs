@@ -1,0 +1,140 @@
+//! Host ↔ guest messages, in [`crate::slip`] frames.
+//!
+//! A session begins with [`ToGuest::Hello`]; the guest answers [`FromGuest::Welcome`] with the
+//! same nonce. The host ignores everything before that welcome: it belongs to whoever talked
+//! before. A new hello ends the session before it: the guest forgets that session's unanswered
+//! calls (their processes run on to their own time limits, their output is dropped).
+//!
+//! Every call carries an `id` that the host chose and that is free in its session; each gets
+//! exactly one ending: `done`, `exited`, `listeners`, `relay`, or `refused`. Many run at once.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+/// Version of these messages, shaken in hello and welcome.
+pub const PROTOCOL: u32 = 1;
+/// Most data bytes in one `stdin`, `stdout` or `stderr` message.
+pub const MAX_CHUNK: usize = 64 * 1024;
+/// Most listeners told in one `listeners` message; `truncated` says that there are more.
+pub const MAX_LISTENERS: usize = 4096;
+
+/// What the host says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToGuest {
+    /// Opens a session. The guest picks its own [`PROTOCOL`] if it lies within min..=max, else
+    /// refuses with `id` 0 and code `version`.
+    Hello { nonce: u64, min: u32, max: u32 },
+    /// Name, network and clock of the machine; may come again (after adoption or a clone).
+    Configure { id: u32, config: Config },
+    /// Starts a process in a process group (session) of its own.
+    Exec { id: u32, exec: Exec },
+    /// Bytes for the process's standard input; `eof` closes it.
+    Stdin { id: u32, data: ByteBuf, eof: bool },
+    /// Signals the whole process group of exec `id`. No answer of its own.
+    Kill { id: u32, signal: i32 },
+    /// Asks for every listening TCP port.
+    Ports { id: u32 },
+    /// Asks for a port on the guest's address whose connections are relayed to the server that
+    /// listens on `address`:`port` within the guest (`127.0.0.1`, `::1`, or an IPv6-only `::`).
+    /// The same target gives the same relay port again.
+    Relay { id: u32, address: String, port: u16 },
+    /// Ends all processes (TERM, then KILL after `grace_ms`), syncs, unmounts, powers off.
+    /// Answered with `done` before the power goes.
+    Shutdown { id: u32, grace_ms: u32 },
+    /// Answered with `done`.
+    Ping { id: u32 },
+}
+
+/// What the guest says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromGuest {
+    /// The answer to `hello`. `boot_id` is the guest kernel's, new at each boot.
+    Welcome {
+        nonce: u64,
+        protocol: u32,
+        agent: String,
+        boot_id: String,
+    },
+    /// The call ended well and has nothing to tell.
+    Done { id: u32 },
+    /// A piece of a process's standard output.
+    Stdout { id: u32, data: ByteBuf },
+    /// A piece of a process's standard error.
+    Stderr { id: u32, data: ByteBuf },
+    /// The process of exec `id` has ended. Exactly one of `code` and `signal` (its number) is set.
+    /// `timed_out`: the time limit killed it. `truncated`: a stream passed its `output_limit`.
+    Exited {
+        id: u32,
+        code: Option<i32>,
+        signal: Option<i32>,
+        timed_out: bool,
+        truncated: bool,
+    },
+    /// The answer to `ports`.
+    Listeners {
+        id: u32,
+        listeners: Vec<Listener>,
+        truncated: bool,
+    },
+    /// The answer to `relay`: the port on the guest's address.
+    Relay { id: u32, port: u16 },
+    /// The call could not be done (`id` 0: a message that named no call). `code` is one of
+    /// `version`, `unknown_message`, `invalid`, `not_found` (the program), `busy` (a bound), `failed`.
+    Refused {
+        id: u32,
+        code: String,
+        message: String,
+    },
+}
+
+/// What the guest is told about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// A DNS label.
+    pub hostname: String,
+    /// The wall clock, nanoseconds since 1970.
+    pub time_ns: u64,
+    /// The network card's addresses; `None` leaves only loopback.
+    pub network: Option<Network>,
+}
+
+/// IPv4 of the guest's one network card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Address with prefix length, `10.0.2.15/24`.
+    pub address: String,
+    /// The default route's gateway.
+    pub gateway: Option<String>,
+    /// For /etc/resolv.conf.
+    pub dns: Vec<String>,
+}
+
+/// One process to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program (looked up in `PATH` of `env`, or the agent's default) and arguments; not empty.
+    pub argv: Vec<String>,
+    /// Added to the agent's default environment (PATH, HOME, USER, LANG…), later ones win.
+    pub env: Vec<(String, String)>,
+    /// Working directory; `/` unless told.
+    pub cwd: Option<String>,
+    /// The group is killed after so many milliseconds; 0: never.
+    pub timeout_ms: u64,
+    /// Whether `stdin` messages follow; without, standard input is empty.
+    pub stdin: bool,
+    /// Bytes kept of each of stdout and stderr, the first ones; the rest is read and dropped.
+    pub output_limit: u64,
+}
+
+/// One listening TCP socket of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    pub port: u16,
+    /// What it is bound to: `0.0.0.0`, `127.0.0.1`, `::`, `::1`, …
+    pub address: String,
+    /// Whether a connection to the guest's IPv4 address reaches it (true for `0.0.0.0`, that
+    /// address itself, and a `::` that is not IPv6-only); if not, a relay does.
+    pub direct: bool,
+}

@@ -1,0 +1,41 @@
+"""The states of a machine and who may go where: one table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a machine is in its life."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+_S = Status
+
+# from -> where a machine may go next. `failed` from running: it died by itself.
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    _S.PENDING: frozenset({_S.STARTING}),
+    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING, _S.FAILED}),
+    _S.RUNNING: frozenset({_S.PAUSED, _S.STOPPING, _S.STOPPED, _S.FAILED}),
+    _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.STOPPED, _S.FAILED}),
+    _S.STOPPING: frozenset({_S.STOPPED, _S.FAILED}),
+    _S.STOPPED: frozenset({_S.STARTING}),
+    _S.FAILED: frozenset({_S.STARTING}),
+}
+
+# A machine in one of these has a process, or may have one after a crash of the control plane.
+ALIVE = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.STOPPING})
+# A machine in one of these may be deleted without force.
+AT_REST = frozenset({_S.PENDING, _S.STOPPED, _S.FAILED})
+
+
+def may_go(origin: Status, target: Status) -> bool:
+    """Whether the table allows this step."""
+    return target in TRANSITIONS[origin]

@@ -1,0 +1,80 @@
+"""A machine and what is asked of one: plain values, no behaviour, no I/O."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from datetime import datetime
+
+import msgspec
+
+from hyperfleet.lifecycle import Status
+
+ID_ALPHABET = string.digits + string.ascii_lowercase
+ID_LENGTH = 12
+ID_PATTERN = re.compile(r"[0-9a-z]{12}\Z")
+# A DNS label (RFC 1123), lower case. Names end up in host names: `{name}-{port}.suffix`.
+NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+
+
+def new_machine_id() -> str:
+    """A fresh id: 12 of 0-9a-z from the system's CSPRNG (62 bits)."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks for; defaults already filled in, every field already checked."""
+
+    name: str
+    vcpu_count: int
+    mem_size_mib: int
+    kernel_image_path: str
+    kernel_args: str | None = None
+    rootfs_path: str
+    exposed_ports: tuple[int, ...] = ()
+    env: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """How a machine is attached. `mode` is `user` or `tap`; tap_* are None for `user`."""
+
+    mode: str
+    guest_ip: str | None = None
+    guest_mac: str | None = None
+    tap_device: str | None = None
+    tap_ip: str | None = None
+
+
+class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """An exposed port as discovery last saw it.
+
+    `address` is what the server in the guest is bound to (None: nothing listens), `upstream` the
+    host's `ADDRESS:PORT` that leads to it (None: none is made yet), `since` when it was first
+    seen listening.
+    """
+
+    port: int
+    listening: bool = False
+    since: datetime | None = None
+    address: str | None = None
+    upstream: str | None = None
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine as it stands. Times are aware, UTC."""
+
+    id: str
+    spec: MachineSpec
+    status: Status
+    vmm: str
+    network: MachineNetwork
+    ports: tuple[ExposedPort, ...] = ()
+    pid: int | None = None
+    # Counts starts; connections to another lifecycle's guest are never reused.
+    lifecycle: int = 0
+    error_message: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None

@@ -1,0 +1,115 @@
+"""The interface of a driver: what `fleet` may ask of QEMU, Firecracker or the fake.
+
+A driver owns processes and their files, nothing else: no database, no agent protocol, no state of
+a machine. It gives a byte stream to the agent; what is said there is `hyperfleet.guest`'s.
+"""
+
+from __future__ import annotations
+
+from asyncio import StreamReader, StreamWriter
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a process of a machine is started from.
+
+    `directory` is the machine's own (sockets, console log, pid file, overlay disk); everything
+    that a driver makes for the machine lies in it. `ports` are the guest's TCP ports that shall
+    have a way in from the start.
+    """
+
+    id: str
+    name: str
+    directory: Path
+    vcpu_count: int
+    mem_size_mib: int
+    kernel: Path
+    initramfs: Path
+    kernel_args: str | None
+    base_disk: Path
+    guest_mac: str
+    ports: tuple[int, ...] = ()
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a machine's process ended. None for both when it was not our child (adopted)."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+class Process(Protocol):
+    """A machine's process, started or adopted."""
+
+    @property
+    def pid(self) -> int | None:
+        """The host's process id; None where there is no process of its own (fake)."""
+
+    async def channel(self) -> tuple[StreamReader, StreamWriter]:
+        """A new connection to the agent's end. One at a time: the one before must be closed.
+
+        Raises:
+            GuestError: the process is gone.
+        """
+
+    async def forward(self, guest_port: int) -> str:
+        """A way to the guest's `guest_port`: the host's `ADDRESS:PORT` to connect to.
+
+        The same port gives the same address again. That a connection to it is accepted says
+        nothing about the guest's server.
+        """
+
+    async def unforward(self, guest_port: int) -> None:
+        """Takes the way away; no error when there is none."""
+
+    async def forwards(self) -> dict[int, str]:
+        """Every way there is, guest port to host address, as the process itself knows them."""
+
+    async def kill(self) -> None:
+        """Ends the process at once and returns when it is gone; no error when it already is."""
+
+    async def wait(self) -> Exit:
+        """Returns when the process has ended (at once if it has). Many may wait."""
+
+    def release(self) -> None:
+        """Lets go of the process without ending it (the control plane stops, the machine runs on).
+
+        Closes this side's sockets and watchers; `channel` connections are the caller's to close.
+        """
+
+
+class Driver(Protocol):
+    """Starts and finds processes."""
+
+    @property
+    def name(self) -> str:
+        """`qemu`, `firecracker` or `fake`."""
+
+    async def start(self, launch: LaunchSpec) -> Process:
+        """Makes the machine's disk if it has none yet, spawns the process; the guest boots on.
+
+        Raises:
+            GuestError: it would not start; the message holds its own words.
+            ValidationError: kernel, initramfs or disk is missing or of the wrong kind.
+        """
+
+    async def adopt(self, launch: LaunchSpec) -> Process | None:
+        """The process that a control plane before this one started, or None when it is gone.
+
+        Never takes a process for the machine's that is not (a reused pid).
+        """
+
+    async def sweep(self, launch: LaunchSpec) -> None:
+        """Ends whatever process of this machine is left and removes sockets and pid files.
+
+        Disk and console log stay. Safe at any time for a machine that is not alive.
+        """
+
+    async def remove(self, launch: LaunchSpec) -> None:
+        """As `sweep`, then removes the machine's directory with all in it."""
+
+    def console(self, launch: LaunchSpec) -> Path:
+        """Where the console (serial port) is logged."""
