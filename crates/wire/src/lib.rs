@@ -10,7 +10,7 @@
 //!   write in flight may vanish. Frames are therefore delimited in-band and carry a checksum.
 //!
 //! The payload of both is one MessagePack map with a `type` key and named fields. Python's
-//! side is `hyperfleet.guest.messages` and `hyperfleet.proxy.messages`; the vectors in
+//! side is `hyperfleet.wire`; the vectors in
 //! `crates/wire/vectors/` hold both languages to the same bytes.
 
 pub mod control;
