@@ -141,6 +141,11 @@ def encode(message: ToProxy) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
+def encode_machine(machine: Machine) -> bytes:
+    """A machine as it stands within a message; tells how much of a frame it takes."""
+    return msgspec.msgpack.encode(machine)
+
+
 def decode_from_proxy(payload: bytes) -> FromProxy:
     """What the data plane said.
 
