@@ -1,0 +1,80 @@
+"""Twenty machines from one image, a crash of the control plane, and nothing left at the end."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from support.server import Server
+
+pytestmark = pytest.mark.vm
+
+MACHINES = [f"m{number:02d}" for number in range(20)]
+
+
+@pytest.fixture
+def server(images: Path) -> Iterator[Server]:
+    with Server(images=images, HYPERFLEET_BOOTS_AT_ONCE="4") as running:
+        yield running
+
+
+def _bring_up(server: Server, name: str) -> None:
+    server.create(name, mem_size_mib=112, exposed_ports=[80])
+    server.start_machine(name)
+    server.sh(
+        name,
+        f"mkdir -p /www && echo I am {name} > /www/index.html && httpd -h /www -p 80",
+    )
+
+
+def _pages(server: Server) -> dict[str, str]:
+    with httpx.Client(timeout=30) as client:
+        return {
+            name: client.get(f"{server.proxy_url}/proxy/{name}/80/").text for name in MACHINES
+        }
+
+
+def test_twenty_machines_survive_their_control_plane(server: Server) -> None:
+    expected = {name: f"I am {name}\n" for name in MACHINES}
+    with ThreadPoolExecutor(len(MACHINES)) as pool:
+        list(pool.map(lambda name: _bring_up(server, name), MACHINES))
+        assert _pages(server) == expected
+        pids = {name: server.api.get(f"/machines/{name}").json()["pid"] for name in MACHINES}
+        assert len(set(pids.values())) == len(MACHINES)
+
+        server.kill()
+        assert _pages(server) == expected, "the data plane serves on without the control plane"
+        server.start()
+        assert _pages(server) == expected
+        for name in MACHINES:
+            machine = server.api.get(f"/machines/{name}").json()
+            assert (machine["status"], machine["pid"]) == ("running", pids[name])
+        answers = pool.map(lambda name: server.sh(name, "cat /www/index.html"), MACHINES)
+        assert dict(zip(MACHINES, answers, strict=True)) == expected
+
+        stops = pool.map(lambda name: server.api.post(f"/machines/{name}/stop"), MACHINES)
+        assert [stop.json()["status"] for stop in stops] == ["stopped"] * len(MACHINES)
+
+    _nothing_left_but_disks(server)
+    for name in MACHINES:
+        assert server.api.delete(f"/machines/{name}").status_code == httpx.codes.NO_CONTENT
+    assert not list((server.home / "machines").iterdir())
+    # No machine runs, so the data plane goes with the control plane.
+    assert server.stop() == 0
+    assert server.processes() == []
+
+
+def _nothing_left_but_disks(server: Server) -> None:
+    assert not [line for line in server.processes() if "qemu-system" in line]
+    listening = subprocess.run(["ss", "-xlH"], capture_output=True, text=True, check=True).stdout
+    sockets = [line for line in listening.splitlines() if str(server.folder) in line]
+    assert all("proxy" in line for line in sockets), sockets
+    kept = {"disk.qcow2", "console.log"}
+    for directory in (server.home / "machines").iterdir():
+        left = {path.name for path in directory.iterdir()}
+        assert "disk.qcow2" in left
+        assert not {name for name in left - kept if name.endswith((".sock", ".pid"))}, left

@@ -1,0 +1,212 @@
+"""`hyperfleet serve` as a user starts it: a process, a home folder, ports of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+# Seconds; generous, for a loaded machine without KVM.
+READY = 60.0
+END = 60.0
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody held a moment ago."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+class Server:
+    """A control plane with its data plane in a folder of its own; removes all at the end.
+
+    `home` is `.hyperfleet` in `folder`, the server's working directory, as in the documentation.
+    """
+
+    def __init__(self, *, images: Path | None = None, **environment: str) -> None:
+        # Short, since sockets lie in it (sun_path holds 107 bytes).
+        self.folder = Path(tempfile.mkdtemp(prefix="hf-"))
+        self.home = self.folder / ".hyperfleet"
+        self.home.mkdir()
+        self.api_port = free_port()
+        self.proxy_port = free_port()
+        self.log = self.folder / "serve.log"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "PORT": str(self.api_port),
+            "PROXY_PORT": str(self.proxy_port),
+            "PROXY_EXPOSED_PORT_POLL_INTERVAL_MS": "1000",
+            **environment,
+        }
+        if images is not None:
+            for artefact in images.iterdir():
+                if artefact.is_file() and artefact.suffix in (".ext4", ".cpio", "") and not (
+                    artefact.name.startswith(("api-key", "lock"))
+                ):
+                    (self.home / artefact.name).symlink_to(artefact.resolve())
+            self.environment["HYPERFLEET_IMAGE_DIRS"] = str(images)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: httpx.Client | None = None
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def proxy_url(self) -> str:
+        return f"http://127.0.0.1:{self.proxy_port}"
+
+    @property
+    def key(self) -> str:
+        return (self.home / "api-key").read_text().strip()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def api(self) -> httpx.Client:
+        """A client with the server's first key."""
+        if self._client is None:
+            self._client = httpx.Client(
+                base_url=self.api_url,
+                headers={"Authorization": f"Bearer {self.key}"},
+                timeout=300,
+            )
+        return self._client
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs `hyperfleet ARGUMENTS…` in this server's folder and environment."""
+        return subprocess.run(
+            [*hyperfleet(), *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=END,
+            check=check,
+        )
+
+    def start(self) -> Self:
+        """Starts it and waits until it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*hyperfleet(), "serve"],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + READY
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.api_url}/ready", timeout=5).status_code == httpx.codes.OK:
+                    return self
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not get ready:\n{self.log.read_text()}")
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """SIGKILL, as a crash would; its exit status."""
+        return self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> int:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(END)
+
+    def create(self, name: str, **fields: Any) -> dict[str, Any]:
+        """A machine; small and minimal unless told otherwise."""
+        body = {
+            "name": name,
+            "vcpu_count": 1,
+            "mem_size_mib": 128,
+            "rootfs_path": ".hyperfleet/minimal-rootfs.ext4",
+            **fields,
+        }
+        answer = self.api.post("/machines", json=body)
+        assert answer.status_code == httpx.codes.CREATED, answer.text
+        machine: dict[str, Any] = answer.json()
+        return machine
+
+    def start_machine(self, ref: str) -> dict[str, Any]:
+        answer = self.api.post(f"/machines/{ref}/start")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        machine: dict[str, Any] = answer.json()
+        return machine
+
+    def exec(self, ref: str, *command: str, **fields: Any) -> dict[str, Any]:
+        """Runs a command in a machine; its answer, whatever its exit code."""
+        answer = self.api.post(f"/machines/{ref}/exec", json={"cmd": list(command), **fields})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        result: dict[str, Any] = answer.json()
+        return result
+
+    def sh(self, ref: str, script: str, **fields: Any) -> str:
+        """Runs a shell script in a machine, which must succeed; its standard output."""
+        result = self.exec(ref, "sh", "-c", script, **fields)
+        assert result["exit_code"] == 0, result
+        output: str = result["stdout"]
+        return output
+
+    def processes(self) -> list[str]:
+        """Command lines of every process that has this server's folder in its own."""
+        return [line for _, line in _processes_naming(str(self.folder))]
+
+    def close(self) -> None:
+        """Ends everything that was started here and removes the folder."""
+        if self._client is not None:
+            self._client.close()
+        if self._process is not None and self._process.poll() is None:
+            self._end(signal.SIGTERM)
+        # Data planes and machines outlive the control plane by design.
+        for pid, _ in _processes_naming(str(self.folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def hyperfleet() -> Sequence[str]:
+    """The command of this environment's installation."""
+    return [str(Path(sys.executable).parent / "hyperfleet")]
+
+
+def _processes_naming(text: str) -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if text in line:
+                    yield int(entry.name), line.strip()
