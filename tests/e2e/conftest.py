@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.server import Server
 
 CHECKOUT = Path(__file__).parents[2]
@@ -38,8 +39,6 @@ def install_test_server(server: Server, need: Any) -> Callable[[str], None]:
         import base64  # noqa: PLC0415
 
         encoded = base64.b64encode(TEST_SERVER.read_bytes()).decode()
-        server.sh(
-            ref, "base64 -d > /bin/test-server && chmod +x /bin/test-server", stdin=encoded
-        )
+        server.sh(ref, "base64 -d > /bin/test-server && chmod +x /bin/test-server", stdin=encoded)
 
     return install

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
+
 from support.server import Server
 
 pytestmark = pytest.mark.vm
@@ -69,9 +70,7 @@ def test_a_server_is_reached_whatever_it_binds(
 def test_a_machine_is_reached_by_name_and_by_host(server: Server, machine: dict[str, Any]) -> None:
     for ref in (machine["id"], machine["name"]):
         assert httpx.get(f"{server.proxy_url}/proxy/{ref}/8080/x").json()["target"] == "/x"
-        answer = httpx.get(
-            f"{server.proxy_url}/y", headers={"Host": f"{ref}-8080.local.dev:4000"}
-        )
+        answer = httpx.get(f"{server.proxy_url}/y", headers={"Host": f"{ref}-8080.local.dev:4000"})
         assert answer.json()["target"] == "/y"
         assert dict(answer.json()["headers"])["host"] == f"{ref}-8080.local.dev:4000"
 

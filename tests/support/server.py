@@ -54,8 +54,10 @@ class Server:
         }
         if images is not None:
             for artefact in images.iterdir():
-                if artefact.is_file() and artefact.suffix in (".ext4", ".cpio", "") and not (
-                    artefact.name.startswith(("api-key", "lock"))
+                if (
+                    artefact.is_file()
+                    and artefact.suffix in (".ext4", ".cpio", "")
+                    and not (artefact.name.startswith(("api-key", "lock")))
                 ):
                     (self.home / artefact.name).symlink_to(artefact.resolve())
             self.environment["HYPERFLEET_IMAGE_DIRS"] = str(images)
@@ -207,6 +209,8 @@ def _processes_naming(text: str) -> Iterator[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 if text in line:
                     yield int(entry.name), line.strip()

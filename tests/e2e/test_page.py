@@ -1,0 +1,240 @@
+"""docs/guides/reverse-proxy.md works as it is written: its commands are taken from the page and run.
+
+Only the key and the machine's id are filled in. Where no Alpine disk could be made, the disk's name
+and the package manager's line are Debian's. curl is told by its configuration file that localhost's
+documented ports are this test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+
+from support.server import Server, free_port
+
+pytestmark = pytest.mark.vm
+
+PAGE = Path(__file__).parents[2] / "docs/guides/reverse-proxy.md"
+HELLO = "<h1>Hello from Hyperfleet!</h1>\n"
+APK = '["apk", "add", "--no-cache", "nginx"]'
+APT = '["apt-get", "install", "-y", "nginx-light"]'
+
+
+def blocks(language: str) -> list[str]:
+    """The page's code blocks in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def block_with(text: str, language: str = "bash") -> str:
+    (found,) = [block for block in blocks(language) if text in block]
+    return found
+
+
+class Reader:
+    """Somebody who reads the page and types what it says."""
+
+    def __init__(self, server: Server, alpine: bool) -> None:
+        self.server = server
+        self.alpine = alpine
+        self.machine = "abc123"
+
+    def types(self, block: str) -> list[str]:
+        """Runs a block; what each curl in it printed."""
+        script = block.replace("abc123", self.machine).replace("hf_your_api_key", self.server.key)
+        if not self.alpine:
+            script = script.replace("alpine-rootfs", "debian-rootfs").replace(APK, APT)
+        mark = "=== next ==="
+        # Each command of the page ends its paragraph; the mark tells their outputs apart.
+        paragraphs = [part for part in script.split("\n\n") if part.strip()]
+        curlrc = self.server.folder / ".curlrc"
+        ports = ((3000, self.server.api_port), (4000, self.server.proxy_port))
+        hosts = ("localhost", f"{self.machine}-80.local.dev")
+        curlrc.write_text(
+            "silent\nshow-error\nfail-with-body\nmax-time = 120\n"
+            + "".join(
+                f'connect-to = "{host}:{port}:127.0.0.1:{real}"\n'
+                for port, real in ports
+                for host in hosts
+            )
+        )
+        ended = subprocess.run(
+            ["bash", "-euc", f"\necho '{mark}'\n".join(paragraphs)],
+            cwd=self.server.folder,
+            env={**self.server.environment, "CURL_HOME": str(self.server.folder)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{script}\n{ended.stdout}\n{ended.stderr}"
+        return [output.removeprefix("\n") for output in ended.stdout.split(mark)]
+
+
+@pytest.fixture(scope="module")
+def reader(server: Server, images: Path) -> Reader:
+    return Reader(server, (images / "alpine-rootfs.ext4").exists())
+
+
+def test_the_example(reader: Reader) -> None:
+    (made,) = reader.types(block_with('"name": "nginx-server"'))
+    machine = json.loads(made)
+    assert machine["status"] == "pending"
+    reader.machine = machine["id"]
+
+    (started,) = reader.types(block_with("abc123/start"))
+    assert json.loads(started)["status"] == "running"
+
+    answers = [json.loads(answer) for answer in reader.types(block_with("# Install nginx"))]
+    assert [answer["exit_code"] for answer in answers] == [0, 0, 0], answers
+
+    (page,) = reader.types(block_with("# Output:"))
+    assert page == HELLO
+    expected = re.search(r"# Output: (.*)", block_with("# Output:"))
+    assert expected is not None
+    assert page.strip() == expected[1]
+
+    by_host = reader.types(block_with("local.dev:4000"))
+    assert by_host[-1] == HELLO
+    reader.server.api.post(f"/machines/{reader.machine}/stop")
+
+
+def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str], None]) -> None:
+    (made,) = reader.types(block_with('"name": "web-server"'))
+    machine = json.loads(made)
+    assert (machine["vcpu_count"], machine["mem_size_mib"]) == (2, 512)
+    assert machine["exposed_ports"] == [80, 8080]
+    reader.machine = machine["id"]
+    reader.server.start_machine(machine["id"])
+    install_test_server(machine["id"])
+    reader.server.sh(
+        machine["id"], "test-server 0.0.0.0:80 [::]:8080 > /tmp/log 2>&1 & echo started"
+    )
+    _until_reached(f"{reader.server.proxy_url}/proxy/{machine['id']}/8080/")
+
+    port_80, port_8080 = reader.types(block_with("8080/api/health"))
+    assert json.loads(port_80)["target"] == "/"
+    assert json.loads(port_8080)["target"] == "/api/health"
+    by_host = json.loads(reader.types(block_with("local.dev:4000"))[-1])
+    assert dict(by_host["headers"])["host"] == f"{machine['id']}-80.local.dev:4000"
+    asyncio.run(_websocket_of_the_page(reader))
+    reader.server.api.post(f"/machines/{reader.machine}/stop")
+
+
+async def _websocket_of_the_page(reader: Reader) -> None:
+    address = re.search(r'WebSocket\("(.*?)"\)', block_with("WebSocket(", "javascript"))
+    assert address is not None
+    url = address[1].replace("abc123", reader.machine)
+    async with websockets.connect(
+        url, host="127.0.0.1", port=reader.server.proxy_port, proxy=None
+    ) as client:
+        await client.send("hello")
+        assert await client.recv() == "hello"
+
+
+def _until_reached(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while httpx.get(url).status_code == httpx.codes.BAD_GATEWAY:
+        assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def https(server: Server, need: Any, tmp_path: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
+    """The page's nginx in front of the proxy: its port and a context that trusts its certificate."""
+    nginx, openssl = need("nginx"), need("openssl")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=hyperfleet"),
+            *("-addext", "subjectAltName=DNS:*.hyperfleet.example.com"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    (block,) = blocks("nginx")
+    filled = (
+        block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+        .replace("/path/to/cert.pem", str(certificate))
+        .replace("/path/to/key.pem", str(key))
+        .replace("http://localhost:4000", f"http://localhost:{server.proxy_port}")
+    )
+    configuration = tmp_path / "nginx.conf"
+    temporary = "".join(
+        f"{name}_temp_path {tmp_path}/{name};\n"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration.write_text(
+        f"daemon off;\npid {tmp_path}/nginx.pid;\nerror_log {tmp_path}/error.log;\n"
+        f"worker_processes 1;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{filled}}}\n"
+    )
+    process = subprocess.Popen([nginx, "-c", configuration, "-e", tmp_path / "error.log"])
+    try:
+        deadline = time.monotonic() + 10
+        while not _accepts(port):
+            assert process.poll() is None, (tmp_path / "error.log").read_text()
+            assert time.monotonic() < deadline
+        yield port, ssl.create_default_context(cafile=str(certificate))
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=1)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def test_https_by_nginx_in_front(
+    server: Server,
+    install_test_server: Callable[[str], None],
+    https: tuple[int, ssl.SSLContext],
+) -> None:
+    port, context = https
+    machine = server.create("behind-nginx", exposed_ports=[8080])
+    server.start_machine(machine["id"])
+    install_test_server(machine["id"])
+    server.sh(machine["id"], "test-server [::]:8080 > /tmp/log 2>&1 & echo started")
+    target = f"/proxy/{machine['id']}/8080"
+    _until_reached(f"{server.proxy_url}{target}/")
+
+    name = "any.hyperfleet.example.com"
+    with httpx.Client(verify=context) as client:
+        answer = client.get(
+            f"https://127.0.0.1:{port}{target}/a%2Fb",
+            headers={"Host": name},
+            extensions={"sni_hostname": name},
+        )
+    seen = answer.json()
+    headers = dict(seen["headers"])
+    assert seen["target"] == "/a%2Fb"
+    assert headers["x-forwarded-proto"] == "https"
+    assert headers["x-forwarded-for"] == "127.0.0.1, 127.0.0.1"
+    assert headers["x-real-ip"] == "127.0.0.1"
+    assert headers["host"] == name
+    asyncio.run(_echo(f"wss://{name}:{port}{target}/ws", port, context))
+    server.api.post(f"/machines/{machine['id']}/stop")
+
+
+async def _echo(url: str, port: int, context: ssl.SSLContext) -> None:
+    async with websockets.connect(
+        url, host="127.0.0.1", port=port, ssl=context, max_size=None, proxy=None
+    ) as client:
+        for message in ("hello", b"\x00\x01", "x" * (1 << 20)):
+            await client.send(message)
+            assert await client.recv() == message
