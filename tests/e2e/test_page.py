@@ -1,4 +1,4 @@
-"""docs/guides/reverse-proxy.md works as it is written: its commands are taken from the page and run.
+"""docs/guides/reverse-proxy.md works as it is written: its commands are taken from it and run.
 
 Only the key and the machine's id are filled in. Where no Alpine disk could be made, the disk's name
 and the package manager's line are Debian's. curl is told by its configuration file that localhost's
@@ -150,7 +150,7 @@ def _until_reached(url: str) -> None:
 
 @pytest.fixture
 def https(server: Server, need: Any, tmp_path: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
-    """The page's nginx in front of the proxy: its port and a context that trusts its certificate."""
+    """The page's nginx in front of the proxy: its port, and a context that trusts it."""
     nginx, openssl = need("nginx"), need("openssl")
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
