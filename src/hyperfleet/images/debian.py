@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from hyperfleet.errors import SetupError, ValidationError
@@ -52,7 +53,8 @@ class Debian:
         return {
             "release": self._release,
             "include": self._include,
-            "sources": self._sources or "mmdebstrap's own",
+            # Hashed: an address in it may hold a password.
+            "sources": sha256((self._sources or "").encode()).hexdigest(),
             "settings": self._settings,
             "made by": _VERSION,
         }

@@ -12,8 +12,10 @@ FLAVOURS = ("alpine", "debian", "minimal")
 DEFAULT_DISK = "rootfs.ext4"
 
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-# The resolver of QEMU's user network; the agent writes the machine's own at each start.
+# The agent writes the machine's own name and resolver at each start; until then, no name of the
+# host that made the disk, and the resolver of QEMU's user network.
 _FILES = {
+    "etc/hostname": "machine\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
     "etc/resolv.conf": "nameserver 10.0.2.3\n",
 }

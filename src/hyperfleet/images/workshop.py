@@ -83,7 +83,7 @@ class Workshop:
         return before
 
     def link(self, name: str, target: str) -> None:
-        """Makes `name` a symbolic link to `target`, relative to the home; replaces what is there."""
+        """Makes `name` a symbolic link to `target`, relative to the home, in place of the old."""
         link = self.scratch / f"link-{name}"
         link.unlink(missing_ok=True)
         link.symlink_to(target)
