@@ -4,9 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.conftest import Need
 
 from hyperfleet.images import cpio
+from support.need import Need
 
 ENTRIES = [
     cpio.file("modules/odd.ko", b"seven b", 0o600),

@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from tests.conftest import Need
 
 from hyperfleet.errors import SetupError
 from hyperfleet.images import kernel
+from support.need import Need
 
 RELEASE = "6.1.0-9-cloud-amd64"
 PLAIN = (
