@@ -1,0 +1,35 @@
+# Everything starts here; the work is in scripts/.  `make help` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup tools demo test check fmt wheel lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## all that is needed: system packages, Python, Rust binaries, kernel and disks
+	@scripts/bootstrap
+
+tools: ## what `check` needs: system packages, Python, the Rust toolchain
+	@scripts/bootstrap system python toolchain
+
+demo: setup ## a page from a real machine, through the proxy (KEEP=1 leaves it running)
+	@.venv/bin/python scripts/demo.py $(if $(KEEP),--keep)
+
+test: setup ## check, then every test, fast ones first
+	@scripts/check
+	@scripts/run-tests
+
+check: tools ## formatters, linters, types, import rules
+	@scripts/check
+
+fmt: tools ## format everything
+	@scripts/check --fix
+
+wheel: ## one wheel with the package, hyperfleet-proxy and the guest agent, in dist/
+	@scripts/bootstrap system python binaries
+	@.venv/bin/python -m build --wheel --no-isolation --outdir dist .
+
+lock: tools ## requirements.txt anew from requirements.in
+	@scripts/lock
+
+clean: ## remove what was built; .hyperfleet (machines and disks) stays
+	rm -rf .venv .lock-venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

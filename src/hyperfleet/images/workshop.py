@@ -1,0 +1,159 @@
+"""Makes artefacts whole or not at all, once for each recipe.
+
+An artefact is made in a folder of its own, put in its place by a rename, and its recipe is written
+beside it as `NAME.recipe`. It is made again only when the recipe is another one. One set-up works
+in a home at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from hyperfleet.errors import SetupError
+
+Inputs = Mapping[str, str | list[str]]
+
+# Where each version of a disk lies, in the home.
+VERSIONS = "disks"
+
+
+class Workshop:
+    """The home's artefacts while `open_workshop` holds it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.scratch = home / ".making"
+
+    def recipe(self, name: str) -> dict[str, object] | None:
+        """What the artefact was made from, or None where there is none or no whole one."""
+        if not (self.home / name).exists():
+            return None
+        try:
+            recipe = msgspec.json.decode(
+                self._recipe_path(name).read_bytes(), type=dict[str, object]
+            )
+        except (OSError, msgspec.DecodeError):
+            return None
+        stamp = recipe.pop("sha256", None)
+        return recipe if stamp == _stamp(recipe) else None
+
+    def is_made(self, name: str, inputs: Inputs) -> bool:
+        """Whether the artefact is there and was made from just these inputs."""
+        return self.recipe(name) == dict(inputs)
+
+    def publish(self, made: Path, name: str, inputs: Inputs) -> None:
+        """Puts `made`, which lies in `scratch`, in place under `name`.
+
+        A crash anywhere in between leaves the old artefact, or the new one without a recipe
+        (then it is made again), never half of one.
+        """
+        place = self.home / name
+        _flush(made)
+        self._recipe_path(name).unlink(missing_ok=True)
+        if place.is_dir() and not place.is_symlink():
+            place.rename(self.scratch / f"old-{name}")
+        made.rename(place)
+        self._record(name, inputs)
+
+    def publish_version(self, made: Path, name: str, inputs: Inputs) -> Path | None:
+        """As `publish`, under a name of its own in `disks/` that `name` becomes a link to.
+
+        For what others stand on: a machine's disk holds what differs from its base, and is lost
+        when the base changes under it. Returns the version that `name` led to before, which stays.
+        """
+        place = self.home / name
+        before = place.resolve() if place.is_symlink() and place.exists() else None
+        version = self.home / VERSIONS / f"{place.stem}-{secrets.token_hex(4)}{place.suffix}"
+        version.parent.mkdir(exist_ok=True)
+        _flush(made)
+        self._recipe_path(name).unlink(missing_ok=True)
+        made.rename(version)
+        _flush(version.parent)
+        self.link(name, f"{VERSIONS}/{version.name}")
+        self._record(name, inputs)
+        return before
+
+    def link(self, name: str, target: str) -> None:
+        """Makes `name` a symbolic link to `target`, relative to the home, in place of the old."""
+        link = self.scratch / f"link-{name}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        link.rename(self.home / name)
+
+    def folder(self, name: str) -> Path:
+        """An empty folder to work in, gone when the set-up ends."""
+        path = self.scratch / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def _record(self, name: str, inputs: Inputs) -> None:
+        recipe = self.scratch / f"{name}.recipe"
+        text = {**inputs, "sha256": _stamp(inputs)}
+        recipe.write_bytes(msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n")
+        _flush(recipe)
+        recipe.rename(self._recipe_path(name))
+        _flush(self.home)
+
+    def _recipe_path(self, name: str) -> Path:
+        return self.home / f"{name}.recipe"
+
+
+@contextmanager
+def open_workshop(home: Path) -> Iterator[Workshop]:
+    """Holds the home for one set-up, with an empty scratch folder in it.
+
+    Raises:
+        SetupError: another set-up holds it, or the home can't be made or written.
+    """
+    workshop = Workshop(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = os.open(home / ".setup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise SetupError(f"{home} can't be used as HYPERFLEET_HOME: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(f"another `hyperfleet setup` works in {home}: wait for it") from None
+        # What is left there is of a set-up that was killed.
+        shutil.rmtree(workshop.scratch, ignore_errors=True)
+        workshop.scratch.mkdir()
+        try:
+            yield workshop
+        finally:
+            shutil.rmtree(workshop.scratch, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        hasher = sha256()
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def _stamp(inputs: Mapping[str, object]) -> str:
+    return sha256(msgspec.json.encode(inputs, order="sorted")).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Onto the disk, before a rename makes it count."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,63 @@
+"""The order of the tests themselves: what `make test` promises of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PASSES = "def test_passes():\n    pass\n"
+FAILS = "def test_fails():\n    assert False\n"
+NEEDS = "def test_needs(need):\n    need('no-such-program')\n"
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A project with a test in each folder, and the conftest.py of this one."""
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = --import-mode=importlib\npythonpath = tests\n"
+    )
+    for stage in ("unit", "contract", "integration", "e2e"):
+        (tmp_path / "tests" / stage).mkdir(parents=True)
+        (tmp_path / "tests" / stage / "test_it.py").write_text(PASSES)
+    (tmp_path / "tests/support").mkdir()
+    for name in ("conftest.py", "support/need.py"):
+        shutil.copy(Path(__file__).parent.parent / name, tmp_path / "tests" / name)
+    return tmp_path
+
+
+def test_fast_folders_come_first(suite: Path) -> None:
+    names = ("unit", "contract", "integration", "e2e")
+    output = run(suite, "-v")
+    assert output.count("PASSED") == len(names)
+    assert sorted(names, key=lambda name: output.index(f"tests/{name}/")) == list(names)
+
+
+def test_what_comes_after_a_folder_that_failed_is_not_run(suite: Path) -> None:
+    (suite / "tests/contract/test_it.py").write_text(FAILS + PASSES)
+    output = run(suite)
+    assert "1 failed, 2 passed" in output
+    assert "tests/contract failed: the slower ones were not run" in output
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 failed")])
+def test_what_is_missing_is_skipped_on_a_laptop_and_fails_in_ci(
+    suite: Path, ci: str, outcome: str
+) -> None:
+    (suite / "tests/e2e/test_it.py").write_text(NEEDS)
+    output = run(suite, "-rsf", ci=ci)
+    assert outcome in output
+    assert "no-such-program is not installed: run scripts/bootstrap system" in output
+
+
+def run(suite: Path, *options: str, ci: str = "") -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+    environment = {**os.environ, "CI": ci}
+    done = subprocess.run(
+        command, cwd=suite, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout
