@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperfleet.keys import Scope
+from hyperfleet.auth.keys import Scope
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 
 from hyperfleet.api.interface import Machines
 from hyperfleet.api.responses import Urls
-from hyperfleet.keyring import Keyring
+from hyperfleet.auth.keyring import Keyring
 from hyperfleet.settings import Settings
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from hyperfleet.keys import Scope
+from hyperfleet.auth.keys import Scope
 from hyperfleet.lifecycle import Status
 
 

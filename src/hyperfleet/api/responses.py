@@ -9,9 +9,9 @@ from datetime import datetime
 import msgspec
 from pydantic import BaseModel, Field
 
+from hyperfleet.auth.keyring import Issued
+from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, Listener
-from hyperfleet.keyring import Issued
-from hyperfleet.keys import Key, Scope
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import ExposedPort, Machine
 from hyperfleet.settings import Settings
@@ -131,12 +131,11 @@ class Urls(msgspec.Struct, frozen=True):
     def of(cls, settings: Settings, port: int) -> Urls:
         """From the settings and the port that the proxy really has."""
         bind = settings.proxy_bind
-        if bind != "localhost":
-            address = ipaddress.ip_address(bind)
-            if address.is_unspecified or bind == "127.0.0.1":
-                bind = "localhost"
-            elif address.version == 6:  # noqa: PLR2004
-                bind = f"[{bind}]"
+        address = ipaddress.ip_address(bind)
+        if address.is_unspecified or bind == "127.0.0.1":
+            bind = "localhost"
+        elif address.version == 6:  # noqa: PLR2004
+            bind = f"[{bind}]"
         return cls(bind, port, settings.proxy_prefix, settings.proxy_host_suffix)
 
     def base(self) -> str:

@@ -5,6 +5,7 @@ In this order, so that nobody without a key makes us read or parse anything.
 
 from __future__ import annotations
 
+import ipaddress
 import typing
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 
 from hyperfleet.api.endpoints import ENDPOINTS, Endpoint
 from hyperfleet.api.validation import explain, parse_json, quote, unknown
+from hyperfleet.auth.keyring import Keyring
 from hyperfleet.errors import (
     CapacityError,
     ForbiddenError,
@@ -26,9 +28,6 @@ from hyperfleet.errors import (
     UnauthorizedError,
     ValidationError,
 )
-from hyperfleet.keyring import Keyring
-
-_LOOPBACK_NAMES = frozenset({"localhost", "::1"})
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -109,12 +108,20 @@ def _refuse_strangers(request: Request) -> None:
     It can send requests to loopback under a name of its own (DNS rebinding: the Host tells) or
     across origins (the Origin tells); the user's own tools send neither.
     """
-    host = (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").rstrip(".")
+    host = request.headers.get("host", "")
     origin = request.headers.get("origin")
-    if host not in _LOOPBACK_NAMES and not host.startswith("127."):
+    if not _is_loopback(host):
         raise ForbiddenError("With DISABLE_AUTH, only localhost is answered as Host")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != host:
         raise ForbiddenError("With DISABLE_AUTH, requests from other origins are refused")
+
+
+def _is_loopback(authority: str) -> bool:
+    try:
+        name = urlsplit(f"//{authority}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _bearer(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""The record of keys in the database; keeps the promises of `keyring.KeyStore`."""
+"""The record of keys in the database; keeps the promises of `auth.keyring.KeyStore`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hyperfleet.keys import Key, Scope
+from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.store.database import Database
 from hyperfleet.store.tables import KeyRow, MarkRow
 

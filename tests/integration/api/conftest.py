@@ -16,6 +16,8 @@ from fastapi import FastAPI
 from hyperfleet.api.app import create_app
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
+from hyperfleet.auth.keyring import Keyring
+from hyperfleet.auth.keys import Scope
 from hyperfleet.errors import (
     ConflictError,
     InvalidStateError,
@@ -24,8 +26,6 @@ from hyperfleet.errors import (
     ValidationError,
 )
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
-from hyperfleet.keyring import Keyring
-from hyperfleet.keys import Scope
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
     ExposedPort,

@@ -52,7 +52,7 @@ def _port(text: str) -> int:
 
 def _address(text: str) -> str:
     if text == "localhost":
-        return text
+        return "127.0.0.1"
     return str(ipaddress.ip_address(text.strip("[]")))
 
 

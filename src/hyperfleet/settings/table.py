@@ -1,22 +1,17 @@
-"""The environment, over `.env`, over defaults: read once at start, every wrong setting reported.
+"""The settings: `SETTINGS` is the table of all there are, `Settings` what becomes of it.
 
-`SETTINGS` is the table of all there are; the reference page is made from it, and `Settings`, the
-frozen result, has one attribute for each row.
+The reference page is made from the table; a test holds the two, and the page, to each other.
 """
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from dotenv import dotenv_values
 
-from hyperfleet import settings_values as value
-from hyperfleet.errors import SettingsError
+from hyperfleet.settings import values as value
 
 DEFAULT_HOME = Path(".hyperfleet")
 
@@ -37,6 +32,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_exposed_port_poll_interval_ms: int
     proxy_trusted_proxies: tuple[str, ...]
     proxy_workers: int
+    proxy_max_head_bytes: int
+    proxy_max_head_fields: int
+    proxy_max_target_bytes: int
+    proxy_max_body_bytes: int
+    proxy_max_connections: int
+    proxy_max_machine_connections: int
+    proxy_max_machine_requests: int
+    proxy_head_timeout_ms: int
+    proxy_idle_timeout_ms: int
+    proxy_connect_timeout_ms: int
+    proxy_response_timeout_ms: int
+    proxy_body_timeout_ms: int
+    proxy_tunnel_timeout_ms: int
+    proxy_drain_timeout_ms: int
     database_url: str | None
     database_path: Path
     disable_auth: bool
@@ -67,13 +76,7 @@ class Setting(msgspec.Struct, frozen=True):
     about: str
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """The settings, where each came from (`default`, `.env` or `environment`), and warnings."""
-
-    settings: Settings
-    origins: dict[str, str]
-    warnings: tuple[str, ...]
-
+_LIMIT_MS = value.number(1, 86_400_000, "milliseconds")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("PORT", "3000", *value.port, "The API's port."),
@@ -104,6 +107,74 @@ SETTINGS: tuple[Setting, ...] = (
         "0",
         *value.number(0, 1024, "threads"),
         "Threads of the data plane; 0: one for each usable CPU.",
+    ),
+    Setting(
+        "PROXY_MAX_HEAD_BYTES",
+        "32768",
+        *value.number(1024, 1 << 20, "bytes"),
+        "The longest head of a request.",
+    ),
+    Setting(
+        "PROXY_MAX_HEAD_FIELDS",
+        "128",
+        *value.number(8, 1024, "fields"),
+        "The most fields in a request's head.",
+    ),
+    Setting(
+        "PROXY_MAX_TARGET_BYTES",
+        "16384",
+        *value.number(256, 1 << 20, "bytes"),
+        "The longest target of a request.",
+    ),
+    Setting(
+        "PROXY_MAX_BODY_BYTES",
+        "0",
+        *value.number(0, 1 << 40, "bytes"),
+        "The longest body of a request; 0: no limit.",
+    ),
+    Setting(
+        "PROXY_MAX_CONNECTIONS",
+        "100000",
+        *value.number(1, 10_000_000, "connections"),
+        "The most connections of clients, in all.",
+    ),
+    Setting(
+        "PROXY_MAX_MACHINE_CONNECTIONS",
+        "4096",
+        *value.number(1, 1_000_000, "connections"),
+        "The most connections to one machine; over it clients get 503.",
+    ),
+    Setting(
+        "PROXY_MAX_MACHINE_REQUESTS",
+        "4096",
+        *value.number(1, 1_000_000, "requests"),
+        "The most requests in flight to one machine; over it clients get 503.",
+    ),
+    Setting("PROXY_HEAD_TIMEOUT_MS", "10000", *_LIMIT_MS, "How long a request's head may take."),
+    Setting(
+        "PROXY_IDLE_TIMEOUT_MS",
+        "75000",
+        *_LIMIT_MS,
+        "How long a connection may idle between requests.",
+    ),
+    Setting(
+        "PROXY_CONNECT_TIMEOUT_MS", "5000", *_LIMIT_MS, "How long connecting to a machine may take."
+    ),
+    Setting(
+        "PROXY_RESPONSE_TIMEOUT_MS",
+        "300000",
+        *_LIMIT_MS,
+        "How long a machine may take until its response begins.",
+    ),
+    Setting("PROXY_BODY_TIMEOUT_MS", "300000", *_LIMIT_MS, "How long a body may pause."),
+    Setting(
+        "PROXY_TUNNEL_TIMEOUT_MS", "3600000", *_LIMIT_MS, "How long a WebSocket may be silent."
+    ),
+    Setting(
+        "PROXY_DRAIN_TIMEOUT_MS",
+        "10000",
+        *_LIMIT_MS,
+        "How long requests in flight may take when the data plane ends.",
     ),
     Setting(
         "DATABASE_URL",
@@ -207,107 +278,3 @@ SETTINGS: tuple[Setting, ...] = (
 
 # Read by the command line (not by the server), so known, but no part of `Settings`.
 CLIENT_NAMES = ("HYPERFLEET_URL", "HYPERFLEET_API_KEY")
-
-
-def load(environment: Mapping[str, str], env_file: Path | None) -> Loaded:
-    """Reads and checks everything; an empty variable counts as unset.
-
-    Raises:
-        SettingsError: its message has one line for each setting that is wrong.
-    """
-    written = _read_env_file(env_file)
-    found: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    wrong: list[str] = []
-    for setting in SETTINGS:
-        raw, origin = _find(setting, environment, written)
-        origins[setting.name] = origin
-        try:
-            found[setting.name.lower()] = None if raw is None else setting.parse(raw)
-        except ValueError as error:
-            reason = f" ({error})" if str(error) else ""
-            wrong.append(f"{setting.name}={raw} ({origin}): must be {setting.may_be}{reason}")
-    if not wrong:
-        _follow_home(found, origins)
-        wrong.extend(_contradictions(found))
-    if wrong:
-        raise SettingsError("\n".join(wrong))
-    return Loaded(
-        msgspec.convert(found, Settings), origins, tuple(_strangers(environment, written))
-    )
-
-
-def show(settings: Settings, name: str) -> str:
-    """A setting's value as it would be written in the environment; empty when unset."""
-    found = getattr(settings, name.lower())
-    match found:
-        case None:
-            return ""
-        case bool():
-            return "true" if found else "false"
-        case tuple():
-            return (":" if name == "HYPERFLEET_IMAGE_DIRS" else ",").join(map(str, found))
-        case _:
-            return str(found)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this computer can connect to what binds `address`."""
-    return address == "localhost" or ipaddress.ip_address(address).is_loopback
-
-
-def _find(
-    setting: Setting, environment: Mapping[str, str], written: Mapping[str, str]
-) -> tuple[str | None, str]:
-    for source, origin in ((environment, "environment"), (written, ".env")):
-        if source.get(setting.name):
-            return source[setting.name], origin
-        # A list may be emptied on purpose; for all else "" is how scripts say "unset".
-        if setting.name in source and setting.parse is value.networks[0]:
-            return source[setting.name], origin
-    return setting.default, "default"
-
-
-def _read_env_file(env_file: Path | None) -> dict[str, str]:
-    if env_file is None or not env_file.exists():
-        return {}
-    try:
-        lines = dotenv_values(env_file, interpolate=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{env_file} can't be read: {error}") from error
-    return {name: text for name, text in lines.items() if text is not None}
-
-
-def _follow_home(found: dict[str, Any], origins: Mapping[str, str]) -> None:
-    """Default images lie in the home that was chosen, wherever that is."""
-    home: Path = found["hyperfleet_home"]
-    for name in ("HYPERFLEET_KERNEL_IMAGE_PATH", "HYPERFLEET_ROOTFS_PATH"):
-        if origins[name] == "default":
-            found[name.lower()] = str(home / Path(found[name.lower()]).name)
-
-
-def _contradictions(found: Mapping[str, Any]) -> list[str]:
-    """What each setting allows and all of them together do not."""
-    wrong = []
-    if found["disable_auth"] and not is_loopback(found["host"]):
-        wrong.append(
-            f"DISABLE_AUTH=true: refused with HOST={found['host']}, which others can reach; "
-            "set HOST=127.0.0.1 or leave keys on"
-        )
-    if found["port"] == found["proxy_port"] and found["port"] != 0:
-        wrong.append(f"PROXY_PORT={found['proxy_port']}: must differ from PORT")
-    return wrong
-
-
-def _strangers(environment: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
-    """Names that look like ours and are none: most likely misspelt."""
-    known = [setting.name for setting in SETTINGS] + list(CLIENT_NAMES)
-    warnings = []
-    for source, origin in ((environment, "environment"), (written, ".env")):
-        for name in sorted(source):
-            if name in known or not name.startswith(("HYPERFLEET_", "PROXY_")):
-                continue
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            warnings.append(f"{name} ({origin}) is no setting{meant}")
-    return warnings

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import msgspec
 
-from hyperfleet import keys
+from hyperfleet.auth import keys
+from hyperfleet.auth.files import write_private
+from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.errors import NotFoundError, UnauthorizedError
-from hyperfleet.files import write_private
-from hyperfleet.keys import Key, Scope
 
 # Last use is for people who tidy up; a write a request would be for nobody.
 LAST_USE_EVERY = timedelta(minutes=1)
