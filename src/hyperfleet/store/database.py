@@ -77,6 +77,11 @@ async def open_database(url: str | None, path: Path) -> Database:
     return Database(engine)
 
 
+def database_file(url: str | None, path: Path) -> Path:
+    """The file that `open_database` opens."""
+    return Path(_sqlite_url(url, path).database or "")
+
+
 def migration_config() -> Config:
     """Alembic's configuration; there is no alembic.ini."""
     config = Config()
