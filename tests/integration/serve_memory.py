@@ -18,7 +18,7 @@ import msgspec
 from hyperfleet.errors import NotFoundError, SettingsError
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, MachineNetwork, MachineSpec
-from hyperfleet.server import serve
+from hyperfleet.server.serve import serve
 from hyperfleet.settings import Settings, load
 from hyperfleet.store.database import Database
 
@@ -43,8 +43,8 @@ class OneMachine:
             raise NotFoundError(f"Machine not found: {ref}")
         return self._machine
 
-    def list(self, **_asked: Any) -> tuple[list[Machine], int]:
-        return [self._machine], 1
+    def list(self, **asked: Any) -> tuple[list[Machine], int]:
+        return [] if asked["offset"] else [self._machine], 1
 
     async def stop(self, ref: str) -> Machine:
         self._machine = msgspec.structs.replace(self._machine, status=Status.STOPPED)
