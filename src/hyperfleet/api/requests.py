@@ -33,10 +33,16 @@ def _distinct(items: list[Any]) -> list[Any]:
     return items
 
 
+def _encodable(text: str) -> str:
+    """JSON can escape half a surrogate pair, which no UTF-8 can hold (RFC 8259, 8.2)."""
+    text.encode()
+    return text
+
+
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError
-    return text
+    return _encodable(text)
 
 
 def _whole_number(text: Any) -> Any:
@@ -155,7 +161,9 @@ class ExecInMachine(Body):
         Field(default=None, description="the path of a folder in the machine")
     )
     env: Variables = Field(default={}, description=_VARIABLES)
-    stdin: str = Field(default="", description="a string, what the process reads as its input")
+    stdin: Annotated[str, AfterValidator(_encodable)] = Field(
+        default="", description="a string, what the process reads as its input"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -177,7 +185,7 @@ class ExecInMachine(Body):
 class CreateKey(Body):
     """A key to make."""
 
-    name: str = Field(
+    name: Annotated[str, AfterValidator(_encodable)] = Field(
         min_length=1,
         max_length=100,
         pattern=r"^[^\x00-\x1f\x7f]+$",

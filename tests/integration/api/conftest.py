@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -212,15 +212,11 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
     await database.close()
 
 
-@pytest.fixture
-def error_of() -> Callable[[httpx.Response], tuple[int, str, str]]:
+def error(answer: httpx.Response) -> tuple[int, str, str]:
     """Status, code and message of an error; asserts its shape."""
-
-    def read(answer: httpx.Response) -> tuple[int, str, str]:
-        assert set(answer.json()) == {"error"}, answer.text
-        error = answer.json()["error"]
-        assert set(error) == {"code", "message"}
-        assert answer.headers["X-Request-ID"]
-        return answer.status_code, error["code"], error["message"]
-
-    return read
+    assert set(answer.json()) == {"error"}, answer.text
+    found = answer.json()["error"]
+    assert set(found) == {"code", "message"}
+    assert answer.headers["X-Request-ID"]
+    assert answer.headers["Content-Type"] == "application/json"
+    return answer.status_code, found["code"], found["message"]
