@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from dotenv import dotenv_values
 from hyperfleet.errors import SettingsError
 from hyperfleet.settings import values as value
 from hyperfleet.settings.table import CLIENT_NAMES, SETTINGS, Setting, Settings
+
+_LONGEST_SHOWN = 100
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -41,7 +43,9 @@ def load(environment: Mapping[str, str], env_file: Path | None) -> Loaded:
             found[setting.name.lower()] = None if raw is None else setting.parse(raw)
         except ValueError as error:
             reason = f" ({error})" if str(error) else ""
-            wrong.append(f"{setting.name}={raw} ({origin}): must be {setting.may_be}{reason}")
+            wrong.append(
+                f"{setting.name}={_quote(raw or '')} ({origin}): must be {setting.may_be}{reason}"
+            )
     if not wrong:
         _follow_home(found, origins)
         wrong.extend(_contradictions(found))
@@ -114,15 +118,26 @@ def _contradictions(found: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
+def _quote(raw: str) -> str:
+    """A value on one line, of a length that can be read."""
+    line = raw if raw.isprintable() else raw.encode("unicode_escape").decode()
+    return line if len(line) <= _LONGEST_SHOWN else line[:_LONGEST_SHOWN] + "…"
+
+
 def _strangers(environment: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
     """Names that look like ours and are none: most likely misspelt."""
-    known = [setting.name for setting in SETTINGS] + list(CLIENT_NAMES)
-    warnings = []
-    for source, origin in ((environment, "environment"), (written, ".env")):
-        for name in sorted(source):
-            if name in known or not name.startswith(("HYPERFLEET_", "PROXY_")):
-                continue
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            warnings.append(f"{name} ({origin}) is no setting{meant}")
-    return warnings
+    known = {setting.name for setting in SETTINGS} | set(CLIENT_NAMES)
+    return [
+        f"{name} ({origin}) is no setting{_meant(name, family, known)}"
+        for source, origin in ((environment, "environment"), (written, ".env"))
+        for name in sorted(set(source) - known)
+        for family in ("HYPERFLEET_", "PROXY_")
+        if name.startswith(family)
+    ]
+
+
+def _meant(name: str, family: str, known: Iterable[str]) -> str:
+    """The nearest name there is; what all of a family begin with makes none of them near."""
+    rests = [other.removeprefix(family) for other in known if other.startswith(family)]
+    near = difflib.get_close_matches(name.removeprefix(family), sorted(rests), n=1)
+    return f"; did you mean {family}{near[0]}?" if near else ""

@@ -53,7 +53,9 @@ def _port(text: str) -> int:
 def _address(text: str) -> str:
     if text == "localhost":
         return "127.0.0.1"
-    return str(ipaddress.ip_address(text.strip("[]")))
+    if "%" in text:
+        raise ValueError("without a zone")
+    return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
 
 
 def _switch(text: str) -> bool:
