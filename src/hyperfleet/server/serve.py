@@ -23,7 +23,7 @@ from hyperfleet.api.interface import Machines
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Issued, Keyring
-from hyperfleet.errors import SettingsError
+from hyperfleet.errors import SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.server import logs, ports
@@ -73,7 +73,7 @@ def serve(loaded: Loaded, build: Build) -> int:
         log.warning(warning)
     try:
         asyncio.run(_run(loaded.settings, build))
-    except SettingsError as error:
+    except (SettingsError, SetupError) as error:
         for line in error.message.splitlines():
             print(f"hyperfleet: {line}", file=sys.stderr)  # noqa: T201
         return 2
