@@ -1,0 +1,30 @@
+"""The SDK: `Client`, and `AsyncClient` for asyncio."""
+
+from hyperfleet.client.answers import ApiError, UnreachableError, to_json
+from hyperfleet.client.clients import AsyncClient, Client
+from hyperfleet.client.values import (
+    ExecResult,
+    Key,
+    KeyPage,
+    Machine,
+    MachinePage,
+    NewKey,
+    Port,
+    Ports,
+)
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "ExecResult",
+    "Key",
+    "KeyPage",
+    "Machine",
+    "MachinePage",
+    "NewKey",
+    "Port",
+    "Ports",
+    "UnreachableError",
+    "to_json",
+]

@@ -1,0 +1,50 @@
+"""The API as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from hyperfleet import __version__
+from hyperfleet.api import document, errors, keys, machines, service
+from hyperfleet.api.parts import Parts
+from hyperfleet.api.request_log import RequestLog
+from hyperfleet.api.route import Guard
+
+
+def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
+    """The application. `not_ready` says why requests can't be served yet, or None."""
+    app = FastAPI(
+        title="Hyperfleet",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_name,
+    )
+    app.state.parts = parts
+    app.state.guard = Guard(
+        keyring=None if parts.settings.disable_auth else parts.keyring,
+        not_ready=not_ready,
+        max_body_bytes=parts.settings.hyperfleet_max_body_bytes,
+    )
+    routers = (machines.router, keys.router, service.router)
+    for router in routers:
+        app.include_router(router)
+    errors.install(app, [route for router in routers for route in router.routes])
+    app.add_middleware(RequestLog)
+    app.openapi = _described_once(app)  # type: ignore[method-assign]
+    return app
+
+
+def _name(route: APIRoute) -> str:
+    return route.name
+
+
+def _described_once(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    return cache(lambda: document.describe(app))

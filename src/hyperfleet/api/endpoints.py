@@ -1,0 +1,57 @@
+"""The endpoints and who may use them: the one table that guards, documents and is tested.
+
+A route whose name is not in here can't be made, so nothing is open by having been forgotten.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hyperfleet.auth.keys import Scope
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One endpoint: the scope it needs (None: no key), and the errors besides those of all.
+
+    `errors` are codes of `hyperfleet.errors`.
+    """
+
+    scope: Scope | None
+    errors: tuple[str, ...] = ()
+
+
+_FOUND = ("NOT_FOUND",)
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "create_machine": Endpoint(Scope.WRITE, ("CONFLICT", "TOO_LARGE")),
+    "list_machines": Endpoint(Scope.READ),
+    "get_machine": Endpoint(Scope.READ, _FOUND),
+    "delete_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
+    "start_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
+    "stop_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
+    "wait_for_machine": Endpoint(Scope.READ, (*_FOUND, "TIMEOUT")),
+    "exec_in_machine": Endpoint(
+        Scope.EXEC, (*_FOUND, "INVALID_STATE", "TOO_LARGE", "GUEST_ERROR", "TIMEOUT")
+    ),
+    "machine_ports": Endpoint(Scope.READ, _FOUND),
+    "machine_logs": Endpoint(Scope.READ, _FOUND),
+    "create_key": Endpoint(Scope.ALL, ("TOO_LARGE",)),
+    "list_keys": Endpoint(Scope.ALL),
+    "revoke_key": Endpoint(Scope.ALL, _FOUND),
+    "health": Endpoint(None),
+    "ready": Endpoint(None),
+    "docs": Endpoint(None),
+    "openapi": Endpoint(None),
+}
+
+# What any endpoint that asks for a key may answer; CAPACITY: the server is still starting.
+GUARDED_ERRORS = ("VALIDATION_ERROR", "UNAUTHORIZED", "FORBIDDEN", "CAPACITY", "INTERNAL_ERROR")
+OPEN_ERRORS = ("VALIDATION_ERROR", "INTERNAL_ERROR")
+
+
+def errors_of(name: str) -> tuple[str, ...]:
+    """Every code that this endpoint may answer with."""
+    endpoint = ENDPOINTS[name]
+    if name == "ready":
+        return (*OPEN_ERRORS, "CAPACITY")
+    return (*(OPEN_ERRORS if endpoint.scope is None else GUARDED_ERRORS), *endpoint.errors)

@@ -1,0 +1,57 @@
+"""What the API asks of the fleet; `hyperfleet.fleet.Fleet` is one."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import Protocol
+
+from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import ExposedPort, Machine, MachineSpec
+
+
+class Machines(Protocol):
+    """Who owns the machines. `ref` is an id or a name; unknown ones raise NotFoundError."""
+
+    async def create(self, spec: MachineSpec) -> Machine:
+        """Makes a machine, not started.
+
+        Raises:
+            ConflictError: the name is taken.
+            ValidationError: this host could never give it, or kernel or root disk is none.
+        """
+
+    def get(self, ref: str) -> Machine:
+        """One machine."""
+
+    def list(
+        self,
+        *,
+        status: Status | None,
+        labels: Sequence[tuple[str, str | None]],
+        limit: int,
+        offset: int,
+    ) -> tuple[builtins.list[Machine], int]:
+        """Machines that have the status and all labels (None: any value), and their number."""
+
+    async def delete(self, ref: str, *, force: bool) -> None:
+        """Removes a machine; InvalidStateError unless it is at rest or `force` stops it."""
+
+    async def start(self, ref: str) -> Machine:
+        """Returns when it runs; CapacityError, GuestError, OperationTimeoutError, InvalidState."""
+
+    async def stop(self, ref: str) -> Machine:
+        """Returns when it is stopped."""
+
+    async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
+        """Returns when it has that status; OperationTimeoutError after `timeout` seconds."""
+
+    async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
+        """Runs one process in the machine; InvalidStateError unless it runs."""
+
+    async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
+        """Exposed ports, and what listens without being exposed."""
+
+    async def console(self, ref: str, tail: int | None) -> bytes:
+        """What the machine wrote to its serial port; the last `tail` lines of it."""

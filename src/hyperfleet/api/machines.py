@@ -1,0 +1,141 @@
+"""The endpoints of machines: HTTP in, one call to the fleet, HTTP out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import PlainTextResponse
+
+from hyperfleet.api import requests
+from hyperfleet.api.parts import TheParts
+from hyperfleet.api.responses import (
+    ExecOut,
+    MachineOut,
+    MachinesOut,
+    PortsOut,
+    exec_out,
+    machine_out,
+    ports_out,
+)
+from hyperfleet.api.route import GuardedRoute
+from hyperfleet.guest.values import ExecRequest
+from hyperfleet.machine import MachineSpec
+from hyperfleet.settings import Settings
+
+router = APIRouter(route_class=GuardedRoute, tags=["machines"])
+
+Ref = Annotated[str, Path(alias="id", description="The machine's id or its name.")]
+
+
+@router.post("/machines", status_code=201, summary="Make a machine")
+async def create_machine(body: requests.CreateMachine, parts: TheParts) -> MachineOut:
+    """Records a machine, `pending` until it is started."""
+    return machine_out(await parts.machines.create(_spec(body, parts.settings)), parts.urls)
+
+
+@router.get("/machines", summary="List machines")
+async def list_machines(
+    query: Annotated[requests.ListMachines, Query()], parts: TheParts
+) -> MachinesOut:
+    """Machines in the order they were made."""
+    labels = [label.partition("=") for label in query.label]
+    machines, total = parts.machines.list(
+        status=query.status,
+        labels=[(key, value if equals else None) for key, equals, value in labels],
+        limit=query.limit,
+        offset=query.offset,
+    )
+    return MachinesOut(
+        machines=[machine_out(machine, parts.urls) for machine in machines], total=total
+    )
+
+
+@router.get("/machines/{id}", summary="Show a machine")
+async def get_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """The machine as it stands."""
+    return machine_out(parts.machines.get(ref), parts.urls)
+
+
+@router.delete("/machines/{id}", status_code=204, summary="Delete a machine")
+async def delete_machine(
+    ref: Ref, query: Annotated[requests.DeleteMachine, Query()], parts: TheParts
+) -> Response:
+    """Removes a machine and its disk. It must be pending, stopped or failed, unless forced."""
+    await parts.machines.delete(ref, force=query.force)
+    return Response(status_code=204)
+
+
+@router.post("/machines/{id}/start", summary="Start a machine")
+async def start_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """Answers when the machine runs, its agent has answered; at once when it already does."""
+    return machine_out(await parts.machines.start(ref), parts.urls)
+
+
+@router.post("/machines/{id}/stop", summary="Stop a machine")
+async def stop_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """Answers when the machine is stopped; at once when it already is."""
+    return machine_out(await parts.machines.stop(ref), parts.urls)
+
+
+@router.get("/machines/{id}/wait", summary="Wait for a status")
+async def wait_for_machine(
+    ref: Ref, query: Annotated[requests.WaitForMachine, Query()], parts: TheParts
+) -> MachineOut:
+    """Answers when the machine has the status, or 504 when it has not in time."""
+    machine = await parts.machines.wait(ref, query.status, query.timeout)
+    return machine_out(machine, parts.urls)
+
+
+@router.post("/machines/{id}/exec", summary="Run a process in a machine")
+async def exec_in_machine(ref: Ref, body: requests.ExecInMachine, parts: TheParts) -> ExecOut:
+    """Runs a program, not a shell, and answers when it has ended.
+
+    At its time limit the whole process group is killed, and the answer is 504 without output.
+    """
+    request = ExecRequest(
+        argv=body.argv,
+        timeout=body.timeout,
+        cwd=body.cwd,
+        env=body.env,
+        stdin=body.stdin.encode(),
+        output_limit=parts.settings.hyperfleet_exec_output_bytes,
+    )
+    return exec_out(await parts.machines.exec(ref, request))
+
+
+@router.get("/machines/{id}/ports", summary="Show a machine's ports")
+async def machine_ports(ref: Ref, parts: TheParts) -> PortsOut:
+    """Every exposed port with its URLs, and the ports that listen without being exposed."""
+    exposed, unexposed = await parts.machines.ports(ref)
+    return ports_out(parts.machines.get(ref).id, exposed, unexposed, parts.urls)
+
+
+@router.get(
+    "/machines/{id}/logs", response_class=PlainTextResponse, summary="Read a machine's console"
+)
+async def machine_logs(
+    ref: Ref, query: Annotated[requests.ReadLogs, Query()], parts: TheParts
+) -> PlainTextResponse:
+    """What kernel and programs wrote to the serial port; bytes not UTF-8 become U+FFFD."""
+    console = await parts.machines.console(ref, query.tail)
+    return PlainTextResponse(
+        console.decode("utf-8", "replace"), headers={"X-Content-Type-Options": "nosniff"}
+    )
+
+
+def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
+    return MachineSpec(
+        name=body.name,
+        vcpu_count=body.vcpu_count,
+        mem_size_mib=body.mem_size_mib,
+        kernel_image_path=body.kernel_image_path or settings.hyperfleet_kernel_image_path,
+        # An empty one is a choice: no arguments at all.
+        kernel_args=settings.hyperfleet_kernel_args
+        if body.kernel_args is None
+        else body.kernel_args,
+        rootfs_path=body.rootfs_path or settings.hyperfleet_rootfs_path,
+        exposed_ports=tuple(body.exposed_ports),
+        env=body.env,
+        labels=body.labels,
+    )

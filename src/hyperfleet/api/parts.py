@@ -1,0 +1,30 @@
+"""What the handlers work with: put into the app by `create_app`, handed to them by FastAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from fastapi import Depends, Request
+
+from hyperfleet.api.interface import Machines
+from hyperfleet.api.responses import Urls
+from hyperfleet.auth.keyring import Keyring
+from hyperfleet.settings import Settings
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """All that the API stands on."""
+
+    machines: Machines
+    keyring: Keyring
+    settings: Settings
+    urls: Urls
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+TheParts = Annotated[Parts, Depends(_parts)]

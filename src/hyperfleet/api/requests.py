@@ -1,0 +1,246 @@
+"""What may be asked: bodies and queries, strict in types, names and ranges.
+
+A field's `description` completes the sentence "… must be"; error messages and the OpenAPI document
+are made of it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hyperfleet.auth.keys import Scope
+from hyperfleet.lifecycle import Status
+
+
+class Body(BaseModel):
+    """A JSON object: no `"1"` for 1, no unknown names, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Query(BaseModel):
+    """Query parameters: text that must look like what it stands for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    if len(set(items)) != len(items):
+        raise ValueError
+    return items
+
+
+def _encodable(text: str) -> str:
+    """JSON can escape half a surrogate pair, which no UTF-8 can hold (RFC 8259, 8.2)."""
+    text.encode()
+    return text
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError
+    return _encodable(text)
+
+
+def _whole_number(text: Any) -> Any:
+    """Only plain digits: `int()` takes spaces, underscores, signs and other alphabets too."""
+    if isinstance(text, str):
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004
+            raise ValueError
+        return int(text)
+    return text
+
+
+def _decimal(text: Any) -> Any:
+    if isinstance(text, str):
+        whole, _, part = text.partition(".")
+        digits = whole + (part or "0")
+        if not (digits.isascii() and digits.isdigit() and whole and len(text) <= 18):  # noqa: PLR2004
+            raise ValueError
+        return float(text)
+    return text
+
+
+def _status(text: Any) -> Any:
+    return Status(text) if isinstance(text, str) else text
+
+
+def _scope(text: Any) -> Any:
+    return Scope(text) if isinstance(text, str) else text
+
+
+def _boolean(text: Any) -> Any:
+    if isinstance(text, str):
+        if text not in ("true", "false"):
+            raise ValueError
+        return text == "true"
+    return text
+
+
+def _label(text: str) -> str:
+    if not text.partition("=")[0]:
+        raise ValueError
+    return text
+
+
+def _time(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise ValueError  # noqa: TRY004
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or moment <= datetime.now(UTC):
+        raise ValueError
+    return moment.astimezone(UTC)
+
+
+Line = Annotated[str, AfterValidator(_no_nul)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
+ImagePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
+VariableValue = Annotated[str, Field(max_length=32768), AfterValidator(_no_nul)]
+LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(max_length=255), AfterValidator(_no_nul)]
+Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
+Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
+
+_VARIABLES = (
+    "an object of at most 512 environment variables: names of letters, digits and _ that do not "
+    "begin with a digit, values that are strings of at most 32768 characters without NUL"
+)
+_COMMAND = (
+    'a list of strings, the program and its arguments: pass ["ls", "-l"], not "ls -l"; '
+    'for a shell: ["sh", "-c", "…"]'
+)
+
+
+class CreateMachine(Body):
+    """A machine to make. What is left out is as the server's settings say."""
+
+    name: Name = Field(description="a DNS label: 1 to 63 characters of a-z, 0-9 and inner dashes")
+    vcpu_count: int = Field(
+        ge=1, description="a whole number of at least 1 (and what the host has)"
+    )
+    mem_size_mib: int = Field(
+        ge=4, description="a whole number of MiB of at least 4 (and what driver and host allow)"
+    )
+    kernel_image_path: ImagePath | None = Field(
+        default=None,
+        description="the path of a kernel in HYPERFLEET_HOME or a folder of HYPERFLEET_IMAGE_DIRS",
+    )
+    kernel_args: Annotated[str, Field(max_length=2048, pattern=r"^[ -~]*$")] | None = Field(
+        default=None, description="printable ASCII of at most 2048 characters"
+    )
+    rootfs_path: ImagePath | None = Field(
+        default=None,
+        description="the path of a root disk in HYPERFLEET_HOME or a folder of "
+        "HYPERFLEET_IMAGE_DIRS",
+    )
+    exposed_ports: Annotated[list[PortNumber], AfterValidator(_distinct)] = Field(
+        default=[], description="a list of ports, whole numbers from 1 to 65535, none twice"
+    )
+    env: Variables = Field(default={}, description=_VARIABLES)
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(
+        default={},
+        description="an object of at most 64 labels: keys of 1 to 63 letters, digits and inner "
+        "., _, / and -, values that are strings of at most 255 characters",
+    )
+
+
+class ExecInMachine(Body):
+    """A process to run; one of `cmd` and `command`, which mean the same."""
+
+    cmd: Command | None = Field(default=None, description=_COMMAND)
+    command: Command | None = Field(default=None, description=_COMMAND)
+    timeout: float = Field(
+        default=30.0, ge=0.1, le=3600, description="a number of seconds from 0.1 to 3600"
+    )
+    cwd: Annotated[str, Field(min_length=1, max_length=4095), AfterValidator(_no_nul)] | None = (
+        Field(default=None, description="the path of a folder in the machine")
+    )
+    env: Variables = Field(default={}, description=_VARIABLES)
+    stdin: Annotated[str, AfterValidator(_encodable)] = Field(
+        default="", description="a string, what the process reads as its input"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_command(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            given = [name for name in ("cmd", "command") if data.get(name) is not None]
+            if len(given) > 1:
+                raise ValueError("cmd and command mean the same: pass one of them")
+            if not given:
+                raise ValueError(f"cmd is required: {_COMMAND}")
+        return data
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The program and its arguments."""
+        return tuple(self.cmd or self.command or ())
+
+
+class CreateKey(Body):
+    """A key to make."""
+
+    name: Annotated[str, AfterValidator(_encodable)] = Field(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="a string of 1 to 100 characters without control characters",
+    )
+    scopes: Annotated[
+        list[Annotated[Scope, BeforeValidator(_scope)]],
+        Field(min_length=1),
+        AfterValidator(_distinct),
+    ] = Field(description=f"a list of {', '.join(Scope)}, at least one, none twice")
+    expires_at: Annotated[datetime, BeforeValidator(_time)] | None = Field(
+        default=None,
+        description="a time to come, ISO 8601 with its zone, such as 2030-01-31T12:00:00Z",
+    )
+
+
+class ListMachines(Query):
+    """Which machines to list."""
+
+    status: Annotated[Status, BeforeValidator(_status)] | None = Field(
+        default=None, description=f"one of {', '.join(Status)}"
+    )
+    label: list[Annotated[str, AfterValidator(_label)]] = Field(
+        default=[], description="key or key=value; several must all fit"
+    )
+    limit: Annotated[int, BeforeValidator(_whole_number)] = Field(
+        default=50, ge=1, le=500, description="a whole number from 1 to 500"
+    )
+    offset: Annotated[int, BeforeValidator(_whole_number)] = Field(
+        default=0, ge=0, description="a whole number of at least 0"
+    )
+
+
+class DeleteMachine(Query):
+    """How to delete."""
+
+    force: Annotated[bool, BeforeValidator(_boolean)] = Field(
+        default=False, description="true or false; true stops the machine first"
+    )
+
+
+class WaitForMachine(Query):
+    """What to wait for."""
+
+    status: Annotated[Status, BeforeValidator(_status)] = Field(
+        description=f"one of {', '.join(Status)}"
+    )
+    timeout: Annotated[float, BeforeValidator(_decimal)] = Field(
+        default=30.0, ge=1, le=300, description="a number of seconds from 1 to 300"
+    )
+
+
+class ReadLogs(Query):
+    """How much of the console."""
+
+    tail: Annotated[int, BeforeValidator(_whole_number)] | None = Field(
+        default=None, ge=1, description="a whole number of lines of at least 1"
+    )

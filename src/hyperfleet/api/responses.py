@@ -1,0 +1,235 @@
+"""What is answered: the JSON of machines, ports and keys, and how it is made from theirs."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from pydantic import BaseModel, Field
+
+from hyperfleet.auth.keyring import Issued
+from hyperfleet.auth.keys import Key, Scope
+from hyperfleet.guest.values import ExecResult, Listener
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import ExposedPort, Machine
+from hyperfleet.settings import Settings
+
+
+class UrlsOut(BaseModel):
+    path: str = Field(description="The port's URL by path.")
+    host: str | None = Field(description="Its URL by host; null without PROXY_HOST_SUFFIX.")
+
+
+class PortOut(BaseModel):
+    port: int
+    listening: bool = Field(description="Whether a server listened at the last look.")
+    since: datetime | None = Field(description="Since when it was seen listening.")
+    address: str | None = Field(description="What the server is bound to in the guest.")
+    urls: UrlsOut
+
+
+class UnexposedOut(BaseModel):
+    port: int
+    address: str
+
+
+class PortsOut(BaseModel):
+    ports: list[PortOut] = Field(description="Every exposed port.")
+    unexposed: list[UnexposedOut] = Field(description="Ports that listen and are not exposed.")
+
+
+class NetworkOut(BaseModel):
+    mode: str
+    guest_ip: str | None
+    guest_mac: str | None
+    tap_device: str | None
+    tap_ip: str | None
+
+
+class MachineOut(BaseModel):
+    id: str
+    name: str
+    status: Status
+    vcpu_count: int
+    mem_size_mib: int
+    kernel_image_path: str
+    kernel_args: str | None
+    rootfs_path: str
+    exposed_ports: list[int]
+    labels: dict[str, str]
+    vmm: str
+    network: NetworkOut
+    ports: list[PortOut]
+    pid: int | None
+    error_message: str | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+
+
+class MachinesOut(BaseModel):
+    machines: list[MachineOut]
+    total: int = Field(description="How many there are, whatever limit and offset.")
+
+
+class ExecOut(BaseModel):
+    exit_code: int = Field(description="127: no such program; 128 + n: killed by signal n.")
+    signal: str | None = Field(description="The signal's name without SIG, KILL say.")
+    stdout: str
+    stderr: str
+    truncated: bool = Field(description="Whether more was written than is kept.")
+    duration_ms: int
+
+
+class KeyOut(BaseModel):
+    id: str
+    name: str
+    prefix: str = Field(description="The key's first 11 characters.")
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute.")
+
+
+class KeysOut(BaseModel):
+    keys: list[KeyOut]
+
+
+class NewKeyOut(BaseModel):
+    id: str
+    key: str = Field(description="The key itself, never shown again.")
+    name: str
+    prefix: str
+    scopes: list[Scope]
+    expires_at: datetime | None
+
+
+class HealthOut(BaseModel):
+    status: str
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+
+
+class ErrorOut(BaseModel):
+    error: ErrorDetail
+
+
+class Urls(msgspec.Struct, frozen=True):
+    """Where the proxy is, for the links in answers."""
+
+    host: str
+    port: int
+    prefix: str
+    suffix: str | None
+
+    @classmethod
+    def of(cls, settings: Settings, port: int) -> Urls:
+        """From the settings and the port that the proxy really has."""
+        bind = settings.proxy_bind
+        address = ipaddress.ip_address(bind)
+        if address.is_unspecified or bind == "127.0.0.1":
+            bind = "localhost"
+        elif address.version == 6:  # noqa: PLR2004
+            bind = f"[{bind}]"
+        return cls(bind, port, settings.proxy_prefix, settings.proxy_host_suffix)
+
+    def base(self) -> str:
+        """The proxy's own URL, without a slash at its end."""
+        return f"http://{self.host}:{self.port}"
+
+    def to(self, machine_id: str, port: int) -> UrlsOut:
+        """The ways to a machine's port."""
+        by_host = None
+        if self.suffix is not None:
+            by_host = f"http://{machine_id}-{port}{self.suffix}:{self.port}/"
+        return UrlsOut(path=f"{self.base()}{self.prefix}/{machine_id}/{port}/", host=by_host)
+
+
+def machine_out(machine: Machine, urls: Urls) -> MachineOut:
+    """A machine as the API shows it: `env`, which may hold secrets, is not."""
+    spec = machine.spec
+    return MachineOut(
+        id=machine.id,
+        name=spec.name,
+        status=machine.status,
+        vcpu_count=spec.vcpu_count,
+        mem_size_mib=spec.mem_size_mib,
+        kernel_image_path=spec.kernel_image_path,
+        kernel_args=spec.kernel_args,
+        rootfs_path=spec.rootfs_path,
+        exposed_ports=list(spec.exposed_ports),
+        labels=spec.labels,
+        vmm=machine.vmm,
+        network=NetworkOut(**msgspec.to_builtins(machine.network)),
+        ports=[_port_out(machine.id, port, urls) for port in machine.ports],
+        pid=machine.pid,
+        error_message=machine.error_message,
+        created_at=machine.created_at,
+        updated_at=machine.updated_at,
+        started_at=machine.started_at,
+    )
+
+
+def ports_out(
+    machine_id: str, exposed: Sequence[ExposedPort], unexposed: Sequence[Listener], urls: Urls
+) -> PortsOut:
+    """The ports of one machine."""
+    return PortsOut(
+        ports=[_port_out(machine_id, port, urls) for port in exposed],
+        unexposed=[
+            UnexposedOut(port=listener.port, address=listener.address) for listener in unexposed
+        ],
+    )
+
+
+def exec_out(result: ExecResult) -> ExecOut:
+    """How a process ended; bytes that are not UTF-8 become U+FFFD."""
+    return ExecOut(
+        exit_code=result.exit_code,
+        signal=result.signal,
+        stdout=result.stdout.decode("utf-8", "replace"),
+        stderr=result.stderr.decode("utf-8", "replace"),
+        truncated=result.truncated,
+        duration_ms=result.duration_ms,
+    )
+
+
+def key_out(key: Key) -> KeyOut:
+    """A key as it may be listed."""
+    return KeyOut(
+        id=key.id,
+        name=key.name,
+        prefix=key.prefix,
+        scopes=list(key.scopes),
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
+    )
+
+
+def new_key_out(issued: Issued) -> NewKeyOut:
+    """A key just made, this once with its secret."""
+    key = issued.key
+    return NewKeyOut(
+        id=key.id,
+        key=issued.secret,
+        name=key.name,
+        prefix=key.prefix,
+        scopes=list(key.scopes),
+        expires_at=key.expires_at,
+    )
+
+
+def _port_out(machine_id: str, port: ExposedPort, urls: Urls) -> PortOut:
+    return PortOut(
+        port=port.port,
+        listening=port.listening,
+        since=port.since,
+        address=port.address,
+        urls=urls.to(machine_id, port.port),
+    )

@@ -1,0 +1,174 @@
+"""What every request passes before its handler: key, scope, readiness, query names, body.
+
+In this order, so that nobody without a key makes us read or parse anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import typing
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from hyperfleet.api.endpoints import ENDPOINTS, Endpoint
+from hyperfleet.api.validation import explain, parse_json, quote, unknown
+from hyperfleet.auth.keyring import Keyring
+from hyperfleet.errors import (
+    CapacityError,
+    ForbiddenError,
+    TooLargeError,
+    UnauthorizedError,
+    ValidationError,
+)
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """What the guarded routes of one app go by; lies in `app.state.guard`.
+
+    `keyring` None: no key is asked for. `not_ready` says why requests can't be served yet, or
+    None when they can.
+    """
+
+    keyring: Keyring | None
+    not_ready: Callable[[], str | None]
+    max_body_bytes: int
+
+
+class GuardedRoute(APIRoute):
+    """A route that its row in `ENDPOINTS` guards."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        endpoint = ENDPOINTS[self.name]
+        body = _annotation(self.body_field.field_info) if self.body_field else None
+        query = next((_annotation(field.field_info) for field in self.dependant.query_params), None)
+
+        async def guarded(request: Request) -> Response:
+            guard: Guard = request.app.state.guard
+            await _admit(request, endpoint, guard)
+            _check_query(request, query)
+            raw = await _read(request, guard.max_body_bytes)
+            document = _document(request, raw, expected=body is not None)
+            try:
+                return await handle(_Parsed(request, raw, document))
+            except RequestValidationError as error:
+                raise ValidationError(explain(error.errors(), body, query)) from error
+
+        return guarded
+
+
+class _Parsed(Request):
+    """A request whose body has been read and parsed by us."""
+
+    def __init__(self, request: Request, raw: bytes, document: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._raw = raw
+        self._document = document
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> Any:
+        return self._document
+
+
+def _annotation(field: Any) -> type[BaseModel] | None:
+    found = field.annotation
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
+    if endpoint.scope is None:
+        return
+    if guard.keyring is not None:
+        key = await guard.keyring.authenticate(_bearer(request))
+        structlog.contextvars.bind_contextvars(key_id=key.id)
+        if not key.allows(endpoint.scope):
+            raise ForbiddenError(f"This key lacks the scope {endpoint.scope}")
+    else:
+        _refuse_strangers(request)
+    reason = guard.not_ready()
+    if reason is not None:
+        raise CapacityError(reason)
+
+
+def _refuse_strangers(request: Request) -> None:
+    """Without keys, a web page that the user has open must not be able to steer machines.
+
+    It can send requests to loopback under a name of its own (DNS rebinding: the Host tells) or
+    across origins (the Origin tells); the user's own tools send neither.
+    """
+    host = request.headers.get("host", "")
+    origin = request.headers.get("origin")
+    if not _is_loopback(host):
+        raise ForbiddenError("With DISABLE_AUTH, only localhost is answered as Host")
+    if origin is not None and origin.partition("://")[2] != host:
+        raise ForbiddenError("With DISABLE_AUTH, requests from other origins are refused")
+
+
+def _is_loopback(authority: str) -> bool:
+    try:
+        name = urlsplit(f"//{authority}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _bearer(request: Request) -> str:
+    """The token of `Authorization: Bearer TOKEN` (RFC 6750, 2.1)."""
+    given = request.headers.getlist("authorization")
+    if not given:
+        raise UnauthorizedError("A key is needed: Authorization: Bearer hf_…")
+    scheme, _, token = given[0].partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer":
+        raise UnauthorizedError("The Authorization header must be one, of the form Bearer hf_…")
+    return token.strip(" ")
+
+
+def _check_query(request: Request, query: type[BaseModel] | None) -> None:
+    fields = query.model_fields if query else {}
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in fields:
+            raise ValidationError(unknown("query parameter", name, list(fields)))
+        if name in seen and typing.get_origin(fields[name].annotation) is not list:
+            raise ValidationError(f"{name} stands in the query twice; it may be there once")
+        seen.add(name)
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The whole body; what is announced is believed only to refuse it early."""
+    announced = request.headers.get("content-length", "")
+    received = bytearray()
+    if not announced.isdigit() or int(announced) <= limit:
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > limit:
+                break
+        else:
+            return bytes(received)
+    raise TooLargeError(f"The body is too large: at most {limit} bytes are read")
+
+
+def _document(request: Request, raw: bytes, *, expected: bool) -> Any:
+    if not expected:
+        if raw.strip() not in (b"", b"{}"):
+            raise ValidationError("This endpoint takes no body")
+        return None
+    if not raw:
+        raise ValidationError("A body is needed: a JSON object")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        shown = quote(media_type) if media_type else "missing"
+        raise ValidationError(f"Content-Type must be application/json; it is {shown}")
+    return parse_json(raw)

@@ -1,0 +1,34 @@
+"""Files that must be whole or not there, and read by nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces `path` by a file of mode 0600; after a crash it is the old one or the new, whole.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    # mkstemp makes it 0600 whatever the umask, and never opens what someone else has put there.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # A rename is durable once its folder is (rename(2), fsync(2)).
+        os.fsync(folder)
+    finally:
+        os.close(folder)

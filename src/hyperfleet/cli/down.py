@@ -1,0 +1,73 @@
+"""`hyperfleet down`: the end of everything that this home runs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+import typer
+
+from hyperfleet.cli.connect import ENV_FILE, connect
+from hyperfleet.cli.output import complain, say
+from hyperfleet.client import ApiError, Client, Machine
+from hyperfleet.server.lock import holder_of
+from hyperfleet.settings import load
+
+# As many as one page of the list may hold.
+_PAGE = 500
+_ALIVE = ("starting", "running", "paused", "stopping")
+_LAST_REQUESTS = 60.0
+
+
+def down() -> None:
+    """Stop every machine, then the server; without machines the data plane ends with it."""
+    home = load(os.environ, ENV_FILE).settings.hyperfleet_home
+    server = holder_of(home / "lock")
+    if server is None:
+        complain(
+            f"no server runs on {home}; start `hyperfleet serve`, which takes over whatever "
+            "still runs, then run `hyperfleet down` again"
+        )
+        raise typer.Exit(1)
+    with connect() as client:
+        failed = _stop_all(client)
+    if failed:
+        complain("the server was left running")
+        raise typer.Exit(1)
+    _end(server)
+    say("The server has stopped.")
+
+
+def _stop_all(client: Client) -> bool:
+    failed = False
+    for machine in _alive(client):
+        try:
+            client.stop_machine(machine.id)
+        except ApiError as error:
+            complain(f"{machine.name} would not stop: {error.message}")
+            failed = True
+        else:
+            say(f"{machine.name} is stopped.")
+    return failed
+
+
+def _alive(client: Client) -> list[Machine]:
+    found: list[Machine] = []
+    offset = 0
+    while page := client.list_machines(limit=_PAGE, offset=offset).machines:
+        found += [machine for machine in page if machine.status in _ALIVE]
+        offset += _PAGE
+    return found
+
+
+def _end(server: int) -> None:
+    """SIGTERM, and wait; by a pidfd, so that it can be no other process of that number."""
+    process = os.pidfd_open(server)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not select.select([process], [], [], _LAST_REQUESTS)[0]:
+            complain(f"the server (process {server}) is still finishing its requests")
+            raise typer.Exit(1)
+    finally:
+        os.close(process)

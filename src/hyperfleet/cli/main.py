@@ -1,0 +1,67 @@
+"""The command line's entry: every error becomes one line that says what to do, and an exit code.
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage or settings; 3 no server answers; 4 the key
+is missing, unknown, or lacks a scope.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hyperfleet import __version__
+from hyperfleet.cli import keys
+from hyperfleet.cli.down import down
+from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.settings import settings
+from hyperfleet.client import ApiError, UnreachableError
+from hyperfleet.errors import HyperfleetError, SettingsError
+
+FAILED, USAGE, UNREACHABLE, NO_ENTRY = 1, 2, 3, 4
+
+app = typer.Typer(
+    name="hyperfleet",
+    help="microVMs with an address.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(keys.app, name="keys")
+app.command()(settings)
+app.command()(down)
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    say(__version__)
+
+
+def main() -> None:
+    """Runs a command and exits."""
+    try:
+        app()
+    except ApiError as error:
+        complain(_with_advice(error))
+        sys.exit(NO_ENTRY if error.code in ("UNAUTHORIZED", "FORBIDDEN") else FAILED)
+    except UnreachableError as error:
+        complain(f"{error}; start one with `hyperfleet serve`, or set HYPERFLEET_URL")
+        sys.exit(UNREACHABLE)
+    except SettingsError as error:
+        for line in error.message.splitlines():
+            complain(line)
+        sys.exit(USAGE)
+    except HyperfleetError as error:
+        complain(error.message)
+        sys.exit(FAILED)
+
+
+def _with_advice(error: ApiError) -> str:
+    match error.code:
+        case "UNAUTHORIZED":
+            return f"{error.message}; set HYPERFLEET_API_KEY, or run where the home's api-key is"
+        case "INTERNAL_ERROR" if error.request_id:
+            return f"{error.message} (request {error.request_id})"
+        case _:
+            return error.message

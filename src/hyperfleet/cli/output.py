@@ -1,0 +1,45 @@
+"""How commands speak: tables and plain lines for people, JSON for programs, errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def say(line: str) -> None:
+    """One line on stdout, as it is."""
+    sys.stdout.write(f"{line}\n")
+
+
+def complain(line: str) -> None:
+    """One line on stderr, named as ours."""
+    sys.stderr.write(f"hyperfleet: {line}\n")
+
+
+def say_json(value: Any) -> None:
+    """Plain data on stdout."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; cells are shown as they are, whatever they hold."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    # Where nobody looks, nothing is cut: a pipe has no width.
+    Console(width=None if console.is_terminal else 10_000).print(table)
+
+
+def moment(at: datetime | None) -> str:
+    """A time to the second, UTC; a dash for none."""
+    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,189 @@
+"""Each endpoint as a value: what to send and what comes back. No I/O; both clients use these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from hyperfleet.client import values
+
+T = TypeVar("T")
+
+# Seconds on top of what a call may take by its own terms: the way there and back.
+MARGIN = 10.0
+# A start waits its turn among others, then for the boot: the server's deadlines decide, not ours.
+_LONG = 900.0
+
+
+class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One request; `decode` makes of the answer's body what was asked for.
+
+    `patience` is how long the answer may take, in seconds.
+    """
+
+    method: str
+    path: str
+    decode: Callable[[bytes], T]
+    query: tuple[tuple[str, str], ...] = ()
+    body: dict[str, Any] | None = None
+    patience: float = 30.0
+
+
+def create_machine(
+    *,
+    name: str,
+    vcpu_count: int,
+    mem_size_mib: int,
+    kernel_image_path: str | None,
+    kernel_args: str | None,
+    rootfs_path: str | None,
+    exposed_ports: Sequence[int],
+    env: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> Call[values.Machine]:
+    """POST /machines."""
+    body: dict[str, Any] = {
+        "name": name,
+        "vcpu_count": vcpu_count,
+        "mem_size_mib": mem_size_mib,
+        "kernel_image_path": kernel_image_path,
+        "kernel_args": kernel_args,
+        "rootfs_path": rootfs_path,
+        "exposed_ports": list(exposed_ports),
+        "env": dict(env),
+        "labels": dict(labels),
+    }
+    return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
+
+
+def list_machines(
+    *, status: str | None, labels: Sequence[str], limit: int, offset: int
+) -> Call[values.MachinePage]:
+    """GET /machines."""
+    query = [("limit", str(limit)), ("offset", str(offset))]
+    query += [("label", label) for label in labels]
+    if status is not None:
+        query.append(("status", status))
+    return Call(
+        method="GET", path="/machines", decode=_json(values.MachinePage), query=tuple(query)
+    )
+
+
+def get_machine(ref: str) -> Call[values.Machine]:
+    """GET /machines/{id}."""
+    return Call(method="GET", path=_machine(ref), decode=_json(values.Machine))
+
+
+def delete_machine(ref: str, *, force: bool) -> Call[None]:
+    """DELETE /machines/{id}."""
+    query = (("force", "true"),) if force else ()
+    return Call(method="DELETE", path=_machine(ref), decode=_nothing, query=query, patience=_LONG)
+
+
+def start_machine(ref: str) -> Call[values.Machine]:
+    """POST /machines/{id}/start."""
+    return Call(
+        method="POST", path=_machine(ref, "start"), decode=_json(values.Machine), patience=_LONG
+    )
+
+
+def stop_machine(ref: str) -> Call[values.Machine]:
+    """POST /machines/{id}/stop."""
+    return Call(
+        method="POST", path=_machine(ref, "stop"), decode=_json(values.Machine), patience=_LONG
+    )
+
+
+def wait_for_machine(ref: str, status: str, *, timeout: float) -> Call[values.Machine]:
+    """GET /machines/{id}/wait; `timeout` in seconds."""
+    return Call(
+        method="GET",
+        path=_machine(ref, "wait"),
+        decode=_json(values.Machine),
+        query=(("status", status), ("timeout", f"{timeout:g}")),
+        patience=timeout + MARGIN,
+    )
+
+
+def exec_in_machine(
+    ref: str,
+    cmd: Sequence[str],
+    *,
+    timeout: float,
+    cwd: str | None,
+    env: Mapping[str, str],
+    stdin: str,
+) -> Call[values.ExecResult]:
+    """POST /machines/{id}/exec; `timeout` in seconds."""
+    body = {"cmd": list(cmd), "timeout": timeout, "cwd": cwd, "env": dict(env), "stdin": stdin}
+    return Call(
+        method="POST",
+        path=_machine(ref, "exec"),
+        decode=_json(values.ExecResult),
+        body=body,
+        patience=timeout + MARGIN,
+    )
+
+
+def machine_ports(ref: str) -> Call[values.Ports]:
+    """GET /machines/{id}/ports."""
+    return Call(method="GET", path=_machine(ref, "ports"), decode=_json(values.Ports))
+
+
+def machine_logs(ref: str, *, tail: int | None) -> Call[str]:
+    """GET /machines/{id}/logs."""
+    query = () if tail is None else (("tail", str(tail)),)
+    return Call(method="GET", path=_machine(ref, "logs"), decode=_text, query=query)
+
+
+def create_key(
+    *, name: str, scopes: Sequence[str], expires_at: datetime | None
+) -> Call[values.NewKey]:
+    """POST /keys."""
+    body = {
+        "name": name,
+        "scopes": list(scopes),
+        "expires_at": None if expires_at is None else expires_at.isoformat(),
+    }
+    return Call(method="POST", path="/keys", decode=_json(values.NewKey), body=body)
+
+
+def list_keys() -> Call[values.KeyPage]:
+    """GET /keys."""
+    return Call(method="GET", path="/keys", decode=_json(values.KeyPage))
+
+
+def revoke_key(key_id: str) -> Call[None]:
+    """DELETE /keys/{id}."""
+    return Call(method="DELETE", path=f"/keys/{quote(key_id, safe='')}", decode=_nothing)
+
+
+def health() -> Call[values.Health]:
+    """GET /health."""
+    return Call(method="GET", path="/health", decode=_json(values.Health))
+
+
+def ready() -> Call[values.Health]:
+    """GET /ready."""
+    return Call(method="GET", path="/ready", decode=_json(values.Health))
+
+
+def _machine(ref: str, action: str | None = None) -> str:
+    path = f"/machines/{quote(ref, safe='')}"
+    return path if action is None else f"{path}/{action}"
+
+
+def _json(kind: type[T]) -> Callable[[bytes], T]:
+    return msgspec.json.Decoder(kind).decode
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")
+
+
+def _nothing(_content: bytes) -> None:
+    return None

@@ -1,0 +1,336 @@
+"""The two clients. Their methods are the endpoints, one for one; both raise the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from hyperfleet import __version__
+from hyperfleet.client import calls, values
+from hyperfleet.client.answers import UnreachableError, read
+from hyperfleet.client.calls import Call
+
+T = TypeVar("T")
+
+_CONNECT = 5.0
+
+
+class Client:
+    """The API, blocking. Close it, or use it in `with`.
+
+    Every method raises ApiError when the server refuses, UnreachableError when none answers.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """`url` is the server's, `http://127.0.0.1:3000`; `key` begins with `hf_`."""
+        self._url = url
+        self._http = httpx.Client(
+            base_url=url, headers=_headers(key), transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def create_machine(
+        self,
+        *,
+        name: str,
+        vcpu_count: int,
+        mem_size_mib: int,
+        kernel_image_path: str | None = None,
+        kernel_args: str | None = None,
+        rootfs_path: str | None = None,
+        exposed_ports: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> values.Machine:
+        """Makes a machine, `pending`."""
+        return self._do(
+            calls.create_machine(
+                name=name,
+                vcpu_count=vcpu_count,
+                mem_size_mib=mem_size_mib,
+                kernel_image_path=kernel_image_path,
+                kernel_args=kernel_args,
+                rootfs_path=rootfs_path,
+                exposed_ports=exposed_ports,
+                env=env or {},
+                labels=labels or {},
+            )
+        )
+
+    def list_machines(
+        self,
+        *,
+        status: str | None = None,
+        labels: Sequence[str] = (),
+        limit: int = 50,
+        offset: int = 0,
+    ) -> values.MachinePage:
+        """Machines in the order they were made; a label is `key` or `key=value`."""
+        return self._do(
+            calls.list_machines(status=status, labels=labels, limit=limit, offset=offset)
+        )
+
+    def get_machine(self, ref: str) -> values.Machine:
+        """A machine by id or name."""
+        return self._do(calls.get_machine(ref))
+
+    def delete_machine(self, ref: str, *, force: bool = False) -> None:
+        """Removes a machine and its disk; `force` stops it first."""
+        self._do(calls.delete_machine(ref, force=force))
+
+    def start_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine runs."""
+        return self._do(calls.start_machine(ref))
+
+    def stop_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine is stopped."""
+        return self._do(calls.stop_machine(ref))
+
+    def wait_for_machine(self, ref: str, status: str, *, timeout: float = 30.0) -> values.Machine:
+        """Returns when the machine has the status; `timeout` from 1 to 300 seconds."""
+        return self._do(calls.wait_for_machine(ref, status, timeout=timeout))
+
+    def exec_in_machine(
+        self,
+        ref: str,
+        cmd: Sequence[str],
+        *,
+        timeout: float = 30.0,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str = "",
+    ) -> values.ExecResult:
+        """Runs a program and returns when it has ended; `timeout` from 0.1 to 3600 seconds."""
+        return self._do(
+            calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
+        )
+
+    def machine_ports(self, ref: str) -> values.Ports:
+        """The exposed ports with their URLs, and what else listens."""
+        return self._do(calls.machine_ports(ref))
+
+    def machine_logs(self, ref: str, *, tail: int | None = None) -> str:
+        """The console, or its last lines."""
+        return self._do(calls.machine_logs(ref, tail=tail))
+
+    def create_key(
+        self, name: str, *, scopes: Sequence[str], expires_at: datetime | None = None
+    ) -> values.NewKey:
+        """Makes a key; the answer is the only place where it is shown."""
+        return self._do(calls.create_key(name=name, scopes=scopes, expires_at=expires_at))
+
+    def list_keys(self) -> tuple[values.Key, ...]:
+        """The keys that are not revoked."""
+        return self._do(calls.list_keys()).keys
+
+    def revoke_key(self, key_id: str) -> None:
+        """Ends a key."""
+        self._do(calls.revoke_key(key_id))
+
+    def health(self) -> values.Health:
+        """Whether the server is there."""
+        return self._do(calls.health())
+
+    def ready(self) -> values.Health:
+        """Whether it takes requests; ApiError CAPACITY when it does not yet."""
+        return self._do(calls.ready())
+
+    def _do(self, call: Call[T]) -> T:
+        try:
+            answer = self._http.request(**_request(call))
+        except httpx.HTTPError as error:
+            raise _unreachable(self._url, error) from error
+        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
+
+
+class AsyncClient:
+    """The API for asyncio. Close it, or use it in `async with`.
+
+    Every method raises ApiError when the server refuses, UnreachableError when none answers.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """`url` is the server's, `http://127.0.0.1:3000`; `key` begins with `hf_`."""
+        self._url = url
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=_headers(key), transport=transport, trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def create_machine(
+        self,
+        *,
+        name: str,
+        vcpu_count: int,
+        mem_size_mib: int,
+        kernel_image_path: str | None = None,
+        kernel_args: str | None = None,
+        rootfs_path: str | None = None,
+        exposed_ports: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> values.Machine:
+        """Makes a machine, `pending`."""
+        return await self._do(
+            calls.create_machine(
+                name=name,
+                vcpu_count=vcpu_count,
+                mem_size_mib=mem_size_mib,
+                kernel_image_path=kernel_image_path,
+                kernel_args=kernel_args,
+                rootfs_path=rootfs_path,
+                exposed_ports=exposed_ports,
+                env=env or {},
+                labels=labels or {},
+            )
+        )
+
+    async def list_machines(
+        self,
+        *,
+        status: str | None = None,
+        labels: Sequence[str] = (),
+        limit: int = 50,
+        offset: int = 0,
+    ) -> values.MachinePage:
+        """Machines in the order they were made; a label is `key` or `key=value`."""
+        return await self._do(
+            calls.list_machines(status=status, labels=labels, limit=limit, offset=offset)
+        )
+
+    async def get_machine(self, ref: str) -> values.Machine:
+        """A machine by id or name."""
+        return await self._do(calls.get_machine(ref))
+
+    async def delete_machine(self, ref: str, *, force: bool = False) -> None:
+        """Removes a machine and its disk; `force` stops it first."""
+        await self._do(calls.delete_machine(ref, force=force))
+
+    async def start_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine runs."""
+        return await self._do(calls.start_machine(ref))
+
+    async def stop_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine is stopped."""
+        return await self._do(calls.stop_machine(ref))
+
+    async def wait_for_machine(
+        self,
+        ref: str,
+        status: str,
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109
+    ) -> values.Machine:
+        """Returns when the machine has the status; `timeout` from 1 to 300 seconds."""
+        return await self._do(calls.wait_for_machine(ref, status, timeout=timeout))
+
+    async def exec_in_machine(
+        self,
+        ref: str,
+        cmd: Sequence[str],
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str = "",
+    ) -> values.ExecResult:
+        """Runs a program and returns when it has ended; `timeout` from 0.1 to 3600 seconds."""
+        return await self._do(
+            calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
+        )
+
+    async def machine_ports(self, ref: str) -> values.Ports:
+        """The exposed ports with their URLs, and what else listens."""
+        return await self._do(calls.machine_ports(ref))
+
+    async def machine_logs(self, ref: str, *, tail: int | None = None) -> str:
+        """The console, or its last lines."""
+        return await self._do(calls.machine_logs(ref, tail=tail))
+
+    async def create_key(
+        self, name: str, *, scopes: Sequence[str], expires_at: datetime | None = None
+    ) -> values.NewKey:
+        """Makes a key; the answer is the only place where it is shown."""
+        return await self._do(calls.create_key(name=name, scopes=scopes, expires_at=expires_at))
+
+    async def list_keys(self) -> tuple[values.Key, ...]:
+        """The keys that are not revoked."""
+        return (await self._do(calls.list_keys())).keys
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Ends a key."""
+        await self._do(calls.revoke_key(key_id))
+
+    async def health(self) -> values.Health:
+        """Whether the server is there."""
+        return await self._do(calls.health())
+
+    async def ready(self) -> values.Health:
+        """Whether it takes requests; ApiError CAPACITY when it does not yet."""
+        return await self._do(calls.ready())
+
+    async def _do(self, call: Call[T]) -> T:
+        try:
+            answer = await self._http.request(**_request(call))
+        except httpx.HTTPError as error:
+            raise _unreachable(self._url, error) from error
+        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    headers = {"User-Agent": f"hyperfleet-client/{__version__}"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _request(call: Call[Any]) -> dict[str, Any]:
+    return {
+        "method": call.method,
+        "url": call.path,
+        "params": list(call.query),
+        "json": call.body,
+        "timeout": httpx.Timeout(call.patience, connect=_CONNECT),
+    }
+
+
+def _unreachable(url: str, error: httpx.HTTPError) -> UnreachableError:
+    if isinstance(error, httpx.TimeoutException):
+        return UnreachableError(f"{url} did not answer in time")
+    return UnreachableError(f"No Hyperfleet server answers at {url} ({error})")

@@ -1,0 +1,124 @@
+"""What the server answers, as values. Fields that a later server adds are passed over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class Urls(msgspec.Struct, frozen=True):
+    """The ways to a port; `host` is None without host routing."""
+
+    path: str
+    host: str | None
+
+
+class Port(msgspec.Struct, frozen=True):
+    """An exposed port as the server last saw it."""
+
+    port: int
+    listening: bool
+    since: datetime | None
+    address: str | None
+    urls: Urls
+
+
+class UnexposedPort(msgspec.Struct, frozen=True):
+    """A port that listens and is not exposed."""
+
+    port: int
+    address: str
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The ports of a machine."""
+
+    ports: tuple[Port, ...]
+    unexposed: tuple[UnexposedPort, ...]
+
+
+class Network(msgspec.Struct, frozen=True):
+    """How a machine is attached."""
+
+    mode: str
+    guest_ip: str | None
+    guest_mac: str | None
+    tap_device: str | None
+    tap_ip: str | None
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A machine as it stood when the server answered."""
+
+    id: str
+    name: str
+    status: str
+    vcpu_count: int
+    mem_size_mib: int
+    kernel_image_path: str
+    kernel_args: str | None
+    rootfs_path: str
+    exposed_ports: tuple[int, ...]
+    labels: dict[str, str]
+    vmm: str
+    network: Network
+    ports: tuple[Port, ...]
+    pid: int | None
+    error_message: str | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+
+
+class MachinePage(msgspec.Struct, frozen=True):
+    """Some of the machines, and how many there are."""
+
+    machines: tuple[Machine, ...]
+    total: int
+
+
+class ExecResult(msgspec.Struct, frozen=True):
+    """How a process ended."""
+
+    exit_code: int
+    signal: str | None
+    stdout: str
+    stderr: str
+    truncated: bool
+    duration_ms: int
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A key as listed, without the secret."""
+
+    id: str
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyPage(msgspec.Struct, frozen=True):
+    """Every key that is not revoked."""
+
+    keys: tuple[Key, ...]
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key just made; `key` is the secret, shown this once."""
+
+    id: str
+    key: str
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`ok`, or `ready`."""
+
+    status: str

@@ -1,0 +1,1 @@
+"""The composition root: here, and nowhere else, the parts are put together and run."""

@@ -1,0 +1,6 @@
+"""What the environment says, checked once: `load` makes a frozen `Settings` of it."""
+
+from hyperfleet.settings.load import Loaded, is_loopback, load, show
+from hyperfleet.settings.table import SETTINGS, Setting, Settings
+
+__all__ = ["SETTINGS", "Loaded", "Setting", "Settings", "is_loopback", "load", "show"]

@@ -1,0 +1,129 @@
+"""The database file: how it is opened, made durable and brought up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hyperfleet.errors import SettingsError
+
+# How long a writer waits for another, in milliseconds (SQLite: PRAGMA busy_timeout).
+_BUSY_TIMEOUT_MS = 10_000
+
+
+class Database:
+    """One SQLite file, in WAL, synchronous=FULL: a commit that returned survives a power cut."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        # SQLite has one writer at a time; in here they queue, instead of polling for the lock.
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to ask with."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed and durable when the block ends, undone when it raises."""
+        async with self._writing, self._engine.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Closes the file."""
+        await self._engine.dispose()
+
+
+async def open_database(url: str | None, path: Path) -> Database:
+    """Opens the database, makes it if need be, and applies the migrations it lacks.
+
+    Raises:
+        SettingsError: it can't be opened, is no database, or is from a later version.
+    """
+    target = _sqlite_url(url, path)
+    shown = target.database
+    if target.database is None or not Path(target.database).parent.is_dir():
+        raise SettingsError(f"the database {shown} can't be made: its folder is not there")
+    engine = create_async_engine(target)
+    event.listen(engine.sync_engine, "connect", _prepare)
+    event.listen(engine.sync_engine, "begin", _begin)
+    try:
+        # The environment of machines may hold secrets; WAL and journal get this file's mode.
+        os.close(os.open(str(shown), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        async with engine.begin() as connection:
+            await connection.run_sync(_migrate, str(shown))
+    except (OSError, sqlite3.Error, DBAPIError) as error:
+        await engine.dispose()
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise SettingsError(f"the database {shown} can't be used: {cause}") from error
+    except BaseException:
+        await engine.dispose()
+        raise
+    return Database(engine)
+
+
+def database_file(url: str | None, path: Path) -> Path:
+    """The file that `open_database` opens."""
+    return Path(_sqlite_url(url, path).database or "")
+
+
+def migration_config() -> Config:
+    """Alembic's configuration; there is no alembic.ini."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _sqlite_url(url: str | None, path: Path) -> URL:
+    if url is None:
+        return URL.create("sqlite+aiosqlite", database=str(path))
+    return make_url(url).set(drivername="sqlite+aiosqlite")
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    # Python's sqlite3 begins no transaction before DDL, so a migration would not be one; here
+    # `_begin` does it for everything.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={_BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _migrate(connection: Connection, shown: str) -> None:
+    config = migration_config()
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if connection.dialect.has_table(connection, "alembic_version"):
+        rows = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars()
+        if not set(rows) <= known:
+            raise SettingsError(
+                f"the database {shown} was made by a later version of Hyperfleet; "
+                "run that one, or choose another file with DATABASE_PATH"
+            )
+    command.upgrade(config, "head")

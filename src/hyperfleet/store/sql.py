@@ -1,0 +1,85 @@
+"""The record of machines in the database; keeps the promises of `store.interface`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from hyperfleet.errors import ConflictError, NotFoundError
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
+from hyperfleet.store.database import Database
+from hyperfleet.store.tables import MachineRow
+
+
+class SqlMachineStore:
+    """Machines in `database`; each call that changes something is one durable transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, machine: Machine) -> None:
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(MachineRow).values(_to_row(machine)))
+        except IntegrityError as error:
+            raise ConflictError(
+                f"A machine named {machine.spec.name} (or with id {machine.id}) exists"
+            ) from error
+
+    async def save(self, machine: Machine) -> None:
+        async with self._database.write() as connection:
+            result = await connection.execute(
+                update(MachineRow).where(MachineRow.id == machine.id).values(_to_row(machine))
+            )
+            if result.rowcount == 0:
+                raise NotFoundError(f"Machine not found: {machine.id}")
+
+    async def remove(self, machine_id: str) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(delete(MachineRow).where(MachineRow.id == machine_id))
+
+    async def all(self) -> list[Machine]:
+        async with self._database.read() as connection:
+            rows = await connection.execute(
+                select(MachineRow.__table__).order_by(MachineRow.sequence)
+            )
+            return [_from_row(row) for row in rows]
+
+
+def _to_row(machine: Machine) -> dict[str, Any]:
+    return {
+        "id": machine.id,
+        "name": machine.spec.name,
+        "status": machine.status.value,
+        "spec": msgspec.to_builtins(machine.spec),
+        "vmm": machine.vmm,
+        "network": msgspec.to_builtins(machine.network),
+        "pid": machine.pid,
+        "lifecycle": machine.lifecycle,
+        "error_message": machine.error_message,
+        "created_at": machine.created_at,
+        "updated_at": machine.updated_at,
+        "started_at": machine.started_at,
+    }
+
+
+def _from_row(row: Row[Any]) -> Machine:
+    spec = msgspec.convert(row.spec, MachineSpec)
+    return Machine(
+        id=row.id,
+        spec=spec,
+        status=Status(row.status),
+        vmm=row.vmm,
+        network=msgspec.convert(row.network, MachineNetwork),
+        ports=tuple(ExposedPort(port=port) for port in spec.exposed_ports),
+        pid=row.pid,
+        lifecycle=row.lifecycle,
+        error_message=row.error_message,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+    )

@@ -1,0 +1,222 @@
+"""The API over a real record of keys and a fleet in memory that keeps the real one's promises."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+
+from hyperfleet.api.app import create_app
+from hyperfleet.api.parts import Parts
+from hyperfleet.api.responses import Urls
+from hyperfleet.auth.keyring import Keyring
+from hyperfleet.auth.keys import Scope
+from hyperfleet.errors import (
+    ConflictError,
+    InvalidStateError,
+    NotFoundError,
+    OperationTimeoutError,
+    ValidationError,
+)
+from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
+from hyperfleet.lifecycle import AT_REST, Status
+from hyperfleet.machine import (
+    ExposedPort,
+    Machine,
+    MachineNetwork,
+    MachineSpec,
+    new_machine_id,
+)
+from hyperfleet.settings import Settings, load
+from hyperfleet.store.database import open_database
+from hyperfleet.store.keys import SqlKeyStore
+
+HOST_CPUS = 8
+
+
+class MemoryFleet:
+    """Machines that start and stop at once. `fail_next` makes one start or exec fail with it."""
+
+    def __init__(self) -> None:
+        self._machines: dict[str, Machine] = {}
+        self.fail_next: Exception | None = None
+        self.executed: list[ExecRequest] = []
+
+    async def create(self, spec: MachineSpec) -> Machine:
+        if spec.vcpu_count > HOST_CPUS:
+            raise ValidationError(f"vcpu_count must be at most {HOST_CPUS} on this host")
+        if any(machine.spec.name == spec.name for machine in self._machines.values()):
+            raise ConflictError(f"A machine named {spec.name} exists")
+        now = datetime.now(UTC)
+        machine = Machine(
+            id=new_machine_id(),
+            spec=spec,
+            status=Status.PENDING,
+            vmm="fake",
+            network=MachineNetwork(mode="user"),
+            ports=tuple(ExposedPort(port=port) for port in spec.exposed_ports),
+            created_at=now,
+            updated_at=now,
+        )
+        self._machines[machine.id] = machine
+        return machine
+
+    def get(self, ref: str) -> Machine:
+        by_name = (machine for machine in self._machines.values() if machine.spec.name == ref)
+        found = self._machines.get(ref) or next(by_name, None)
+        if found is None:
+            raise NotFoundError(f"Machine not found: {ref}")
+        return found
+
+    def list(
+        self,
+        *,
+        status: Status | None,
+        labels: Sequence[tuple[str, str | None]],
+        limit: int,
+        offset: int,
+    ) -> tuple[builtins.list[Machine], int]:
+        found = [
+            machine
+            for machine in self._machines.values()
+            if status in (None, machine.status)
+            and all(
+                key in machine.spec.labels and value in (None, machine.spec.labels[key])
+                for key, value in labels
+            )
+        ]
+        return found[offset : offset + limit], len(found)
+
+    async def delete(self, ref: str, *, force: bool) -> None:
+        machine = self.get(ref)
+        if machine.status not in AT_REST and not force:
+            raise InvalidStateError(f"Machine is {machine.status}; stop it first, or force")
+        del self._machines[machine.id]
+
+    async def start(self, ref: str) -> Machine:
+        machine = self.get(ref)
+        self._maybe_fail()
+        if machine.status is Status.RUNNING:
+            return machine
+        return self._turn(machine, Status.RUNNING, started_at=datetime.now(UTC))
+
+    async def stop(self, ref: str) -> Machine:
+        machine = self.get(ref)
+        if machine.status is Status.PENDING:
+            raise InvalidStateError("Machine is pending; it was never started")
+        return self._turn(machine, Status.STOPPED)
+
+    async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
+        machine = self.get(ref)
+        if machine.status is not status:
+            raise OperationTimeoutError(
+                f"Machine is {machine.status}, not {status}, {timeout} s on"
+            )
+        return machine
+
+    async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
+        machine = self.get(ref)
+        self._maybe_fail()
+        if machine.status is not Status.RUNNING:
+            raise InvalidStateError(f"Machine is {machine.status}, not running")
+        self.executed.append(request)
+        return ExecResult(
+            exit_code=0,
+            signal=None,
+            stdout=" ".join(request.argv).encode() + b"\xff",
+            stderr=b"",
+            truncated=False,
+            duration_ms=1,
+        )
+
+    async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
+        machine = self.get(ref)
+        return machine.ports, (Listener(port=22, address="0.0.0.0", direct=True),)
+
+    async def console(self, ref: str, tail: int | None) -> bytes:
+        self.get(ref)
+        lines = [b"one\n", b"two \xff\n", b"three\n"]
+        return b"".join(lines if tail is None else lines[-tail:])
+
+    def _turn(
+        self, machine: Machine, status: Status, *, started_at: datetime | None = None
+    ) -> Machine:
+        turned = msgspec.structs.replace(
+            machine, status=status, started_at=started_at or machine.started_at
+        )
+        self._machines[machine.id] = turned
+        return turned
+
+    def _maybe_fail(self) -> None:
+        if self.fail_next is not None:
+            error, self.fail_next = self.fail_next, None
+            raise error
+
+
+class Api(msgspec.Struct):
+    """One server's parts: a client with the first key, and keys of every scope."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    fleet: MemoryFleet
+    keyring: Keyring
+    keys: dict[str, str]
+    gate: asyncio.Event
+
+    async def machine(self, **fields: object) -> str:
+        """Makes a machine; its id."""
+        asked = {"name": "web", "vcpu_count": 1, "mem_size_mib": 128} | fields
+        answer = await self.client.post("/machines", json=asked)
+        assert answer.status_code == 201, answer.text
+        made: str = answer.json()["id"]
+        return made
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    environment = {
+        "HYPERFLEET_HOME": str(tmp_path),
+        "DATABASE_PATH": str(tmp_path / "record.db"),
+        "HYPERFLEET_MAX_BODY_BYTES": "65536",
+        "PROXY_HOST_SUFFIX": "local.dev",
+    }
+    return load(environment, None).settings
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[Api]:
+    database = await open_database(settings.database_url, settings.database_path)
+    keyring = Keyring(SqlKeyStore(database))
+    keys = {
+        scope.value: (await keyring.create(name=scope, scopes=(scope,), expires_at=None)).secret
+        for scope in Scope
+    }
+    fleet = MemoryFleet()
+    gate = asyncio.Event()
+    gate.set()
+    parts = Parts(fleet, keyring, settings, Urls.of(settings, 4000))
+    app = create_app(parts, not_ready=lambda: None if gate.is_set() else "machines are adopted")
+    transport = httpx.ASGITransport(app=app)
+    headers = {"Authorization": f"Bearer {keys['*']}"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api", headers=headers
+    ) as client:
+        yield Api(app, client, fleet, keyring, keys, gate)
+    await database.close()
+
+
+def error(answer: httpx.Response) -> tuple[int, str, str]:
+    """Status, code and message of an error; asserts its shape."""
+    assert set(answer.json()) == {"error"}, answer.text
+    found = answer.json()["error"]
+    assert set(found) == {"code", "message"}
+    assert answer.headers["X-Request-ID"]
+    assert answer.headers["Content-Type"] == "application/json"
+    return answer.status_code, found["code"], found["message"]

@@ -1,0 +1,183 @@
+"""Who may do what: keys, scopes, and what is open to all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import msgspec
+import pytest
+
+from hyperfleet.api.app import create_app
+from hyperfleet.api.endpoints import ENDPOINTS
+from hyperfleet.auth.keys import Scope
+
+from .conftest import Api, error
+
+READ, WRITE, EXEC, ALL = (scope.value for scope in Scope)
+
+# Endpoint, request, scope; held to the table of endpoints below.
+REQUESTS = {
+    "create_machine": ("POST", "/machines", WRITE),
+    "list_machines": ("GET", "/machines", READ),
+    "get_machine": ("GET", "/machines/web", READ),
+    "delete_machine": ("DELETE", "/machines/web", WRITE),
+    "start_machine": ("POST", "/machines/web/start", WRITE),
+    "stop_machine": ("POST", "/machines/web/stop", WRITE),
+    "wait_for_machine": ("GET", "/machines/web/wait", READ),
+    "exec_in_machine": ("POST", "/machines/web/exec", EXEC),
+    "machine_ports": ("GET", "/machines/web/ports", READ),
+    "machine_logs": ("GET", "/machines/web/logs", READ),
+    "create_key": ("POST", "/keys", ALL),
+    "list_keys": ("GET", "/keys", ALL),
+    "revoke_key": ("DELETE", "/keys/none", ALL),
+    "health": ("GET", "/health", None),
+    "ready": ("GET", "/ready", None),
+    "docs": ("GET", "/docs", None),
+    "openapi": ("GET", "/openapi.json", None),
+}
+
+
+async def _ask(api: Api, name: str, key: str | None) -> httpx.Response:
+    method, path, _ = REQUESTS[name]
+    request = api.client.build_request(method, path)
+    del request.headers["Authorization"]
+    if key is not None:
+        request.headers["Authorization"] = f"Bearer {key}"
+    return await api.client.send(request)
+
+
+def test_every_endpoint_is_here() -> None:
+    assert set(REQUESTS) == set(ENDPOINTS)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_scopes(api: Api, name: str) -> None:
+    needed = REQUESTS[name][2]
+    without = await _ask(api, name, None)
+    if needed is None:
+        assert without.status_code == 200
+        return
+    assert error(without)[:2] == (401, "UNAUTHORIZED")
+    assert without.headers["WWW-Authenticate"].startswith("Bearer")
+    for scope, key in api.keys.items():
+        answer = await _ask(api, name, key)
+        if scope in (needed, ALL):
+            assert answer.status_code not in (401, 403), scope
+        else:
+            assert error(answer) == (403, "FORBIDDEN", f"This key lacks the scope {needed}")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer hf_",
+        "Bearer hf_" + "a" * 32,
+        "Bearer hf_" + "a" * 31 + "é",
+        "Basic aGY6aGY=",
+        "Token {key}",
+        "{key}",
+        "Bearer {key}x",
+        "Bearer {short}",
+        "Bearer {KEY}",
+        "Bearer {key} {key}",
+    ],
+)
+async def test_wrong_keys(api: Api, header: str) -> None:
+    key = api.keys[ALL]
+    sent = header.format(key=key, short=key[:-1], KEY=key.upper())
+    answer = await api.client.get("/machines", headers={b"Authorization": sent.encode()})
+    assert error(answer)[:2] == (401, "UNAUTHORIZED")
+
+
+async def test_the_scheme_in_any_case(api: Api) -> None:
+    answer = await api.client.get(
+        "/machines", headers={"Authorization": f"bearer {api.keys[READ]}"}
+    )
+    assert answer.status_code == 200
+
+
+async def test_two_authorization_headers(api: Api) -> None:
+    key = api.keys[ALL]
+    pair = [("Authorization", f"Bearer {key}"), ("Authorization", f"Bearer {key}")]
+    request = httpx.Request("GET", "http://api/machines", headers=pair)
+    assert error(await api.client.send(request))[0] == 401
+
+
+async def test_expired_and_revoked_keys(api: Api) -> None:
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    expired = await api.keyring.create(name="old", scopes=(Scope.ALL,), expires_at=past)
+    assert error(await _ask(api, "list_machines", expired.secret))[0] == 401
+
+    made = await api.client.post("/keys", json={"name": "ci", "scopes": [READ]})
+    assert made.status_code == 201
+    secret, key_id = made.json()["key"], made.json()["id"]
+    assert (await _ask(api, "list_machines", secret)).status_code == 200
+    assert (await api.client.delete(f"/keys/{key_id}")).status_code == 204
+    assert error(await _ask(api, "list_machines", secret))[0] == 401
+    again = await api.client.delete(f"/keys/{key_id}")
+    assert error(again) == (404, "NOT_FOUND", f"Key not found: {key_id}")
+
+
+async def test_a_key_is_shown_once_and_never_again(api: Api) -> None:
+    expires = "2130-01-31T12:00:00Z"
+    made = await api.client.post(
+        "/keys", json={"name": "ci", "scopes": [READ, WRITE], "expires_at": expires}
+    )
+    assert set(made.json()) == {"id", "key", "name", "prefix", "scopes", "expires_at"}
+    assert made.json()["expires_at"] == expires
+    assert made.json()["prefix"] == made.json()["key"][:11]
+    listed = await api.client.get("/keys")
+    assert made.json()["key"] not in listed.text
+    assert made.json()["id"] in [key["id"] for key in listed.json()["keys"]]
+
+
+async def test_nothing_is_parsed_for_strangers(api: Api) -> None:
+    answer = await api.client.post(
+        "/machines", content=b"{", headers={"Authorization": "Bearer hf_no"}
+    )
+    assert answer.status_code == 401
+
+
+@pytest.fixture
+def open_api(api: Api) -> httpx.AsyncClient:
+    """The same server with DISABLE_AUTH."""
+    parts = api.app.state.parts
+    settings = msgspec.structs.replace(parts.settings, disable_auth=True)
+    app = create_app(msgspec.structs.replace(parts, settings=settings), not_ready=lambda: None)
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app), base_url="http://localhost:3000"
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost:3000", "127.0.0.1", "127.0.0.1:3000", "[::1]:3000"])
+async def test_without_auth_the_users_own_tools_are_let_in(
+    open_api: httpx.AsyncClient, host: str
+) -> None:
+    async with open_api as client:
+        for origin in ({}, {"Origin": f"http://{host}"}):
+            answer = await client.get("/machines", headers={"Host": host} | origin)
+            assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.evil.example"},
+        {"Host": "localhost.evil.example:3000"},
+        {"Host": "["},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:8080"},
+    ],
+)
+async def test_without_auth_web_pages_are_kept_out(
+    open_api: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    async with open_api as client:
+        answer = await client.post("/machines/web/stop", headers=headers)
+        assert error(answer)[:2] == (403, "FORBIDDEN")

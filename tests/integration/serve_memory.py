@@ -1,0 +1,78 @@
+"""A server for tests: `hyperfleet serve` with a fleet that has one machine, and no data plane.
+
+Run as a program; reads its settings from the environment. OPEN_GATE names a FIFO that `open` waits
+for; OPEN_FAILS is the reason that it gives up with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperfleet.errors import NotFoundError, SettingsError
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import Machine, MachineNetwork, MachineSpec
+from hyperfleet.server.serve import serve
+from hyperfleet.settings import Settings, load
+from hyperfleet.store.database import Database
+
+
+class OneMachine:
+    def __init__(self) -> None:
+        now = datetime.now(UTC)
+        self._machine = Machine(
+            id="abc123def456",
+            spec=MachineSpec(
+                name="web", vcpu_count=1, mem_size_mib=128, kernel_image_path="k", rootfs_path="r"
+            ),
+            status=Status.RUNNING,
+            vmm="fake",
+            network=MachineNetwork(mode="user"),
+            created_at=now,
+            updated_at=now,
+        )
+
+    def get(self, ref: str) -> Machine:
+        if ref not in ("web", self._machine.id):
+            raise NotFoundError(f"Machine not found: {ref}")
+        return self._machine
+
+    def list(self, **asked: Any) -> tuple[list[Machine], int]:
+        return [] if asked["offset"] else [self._machine], 1
+
+    async def stop(self, ref: str) -> Machine:
+        self._machine = msgspec.structs.replace(self._machine, status=Status.STOPPED)
+        return self.get(ref)
+
+
+class MemoryBackend:
+    driver = "memory"
+
+    def __init__(self) -> None:
+        self.machines: Any = OneMachine()
+
+    async def open(self) -> None:
+        if reason := os.environ.get("OPEN_FAILS"):
+            raise SettingsError(reason)
+        if gate := os.environ.get("OPEN_GATE"):
+            await asyncio.to_thread(Path(gate).read_bytes)
+
+    def everything(self) -> list[Machine]:
+        return [self.machines.get("web")]
+
+    async def close(self) -> None:
+        sys.stdout.write("backend closed\n")
+
+
+def build(_settings: Settings, _database: Database) -> MemoryBackend:
+    return MemoryBackend()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(load(os.environ, None), build))

@@ -1,0 +1,197 @@
+"""The record in real SQLite files: made from nothing, kept, refused when it can't be right."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from hyperfleet.auth import keys
+from hyperfleet.auth.keys import Scope
+from hyperfleet.errors import ConflictError, NotFoundError, SettingsError
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, new_machine_id
+from hyperfleet.store.database import Database, open_database
+from hyperfleet.store.keys import SqlKeyStore
+from hyperfleet.store.sql import SqlMachineStore
+from hyperfleet.store.tables import Base
+
+NOW = datetime(2030, 1, 31, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+def a_machine(name: str) -> Machine:
+    return Machine(
+        id=new_machine_id(),
+        spec=MachineSpec(
+            name=name,
+            vcpu_count=2,
+            mem_size_mib=512,
+            kernel_image_path="vmlinux",
+            kernel_args="quiet",
+            rootfs_path="root.ext4",
+            exposed_ports=(80, 8080),
+            env={"A": "é", "B": ""},
+            labels={"tier": "front"},
+        ),
+        status=Status.RUNNING,
+        vmm="fake",
+        network=MachineNetwork(mode="user", guest_ip="10.0.2.15", guest_mac="52:54:00:00:00:01"),
+        ports=(ExposedPort(port=80), ExposedPort(port=8080)),
+        pid=1234,
+        lifecycle=3,
+        error_message="once",
+        created_at=NOW,
+        updated_at=NOW + timedelta(seconds=1),
+        started_at=NOW + timedelta(seconds=2),
+    )
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """The files in a folder, with their permissions."""
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await open_database(None, tmp_path / "record.db")
+    yield opened
+    await opened.close()
+
+
+async def test_a_machine_comes_back_whole(tmp_path: Path) -> None:
+    machine = a_machine("web")
+    database = await open_database(None, tmp_path / "record.db")
+    await SqlMachineStore(database).add(machine)
+    await database.close()
+    database = await open_database(None, tmp_path / "record.db")
+    assert await SqlMachineStore(database).all() == [machine]
+    await database.close()
+
+
+async def test_what_is_volatile_is_not_kept(database: Database) -> None:
+    seen = ExposedPort(port=80, listening=True, since=NOW, address="::", upstream="127.0.0.1:9")
+    machine = msgspec.structs.replace(a_machine("web"), ports=(seen, ExposedPort(port=8080)))
+    store = SqlMachineStore(database)
+    await store.add(machine)
+    [found] = await store.all()
+    assert found.ports == (ExposedPort(port=80), ExposedPort(port=8080))
+
+
+async def test_save_remove_and_order(database: Database) -> None:
+    store = SqlMachineStore(database)
+    first, second, third = machines = [a_machine(name) for name in ("z", "a", "m")]
+    for machine in machines:
+        await store.add(machine)
+    turned = msgspec.structs.replace(first, status=Status.STOPPED, pid=None, error_message=None)
+    await store.save(turned)
+    await store.remove(second.id)
+    await store.remove(second.id)
+    assert await store.all() == [turned, third]
+    with pytest.raises(NotFoundError):
+        await store.save(second)
+
+
+async def test_ids_and_names_are_unique(database: Database) -> None:
+    store = SqlMachineStore(database)
+    machine = a_machine("web")
+    await store.add(machine)
+    for twin in (a_machine("web"), msgspec.structs.replace(a_machine("other"), id=machine.id)):
+        with pytest.raises(ConflictError):
+            await store.add(twin)
+    assert await store.all() == [machine]
+
+
+async def test_keys(database: Database) -> None:
+    store = SqlKeyStore(database)
+    secret = keys.new_secret()
+    key = keys.new_key(secret, name="ci", scopes=(Scope.READ, Scope.EXEC), now=NOW, expires_at=NOW)
+    await store.add(key)
+    assert await store.all() == [key] == await store.by_prefix(secret[:11])
+    assert await store.by_prefix("hf_") == []
+    await store.touch(key.id, NOW)
+    assert (await store.all())[0].last_used_at == NOW
+    assert await store.revoke(key.id, NOW)
+    assert not await store.revoke(key.id, NOW)
+    assert not await store.revoke("none", NOW)
+    assert (await store.all())[0].revoked_at == NOW
+
+
+async def test_one_first_key(database: Database) -> None:
+    store = SqlKeyStore(database)
+    first, second = (
+        keys.new_key(keys.new_secret(), name=name, scopes=(Scope.ALL,), now=NOW, expires_at=None)
+        for name in ("first", "second")
+    )
+    assert await store.needs_first()
+    assert await store.add_first(first)
+    assert not await store.needs_first()
+    assert not await store.add_first(second)
+    assert await store.all() == [first]
+    # Even when every key is gone: the mark stays.
+    await store.revoke(first.id, NOW)
+    assert not await store.needs_first()
+
+
+async def test_migrations_make_what_the_code_expects(database: Database) -> None:
+    async with database.read() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), Base.metadata)
+        )
+    assert differences == []
+
+
+async def test_durability(database: Database, tmp_path: Path) -> None:
+    async with database.read() as connection:
+        journal = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar()
+        synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar()
+    # 2 is FULL (SQLite: PRAGMA synchronous).
+    assert (journal, synchronous) == ("wal", 2)
+    assert modes(tmp_path) == {"record.db": 0o600, "record.db-shm": 0o600, "record.db-wal": 0o600}
+
+
+async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    machine = a_machine("web")
+
+    async def fail_half_way() -> None:
+        async with database.write() as connection:
+            await connection.exec_driver_sql("INSERT INTO marks VALUES ('x', '2030-01-01')")
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await fail_half_way()
+    await SqlMachineStore(database).add(machine)
+    async with database.read() as connection:
+        assert (await connection.exec_driver_sql("SELECT count(*) FROM marks")).scalar() == 0
+
+
+async def test_by_url(tmp_path: Path) -> None:
+    database = await open_database(f"sqlite:///{tmp_path}/by-url.db", tmp_path / "other.db")
+    await database.close()
+    assert modes(tmp_path) == {"by-url.db": 0o600}
+
+
+async def test_what_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is a text file, and it is long enough to be read" * 9)
+    with pytest.raises(SettingsError, match=r"text\.db can't be used"):
+        await open_database(None, tmp_path / "text.db")
+    with pytest.raises(SettingsError, match="folder is not there"):
+        await open_database(None, tmp_path / "no" / "where.db")
+    with pytest.raises(SettingsError, match="can't be used"):
+        await open_database(None, tmp_path)
+
+
+async def test_a_database_of_a_later_version(tmp_path: Path) -> None:
+    file = tmp_path / "record.db"
+    await (await open_database(None, file)).close()
+    later = sqlite3.connect(file)
+    later.execute("UPDATE alembic_version SET version_num = '9999'")
+    later.commit()
+    later.close()
+    with pytest.raises(SettingsError, match="later version"):
+        await open_database(None, file)
