@@ -9,7 +9,9 @@ from hyperfleet.wire import WireError
 PROTOCOL = 1
 # Most data bytes in one stdin, stdout or stderr message.
 MAX_CHUNK = 64 * 1024
-MAX_LISTENERS = 4096
+# Most bytes of stdin of one exec sent and not yet taken.
+STDIN_WINDOW = 256 * 1024
+MAX_LISTENERS = 2048
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,11 @@ class Stderr(msgspec.Struct, frozen=True, kw_only=True, tag="stderr"):
     data: bytes
 
 
+class StdinTaken(msgspec.Struct, frozen=True, kw_only=True, tag="stdin_taken"):
+    id: int
+    bytes: int
+
+
 class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
     id: int
     code: int | None
@@ -132,7 +139,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 ToGuest = Hello | Configure | Exec | Stdin | Kill | Ports | RelayCall | Shutdown | Ping
-FromGuest = Welcome | Done | Stdout | Stderr | Exited | Listeners | Relay | Refused
+FromGuest = Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | Relay | Refused
 
 _to_guest: msgspec.msgpack.Decoder[ToGuest] = msgspec.msgpack.Decoder(ToGuest)
 _from_guest: msgspec.msgpack.Decoder[FromGuest] = msgspec.msgpack.Decoder(FromGuest)
