@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperfleet.wire import WireError
+from hyperfleet.wire import DECODE_ERRORS, WireError
 
 PROTOCOL = 1
 # Most data bytes in one stdin, stdout or stderr message.
@@ -158,7 +158,7 @@ def decode_from_guest(payload: bytes) -> FromGuest:
     """
     try:
         return _from_guest.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"message not understood: {error}") from error
 
 
@@ -170,5 +170,5 @@ def decode_to_guest(payload: bytes) -> ToGuest:
     """
     try:
         return _to_guest.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"message not understood: {error}") from error
