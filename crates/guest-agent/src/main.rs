@@ -12,6 +12,7 @@ mod failure;
 mod leftovers;
 mod listeners;
 mod network;
+mod output;
 mod power;
 mod processes;
 mod program;
@@ -116,6 +117,8 @@ async fn be_a_test(socket: &Path) -> Result<(), Failure> {
     processes.reap_for_ever().or_cannot("watch for children")?;
     let listener =
         UnixListener::bind(socket).or_cannot(format_args!("listen at {}", socket.display()))?;
+    // For whoever started this and waits to connect.
+    println!("listening");
     let mut service = Service::new(boot_id()?, System::Host, processes.clone());
     let serve = async {
         loop {
