@@ -1,2 +1,169 @@
-//! `hyperfleet-guest-agent`, PID 1 of every machine.
-fn main() {}
+//! `hyperfleet-guest-agent`, PID 1 of every machine: makes the machine out of a kernel, an initramfs
+//! and a disk, then does what the host asks, over a virtio-serial port.
+//!
+//! `hyperfleet-guest-agent --test-socket PATH` does the same for clients of a Unix socket, as an
+//! ordinary process that leaves the computer as it is.
+
+mod answers;
+mod boot;
+mod configure;
+mod exec;
+mod failure;
+mod leftovers;
+mod listeners;
+mod network;
+mod power;
+mod processes;
+mod program;
+mod relay;
+mod service;
+mod sock_diag;
+mod stdin;
+mod system;
+mod transport;
+mod uevent;
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{signal, SignalKind};
+use tokio::task::LocalSet;
+
+use failure::{say, Failure, OrCannot};
+use processes::Processes;
+use service::{End, Service};
+use system::System;
+use transport::Channel;
+
+/// What processes get to end by themselves when a signal asks PID 1 to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if rustix::process::getpid().is_init() {
+        let failure = match run(be_a_machine) {
+            Ok(()) => power::off(),
+            Err(failure) => failure,
+        };
+        say(failure);
+        power::restart()
+    }
+    let done = match &arguments[..] {
+        [option] if option == "--version" => {
+            println!("hyperfleet-guest-agent {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        [option, path] if option == "--test-socket" => {
+            let path = Path::new(path);
+            run(|| be_a_test(path))
+        }
+        _ => {
+            eprintln!("usage: hyperfleet-guest-agent --test-socket PATH | --version");
+            eprintln!("Without either it is the first process of a machine.");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `work` on a runtime of this one thread.
+fn run<W: Future<Output = Result<(), Failure>>>(work: impl FnOnce() -> W) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .or_cannot("start")?;
+    runtime.block_on(LocalSet::new().run_until(work()))
+}
+
+/// PID 1. Returns when the machine shall power off.
+async fn be_a_machine() -> Result<(), Failure> {
+    std::panic::set_hook(Box::new(|panic| {
+        say(format_args!("cannot go on: {panic}"));
+        power::restart()
+    }));
+    let port = boot::bring_up()?;
+    let processes = Processes::default();
+    processes.reap_for_ever().or_cannot("watch for children")?;
+    let channel = Channel::virtio_serial(port).or_cannot("use the port")?;
+    let mut service = Service::new(boot_id()?, System::Guest(None), processes.clone());
+    let end = tokio::select! {
+        end = service.serve(&channel) => end.or_cannot("serve the host")?,
+        end = stop_signal() => end?,
+    };
+    if let End::Shutdown { grace } = end {
+        service.system().end_all(&processes, grace).await;
+    }
+    Ok(())
+}
+
+/// The same service on the host. Returns when it is told to stop.
+async fn be_a_test(socket: &Path) -> Result<(), Failure> {
+    let processes = Processes::default();
+    // Orphans come to this process, as they do to PID 1.
+    let myself = Some(rustix::process::getpid());
+    rustix::process::set_child_subreaper(myself).or_cannot("be a subreaper")?;
+    processes.reap_for_ever().or_cannot("watch for children")?;
+    let listener =
+        UnixListener::bind(socket).or_cannot(format_args!("listen at {}", socket.display()))?;
+    let mut service = Service::new(boot_id()?, System::Host, processes.clone());
+    let serve = async {
+        loop {
+            let (stream, _) = listener.accept().await.or_cannot("accept a host")?;
+            let channel = stream
+                .into_std()
+                .map(Into::into)
+                .and_then(Channel::unix)
+                .or_cannot("use the connection")?;
+            let end = service.serve(&channel).await.or_cannot("serve the host")?;
+            if end != End::HostGone {
+                return Ok(end);
+            }
+        }
+    };
+    let end = tokio::select! {
+        end = serve => end,
+        end = stop_signal() => end,
+    };
+    let _ = fs::remove_file(socket);
+    if let End::Shutdown { grace } = end? {
+        service.system().end_all(&processes, grace).await;
+    }
+    Ok(())
+}
+
+/// Waits for one of the signals that ask an init to stop: TERM and INT of anyone, USR1 and USR2 of
+/// busybox's `halt` and `poweroff`.
+async fn stop_signal() -> Result<End, Failure> {
+    let watch = |kind| signal(kind).or_cannot("watch for signals");
+    let (mut term, mut int) = (
+        watch(SignalKind::terminate())?,
+        watch(SignalKind::interrupt())?,
+    );
+    let (mut usr1, mut usr2) = (
+        watch(SignalKind::user_defined1())?,
+        watch(SignalKind::user_defined2())?,
+    );
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        _ = usr1.recv() => {}
+        _ = usr2.recv() => {}
+    }
+    Ok(End::Shutdown { grace: GRACE })
+}
+
+fn boot_id() -> Result<String, Failure> {
+    let read: io::Result<String> = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    Ok(read.or_cannot("read the boot id")?.trim().to_owned())
+}

@@ -15,8 +15,12 @@ use serde_bytes::ByteBuf;
 pub const PROTOCOL: u32 = 1;
 /// Most data bytes in one `stdin`, `stdout` or `stderr` message.
 pub const MAX_CHUNK: usize = 64 * 1024;
-/// Most listeners told in one `listeners` message; `truncated` says that there are more.
-pub const MAX_LISTENERS: usize = 4096;
+/// Most bytes of `stdin` of one exec that the host may have under way: sent, and not yet told as
+/// taken by `stdin_taken`. So a process that does not read holds up itself alone.
+pub const STDIN_WINDOW: usize = 256 * 1024;
+/// Most listeners told in one `listeners` message; `truncated` says that there are more. At 66
+/// bytes each at most they fit one frame.
+pub const MAX_LISTENERS: usize = 2048;
 
 /// What the host says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,9 +33,11 @@ pub enum ToGuest {
     Configure { id: u32, config: Config },
     /// Starts a process in a process group (session) of its own.
     Exec { id: u32, exec: Exec },
-    /// Bytes for the process's standard input; `eof` closes it.
+    /// Bytes for the process's standard input, at most [`MAX_CHUNK`] and within
+    /// [`STDIN_WINDOW`]; `eof` closes it. For an exec that has ended: no effect, no answer.
     Stdin { id: u32, data: ByteBuf, eof: bool },
-    /// Signals the whole process group of exec `id`. No answer of its own.
+    /// Signals the whole process group of exec `id`. No answer of its own; none at all for an
+    /// exec that has ended.
     Kill { id: u32, signal: i32 },
     /// Asks for every listening TCP port.
     Ports { id: u32 },
@@ -63,6 +69,9 @@ pub enum FromGuest {
     Stdout { id: u32, data: ByteBuf },
     /// A piece of a process's standard error.
     Stderr { id: u32, data: ByteBuf },
+    /// So many more bytes of `stdin` were taken: by the process, or dropped because it closed
+    /// its standard input.
+    StdinTaken { id: u32, bytes: u32 },
     /// The process of exec `id` has ended. Exactly one of `code` and `signal` (its number) is set.
     /// `timed_out`: the time limit killed it. `truncated`: a stream passed its `output_limit`.
     Exited {
@@ -81,7 +90,8 @@ pub enum FromGuest {
     /// The answer to `relay`: the port on the guest's address.
     Relay { id: u32, port: u16 },
     /// The call could not be done (`id` 0: a message that named no call). `code` is one of
-    /// `version`, `unknown_message`, `invalid`, `not_found` (the program), `busy` (a bound), `failed`.
+    /// `version`, `unknown_message`, `invalid`, `not_found` (the program), `not_executable` (the
+    /// program), `busy` (a bound), `failed`.
     Refused {
         id: u32,
         code: String,

@@ -7,7 +7,13 @@ languages to the same bytes.
 
 from __future__ import annotations
 
+import msgspec
+
 from hyperfleet.errors import HyperfleetError
+
+# All that msgspec raises for bytes that are no message: text that is not UTF-8 and nesting without
+# end come as Python's own errors.
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class WireError(HyperfleetError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperfleet.wire import WireError
+from hyperfleet.wire import DECODE_ERRORS, WireError
 
 PROTOCOL = 1
 
@@ -149,5 +149,5 @@ def decode_from_proxy(payload: bytes) -> FromProxy:
     """
     try:
         return _from_proxy.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"message not understood: {error}") from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperfleet.wire import WireError
+from hyperfleet.wire import DECODE_ERRORS, WireError
 
 PROTOCOL = 1
 # Most data bytes in one stdin, stdout or stderr message.
 MAX_CHUNK = 64 * 1024
-MAX_LISTENERS = 4096
+# Most bytes of stdin of one exec sent and not yet taken.
+STDIN_WINDOW = 256 * 1024
+MAX_LISTENERS = 2048
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,11 @@ class Stderr(msgspec.Struct, frozen=True, kw_only=True, tag="stderr"):
     data: bytes
 
 
+class StdinTaken(msgspec.Struct, frozen=True, kw_only=True, tag="stdin_taken"):
+    id: int
+    bytes: int
+
+
 class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
     id: int
     code: int | None
@@ -132,7 +139,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 ToGuest = Hello | Configure | Exec | Stdin | Kill | Ports | RelayCall | Shutdown | Ping
-FromGuest = Welcome | Done | Stdout | Stderr | Exited | Listeners | Relay | Refused
+FromGuest = Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | Relay | Refused
 
 _to_guest: msgspec.msgpack.Decoder[ToGuest] = msgspec.msgpack.Decoder(ToGuest)
 _from_guest: msgspec.msgpack.Decoder[FromGuest] = msgspec.msgpack.Decoder(FromGuest)
@@ -151,7 +158,7 @@ def decode_from_guest(payload: bytes) -> FromGuest:
     """
     try:
         return _from_guest.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"message not understood: {error}") from error
 
 
@@ -163,5 +170,5 @@ def decode_to_guest(payload: bytes) -> ToGuest:
     """
     try:
         return _to_guest.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"message not understood: {error}") from error

@@ -1,0 +1,275 @@
+//! One exec call: starts the process, carries its streams, tells how it ended.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyperfleet_wire::guest::{Exec, FromGuest, MAX_CHUNK};
+use rustix::process::{Pid, Signal};
+use serde_bytes::ByteBuf;
+use tokio::net::unix::pipe;
+use tokio::sync::{oneshot, watch};
+
+use crate::answers::{Answers, Refusal};
+use crate::leftovers::Leftovers;
+use crate::processes::{Ended, Processes};
+use crate::program::Program;
+use crate::stdin::Stdin;
+
+/// Processes of exec calls that may run at once, those of ended sessions counted.
+pub const MAX_EXECS: usize = 256;
+
+/// A process that has been started, before its streams are carried.
+pub struct Running {
+    pub pid: Pid,
+    /// Where `stdin` messages go, if the call brings any.
+    pub stdin: Option<Rc<Stdin>>,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    ended: oneshot::Receiver<Ended>,
+}
+
+/// Starts the process of `call` in a session of its own.
+///
+/// # Errors
+/// Refusals with the codes of [`Program::find`], `busy` at [`MAX_EXECS`], `failed` for what the
+/// kernel would not do.
+pub fn start(call: &Exec, processes: &Processes) -> Result<Running, Refusal> {
+    if processes.count() >= MAX_EXECS {
+        return Err(Refusal::busy(format!(
+            "{MAX_EXECS} processes of exec calls run already"
+        )));
+    }
+    let program = Program::find(call)?;
+    let mut child = command(&program, call.stdin)
+        .spawn()
+        .map_err(|why| refusal(&program.argv[0], &why))?;
+    let pid = Pid::from_child(&child);
+    let ended = processes.enter(pid);
+    let pipes = (|| {
+        let stdin = match child.stdin.take() {
+            Some(stdin) => Some(Stdin::new(pipe::Sender::from_owned_fd(stdin.into())?)),
+            None => None,
+        };
+        Ok((
+            receiver(child.stdout.take().map(Into::into))?,
+            receiver(child.stderr.take().map(Into::into))?,
+            stdin,
+        ))
+    })();
+    match pipes {
+        Ok((stdout, stderr, stdin)) => Ok(Running {
+            pid,
+            stdin,
+            stdout,
+            stderr,
+            ended,
+        }),
+        Err(why) => {
+            processes.signal_group(pid, Signal::KILL);
+            let why: io::Error = why;
+            Err(Refusal::failed(format!("cannot carry its streams: {why}")))
+        }
+    }
+}
+
+fn command(program: &Program, stdin: bool) -> Command {
+    let mut command = Command::new(&program.path);
+    command
+        .arg0(&program.argv[0])
+        .args(&program.argv[1..])
+        .env_clear()
+        .envs(&program.env)
+        .current_dir(&program.cwd)
+        .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe;
+    // nothing is allocated and no lock is taken.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            for signal in 1..=libc::SIGRTMAX() {
+                // An ignored signal stays ignored through exec, a handled one does not. KILL, STOP
+                // and libc's own refuse, rightly. The mask is reset by the standard library.
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+fn receiver(fd: Option<OwnedFd>) -> io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(fd.ok_or(io::ErrorKind::BrokenPipe)?)
+}
+
+/// What exec itself said, after the look-up found the program fit.
+fn refusal(name: &str, why: &io::Error) -> Refusal {
+    match why.kind() {
+        // The file is there: its interpreter (of a script, or ld.so) is not.
+        io::ErrorKind::NotFound => Refusal::new(
+            "not_found",
+            format!("{name}: the interpreter it asks for is not found"),
+        ),
+        io::ErrorKind::PermissionDenied => Refusal::not_executable(name),
+        _ if why.raw_os_error() == Some(libc::ENOEXEC) => {
+            Refusal::new("not_executable", format!("{name}: {why}"))
+        }
+        _ => Refusal::failed(format!("cannot start {name}: {why}")),
+    }
+}
+
+/// Carries the streams of call `id` until its process has ended; gives the call's ending.
+pub async fn carry(
+    id: u32,
+    call: Exec,
+    running: Running,
+    processes: Processes,
+    leftovers: Leftovers,
+    answers: &Answers,
+) -> FromGuest {
+    let Running {
+        pid,
+        stdin,
+        stdout,
+        stderr,
+        mut ended,
+    } = running;
+    let (gone, is_gone) = watch::channel(false);
+    let end = async {
+        let mut timed_out = false;
+        let limit = async {
+            match call.timeout_ms {
+                0 => std::future::pending().await,
+                limit => tokio::time::sleep(Duration::from_millis(limit)).await,
+            }
+        };
+        let how = tokio::select! {
+            how = &mut ended => how,
+            () = limit => {
+                timed_out = true;
+                processes.signal_group(pid, Signal::KILL);
+                ended.await
+            }
+        };
+        let _ = gone.send(true);
+        // The sender lives in the table of processes until it has sent.
+        (how.unwrap_or(Ended::Code(0)), timed_out)
+    };
+    let mut out = Stream::new(id, false, call.output_limit, answers);
+    let mut err = Stream::new(id, true, call.output_limit, answers);
+    let work = async {
+        tokio::join!(
+            end,
+            out.carry(stdout, is_gone.clone(), &leftovers),
+            err.carry(stderr, is_gone, &leftovers),
+        )
+    };
+    let feed = async {
+        if let Some(stdin) = stdin {
+            stdin.carry(id, answers.clone()).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let (how, timed_out) = tokio::select! {
+        (end, (), ()) = work => end,
+        // Whoever holds the other end of standard input, it is given up when the process is gone.
+        () = feed => unreachable!("feeding never completes"),
+    };
+    let (code, signal) = match how {
+        Ended::Code(code) => (Some(code), None),
+        Ended::Signal(signal) => (None, Some(signal)),
+    };
+    FromGuest::Exited {
+        id,
+        code,
+        signal,
+        timed_out,
+        truncated: out.truncated || err.truncated,
+    }
+}
+
+/// Standard output or standard error of one process.
+struct Stream<'a> {
+    id: u32,
+    is_stderr: bool,
+    /// Bytes that may still be told.
+    room: u64,
+    truncated: bool,
+    answers: &'a Answers,
+}
+
+impl<'a> Stream<'a> {
+    fn new(id: u32, is_stderr: bool, room: u64, answers: &'a Answers) -> Self {
+        Self {
+            id,
+            is_stderr,
+            room,
+            truncated: false,
+            answers,
+        }
+    }
+
+    /// Tells what comes through `pipe` until its end, or until the process has gone and all it
+    /// wrote has been read. A daemon that it left may hold the other end open for ever.
+    async fn carry(
+        &mut self,
+        pipe: pipe::Receiver,
+        mut gone: watch::Receiver<bool>,
+        leftovers: &Leftovers,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = gone.wait_for(|gone| *gone) => break,
+                ready = pipe.readable() => {
+                    if ready.is_err() || !self.read(&pipe, MAX_CHUNK).await {
+                        return;
+                    }
+                }
+            }
+        }
+        // Counted once: a daemon that goes on writing must not keep the call from ending.
+        let mut left = rustix::io::ioctl_fionread(&pipe).map_or(0, |count| count as usize);
+        while left > 0 {
+            let piece = left.min(MAX_CHUNK);
+            if !self.read(&pipe, piece).await {
+                return;
+            }
+            left -= piece;
+        }
+        leftovers.keep(pipe);
+    }
+
+    /// Reads once, up to `most` bytes. False at the stream's end.
+    async fn read(&mut self, pipe: &pipe::Receiver, most: usize) -> bool {
+        let mut data = vec![0; most];
+        let count = match pipe.try_read(&mut data) {
+            Ok(0) => return false,
+            Ok(count) => count,
+            Err(why) => return why.kind() == io::ErrorKind::WouldBlock,
+        };
+        let kept = self.room.min(count as u64);
+        self.room -= kept;
+        self.truncated |= kept < count as u64;
+        data.truncate(kept as usize);
+        if data.is_empty() {
+            // A flood beyond the limit must not keep the other tasks of this thread waiting.
+            tokio::task::yield_now().await;
+            return true;
+        }
+        data.shrink_to_fit();
+        let (id, data) = (self.id, ByteBuf::from(data));
+        let message = if self.is_stderr {
+            FromGuest::Stderr { id, data }
+        } else {
+            FromGuest::Stdout { id, data }
+        };
+        self.answers.send(message).await;
+        true
+    }
+}

@@ -1,0 +1,433 @@
+//! The agent's one loop: takes the host's messages from the channel, answers or starts calls, and
+//! writes what calls have to tell. The rules of a session are those of `hyperfleet_wire::guest`.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyperfleet_wire::guest::{Exec, FromGuest, ToGuest, PROTOCOL};
+use hyperfleet_wire::{slip, WireError};
+use rustix::process::{Pid, Signal};
+use serde::Deserialize;
+
+use crate::answers::{Answers, Queue, Refusal};
+use crate::exec;
+use crate::failure::say;
+use crate::leftovers::Leftovers;
+use crate::listeners;
+use crate::processes::Processes;
+use crate::relay::Relays;
+use crate::stdin::Stdin;
+use crate::system::System;
+use crate::transport::{Channel, Read};
+
+/// Bytes read from the channel at once.
+const PIECE: usize = 64 * 1024;
+/// While more than this waits to be written, no message of the host is taken: one that does not
+/// read its answers gets no more of them. One answer more may come on top.
+const MAX_UNWRITTEN: usize = 128 * 1024;
+/// How long the answer to `shutdown` may take to reach the host.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// A channel that does not last has lost its host.
+    HostGone,
+    /// The host asked to power off; processes get so long to end by themselves.
+    Shutdown { grace: Duration },
+}
+
+/// All that outlives a session, and the session there is.
+pub struct Service {
+    boot_id: String,
+    system: System,
+    processes: Processes,
+    leftovers: Leftovers,
+    relays: Relays,
+    queue: Queue,
+    session: Option<Session>,
+}
+
+struct Session {
+    nonce: u64,
+    answers: Answers,
+    execs: Execs,
+}
+
+/// Exec calls of one session that have not ended, by id.
+type Execs = Rc<RefCell<HashMap<u32, ExecCall>>>;
+
+struct ExecCall {
+    pid: Pid,
+    stdin: Option<Rc<Stdin>>,
+}
+
+/// What of one channel is on its way in or out.
+struct Flow {
+    reader: slip::Reader,
+    inbox: VecDeque<Result<Vec<u8>, WireError>>,
+    unwritten: Vec<u8>,
+    written: usize,
+    readable: bool,
+    writable: bool,
+}
+
+impl Service {
+    /// A service without a session. `boot_id` is the kernel's, new at each boot.
+    pub fn new(boot_id: String, system: System, processes: Processes) -> Self {
+        Self {
+            boot_id,
+            system,
+            processes,
+            leftovers: Leftovers::default(),
+            relays: Relays::new(),
+            queue: Queue::new(),
+            session: None,
+        }
+    }
+
+    /// The machine, or what stands for it.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Serves hosts on `channel`, one after the other.
+    ///
+    /// # Errors
+    /// Those of the descriptor itself. Nothing that a host sends is one.
+    pub async fn serve(&mut self, channel: &Channel) -> io::Result<End> {
+        let mut flow = Flow::new();
+        loop {
+            flow.write(channel)?;
+            if let Some(frame) = flow.next_frame() {
+                if let Some(grace) = self.take(frame, &mut flow) {
+                    let last_word = async {
+                        while flow.write(channel)? {
+                            channel.edge().await?;
+                            flow.writable = true;
+                        }
+                        io::Result::Ok(())
+                    };
+                    let _ = tokio::time::timeout(LAST_WORD, last_word).await;
+                    return Ok(End::Shutdown { grace });
+                }
+                // Messages in a row must not keep the calls they started from running.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if flow.wants_to_read() {
+                if flow.read(channel)? == Read::HostGone {
+                    self.end_session();
+                    flow = Flow {
+                        readable: false,
+                        ..Flow::new()
+                    };
+                    if !channel.is_lasting() {
+                        return Ok(End::HostGone);
+                    }
+                }
+                continue;
+            }
+            tokio::select! {
+                edge = channel.edge() => {
+                    edge?;
+                    flow.readable = true;
+                    flow.writable = true;
+                }
+                message = self.queue.next(), if flow.has_room() => flow.push(&message),
+            }
+        }
+    }
+
+    /// Forgets the session's calls: their answers are dropped, their processes run on.
+    fn end_session(&mut self) {
+        self.queue.next_session();
+        if let Some(session) = self.session.take() {
+            for call in session.execs.borrow().values() {
+                if let Some(stdin) = &call.stdin {
+                    stdin.end();
+                }
+            }
+        }
+    }
+
+    /// Takes one frame. The grace of a shutdown, if it asked for one.
+    fn take(&mut self, frame: Result<Vec<u8>, WireError>, flow: &mut Flow) -> Option<Duration> {
+        let payload = match frame {
+            Ok(payload) => payload,
+            // Half a frame of the host before this one, or noise: the checksum stopped it.
+            Err(WireError::Corrupt(_)) => return None,
+            Err(why) => {
+                flow.push(&Refusal::invalid(why.to_string()).into_message(0));
+                return None;
+            }
+        };
+        match hyperfleet_wire::decode(&payload) {
+            Ok(message) => self.handle(message, flow),
+            Err(why) => {
+                let id = self.id_for_refusal(&payload);
+                let refusal = Refusal::new(
+                    "unknown_message",
+                    format!("{why}; this agent speaks protocol {PROTOCOL}"),
+                );
+                flow.push(&refusal.into_message(id));
+                None
+            }
+        }
+    }
+
+    /// The call that a message not understood would have begun, so that its caller learns; 0 if
+    /// it names none, or one that is under way and will end by itself.
+    fn id_for_refusal(&self, payload: &[u8]) -> u32 {
+        #[derive(Deserialize)]
+        struct AnyCall {
+            #[serde(default)]
+            id: u32,
+        }
+        let id = hyperfleet_wire::decode::<AnyCall>(payload).map_or(0, |call| call.id);
+        let taken = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.execs.borrow().contains_key(&id));
+        if taken {
+            0
+        } else {
+            id
+        }
+    }
+
+    fn handle(&mut self, message: ToGuest, flow: &mut Flow) -> Option<Duration> {
+        if let ToGuest::Hello { nonce, min, max } = message {
+            self.hello(nonce, min, max, flow);
+            return None;
+        }
+        let Some(session) = &self.session else {
+            let id = call_id(&message).unwrap_or(0);
+            flow.push(&Refusal::invalid("no session: hello comes first").into_message(id));
+            return None;
+        };
+        if let Some(id) = call_id(&message) {
+            if id == 0 || session.execs.borrow().contains_key(&id) {
+                let refusal = Refusal::invalid(format!("id {id} is taken"));
+                flow.push(&refusal.into_message(0));
+                return None;
+            }
+        }
+        match message {
+            ToGuest::Hello { .. } => {}
+            ToGuest::Configure { id, config } => {
+                let answer = match self.system.configure(&config) {
+                    Ok(()) => FromGuest::Done { id },
+                    Err(refusal) => refusal.into_message(id),
+                };
+                flow.push(&answer);
+            }
+            ToGuest::Exec { id, exec } => {
+                if let Err(refusal) = self.exec(id, exec) {
+                    flow.push(&refusal.into_message(id));
+                }
+            }
+            ToGuest::Stdin { id, data, eof } => self.stdin(id, data.into_vec(), eof, flow),
+            ToGuest::Kill { id, signal } => self.kill(id, signal, flow),
+            ToGuest::Ports { id } => flow.push(&self.ports(id)),
+            ToGuest::Relay { id, address, port } => {
+                let own = self.system.relay_address();
+                flow.push(&match self.relays.open(own, &address, port) {
+                    Ok(port) => FromGuest::Relay { id, port },
+                    Err(refusal) => refusal.into_message(id),
+                });
+            }
+            ToGuest::Shutdown { id, grace_ms } => {
+                flow.push(&FromGuest::Done { id });
+                return Some(Duration::from_millis(u64::from(grace_ms)));
+            }
+            ToGuest::Ping { id } => flow.push(&FromGuest::Done { id }),
+        }
+        None
+    }
+
+    /// Opens a session, or welcomes again the host that has it: a hello is repeated until its
+    /// welcome comes, since either may be lost while the other end is not open yet.
+    fn hello(&mut self, nonce: u64, min: u32, max: u32, flow: &mut Flow) {
+        if !(min..=max).contains(&PROTOCOL) {
+            let refusal = Refusal::new(
+                "version",
+                format!("the host speaks protocol {min} to {max}, this agent {PROTOCOL}"),
+            );
+            flow.push(&refusal.into_message(0));
+            return;
+        }
+        if self
+            .session
+            .as_ref()
+            .is_none_or(|session| session.nonce != nonce)
+        {
+            self.end_session();
+            // The last session's answers; a frame cut here ends at the welcome's first byte.
+            flow.drop_unwritten();
+            self.session = Some(Session {
+                nonce,
+                answers: self.queue.next_session(),
+                execs: Rc::default(),
+            });
+        }
+        flow.push(&FromGuest::Welcome {
+            nonce,
+            protocol: PROTOCOL,
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: self.boot_id.clone(),
+        });
+    }
+
+    fn exec(&mut self, id: u32, call: Exec) -> Result<(), Refusal> {
+        let Some(session) = &self.session else {
+            return Ok(());
+        };
+        let running = exec::start(&call, &self.processes)?;
+        let execs = Rc::clone(&session.execs);
+        execs.borrow_mut().insert(
+            id,
+            ExecCall {
+                pid: running.pid,
+                stdin: running.stdin.clone(),
+            },
+        );
+        let (processes, leftovers) = (self.processes.clone(), self.leftovers.clone());
+        let answers = session.answers.clone();
+        tokio::task::spawn_local(async move {
+            let exited = exec::carry(id, call, running, processes, leftovers, &answers).await;
+            // Before the host can know that the id is free.
+            execs.borrow_mut().remove(&id);
+            answers.send(exited).await;
+        });
+        Ok(())
+    }
+
+    fn stdin(&self, id: u32, data: Vec<u8>, eof: bool, flow: &mut Flow) {
+        let Some(session) = &self.session else { return };
+        let execs = session.execs.borrow();
+        let Some(call) = execs.get(&id) else { return };
+        let pushed = match &call.stdin {
+            Some(stdin) => stdin.push(data, eof),
+            None => Err(Refusal::invalid(format!("exec {id} asked for no stdin"))),
+        };
+        if let Err(mut refusal) = pushed {
+            // The call ends with its process, not with this.
+            refusal.message = format!("exec {id} is killed: {}", refusal.message);
+            flow.push(&refusal.into_message(0));
+            self.processes.signal_group(call.pid, Signal::KILL);
+        }
+    }
+
+    fn kill(&self, id: u32, signal: i32, flow: &mut Flow) {
+        let Some(session) = &self.session else { return };
+        let Some(signal) = Signal::from_named_raw(signal) else {
+            flow.push(&Refusal::invalid(format!("{signal} is no signal")).into_message(0));
+            return;
+        };
+        if let Some(call) = session.execs.borrow().get(&id) {
+            self.processes.signal_group(call.pid, signal);
+        }
+    }
+
+    fn ports(&self, id: u32) -> FromGuest {
+        match listeners::listening(self.system.own_address(), &self.relays.addresses()) {
+            Ok((listeners, truncated)) => FromGuest::Listeners {
+                id,
+                listeners,
+                truncated,
+            },
+            Err(why) => {
+                Refusal::failed(format!("cannot read listening ports: {why}")).into_message(id)
+            }
+        }
+    }
+}
+
+/// The id of a message that begins a call.
+fn call_id(message: &ToGuest) -> Option<u32> {
+    match *message {
+        ToGuest::Configure { id, .. }
+        | ToGuest::Exec { id, .. }
+        | ToGuest::Ports { id }
+        | ToGuest::Relay { id, .. }
+        | ToGuest::Shutdown { id, .. }
+        | ToGuest::Ping { id } => Some(id),
+        ToGuest::Hello { .. } | ToGuest::Stdin { .. } | ToGuest::Kill { .. } => None,
+    }
+}
+
+impl Flow {
+    fn new() -> Self {
+        Self {
+            reader: slip::Reader::new(),
+            inbox: VecDeque::new(),
+            unwritten: Vec::new(),
+            written: 0,
+            readable: true,
+            writable: true,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unwritten.len() - self.written < MAX_UNWRITTEN
+    }
+
+    fn wants_to_read(&self) -> bool {
+        self.readable && self.inbox.is_empty() && self.has_room()
+    }
+
+    fn next_frame(&mut self) -> Option<Result<Vec<u8>, WireError>> {
+        if self.has_room() {
+            self.inbox.pop_front()
+        } else {
+            None
+        }
+    }
+
+    fn push(&mut self, message: &FromGuest) {
+        let payload = hyperfleet_wire::encode(message);
+        if let Err(why) = slip::write(&payload, &mut self.unwritten) {
+            // Every message is bounded well below the frame's bound.
+            say(format_args!("dropped an answer: {why}"));
+        }
+    }
+
+    fn drop_unwritten(&mut self) {
+        self.unwritten.clear();
+        self.written = 0;
+    }
+
+    /// Writes until nothing is left or nothing fits; true when something is left.
+    fn write(&mut self, channel: &Channel) -> io::Result<bool> {
+        while self.writable && self.written < self.unwritten.len() {
+            match channel.write(&self.unwritten[self.written..])? {
+                Some(count) => self.written += count,
+                None => self.writable = false,
+            }
+        }
+        if self.written == self.unwritten.len() {
+            self.drop_unwritten();
+            self.unwritten.shrink_to(MAX_UNWRITTEN);
+        }
+        Ok(!self.unwritten.is_empty())
+    }
+
+    fn read(&mut self, channel: &Channel) -> io::Result<Read> {
+        let mut piece = vec![0; PIECE];
+        let read = channel.read(&mut piece)?;
+        match read {
+            Read::Bytes(count) => {
+                let inbox = &mut self.inbox;
+                self.reader.feed(&piece[..count], |frame| {
+                    inbox.push_back(frame.map(<[u8]>::to_vec))
+                });
+            }
+            Read::Nothing | Read::HostGone => self.readable = false,
+        }
+        Ok(read)
+    }
+}

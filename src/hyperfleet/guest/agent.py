@@ -1,0 +1,388 @@
+"""Client of a machine's agent, over the byte stream that a driver's `channel` gives.
+
+One task reads the stream and hands each message to the call it belongs to; calls write for
+themselves. Whatever breaks the protocol closes the channel: the guest is hostile, and a stream that
+is out of step once is of no more use. The next session starts clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hyperfleet.errors import GuestError, OperationTimeoutError, TooLargeError
+from hyperfleet.guest.calls import (
+    BrokenProtocolError,
+    Call,
+    ExecCall,
+    ListenersCall,
+    RefusedError,
+    RelayCall,
+    SimpleCall,
+    printable,
+)
+from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork, Listener
+from hyperfleet.wire import WireError, slip
+from hyperfleet.wire import guest as wire
+
+T = TypeVar("T")
+
+# Seconds between hellos while no welcome comes: the first, the factor, the longest.
+_HELLO_FIRST, _HELLO_GROWS, _HELLO_LONGEST = 0.25, 1.5, 2.0
+# Seconds for a call that has no time of its own.
+_CALL_TIMEOUT = 10.0
+# Seconds that the agent gets to tell of a process it has killed at its time limit.
+_KILL_TAKES = 5.0
+_READ_BYTES = 64 * 1024
+_KILL_SIGNAL = 9
+# The exit codes of a shell (POSIX XCU 2.8.2) for what the agent refuses.
+_SHELL_CODES = {"not_found": 127, "not_executable": 126}
+_MAX_NAME = 64
+_MAX_ID = 2**32 - 1
+# Calls under way, those given up and not answered yet counted; bytes that wait for the guest to
+# read them. A guest that lets either grow so far is not served further.
+_MAX_CALLS = 4096
+_MAX_UNSENT = 4 * 1024 * 1024
+
+
+class Agent:
+    """A session with an agent. Made by `connect`; all its calls may run at once.
+
+    When the channel is lost, every call under way and every later one raises GuestError.
+    """
+
+    agent_version: str
+    boot_id: str
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """For `connect` alone."""
+        self._reader = reader
+        self._writer = writer
+        self._frames = slip.Reader()
+        self._nonce = secrets.randbits(64)
+        self._welcome: asyncio.Future[wire.Welcome] = asyncio.get_running_loop().create_future()
+        self._refusal: GuestError | None = None
+        self._calls: dict[int, Call[Any]] = {}
+        self._last_id = 0
+        self._lost: GuestError | None = None
+        self._closed = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        reader: StreamReader,
+        writer: StreamWriter,
+        *,
+        timeout: float,  # noqa: ASYNC109
+    ) -> Agent:
+        """Opens a session on a stream just connected, within `timeout` seconds.
+
+        The stream is the agent's from here on: `close` closes it, and so does a failure here.
+
+        Raises:
+            OperationTimeoutError: no agent answered in time.
+            GuestError: it speaks another version of the protocol, or the channel was lost.
+        """
+        agent = cls(reader, writer)
+        agent._reading = asyncio.create_task(agent._read(), name="guest agent: read")
+        try:
+            async with asyncio.timeout(timeout):
+                welcome = await agent._shake_hands()
+        except TimeoutError:
+            await agent.close()
+            message = f"the guest's agent did not answer within {timeout:g} s"
+            raise OperationTimeoutError(message) from None
+        except BaseException:
+            await agent.close()
+            raise
+        agent.agent_version = printable(welcome.agent[:_MAX_NAME])
+        agent.boot_id = printable(welcome.boot_id[:_MAX_NAME])
+        return agent
+
+    async def configure(self, hostname: str, network: GuestNetwork | None) -> None:
+        """Tells the guest its name, its network card's addresses, and the time.
+
+        Raises:
+            GuestError: the guest could not do it, or the channel was lost.
+            OperationTimeoutError: it did not answer.
+        """
+        told = None
+        if network is not None:
+            told = wire.Network(address=network.address, gateway=network.gateway, dns=network.dns)
+        config = wire.Config(hostname=hostname, time_ns=time.time_ns(), network=told)
+        call = SimpleCall(_future())
+        self._begin(call, lambda call_id: wire.Configure(id=call_id, config=config))
+        await self._end(call, _CALL_TIMEOUT)
+
+    async def exec(self, request: ExecRequest) -> ExecResult:
+        """Runs a process to its end.
+
+        A program that is missing or can't be run comes back as a shell has it: exit code 127 or
+        126 and a line on stderr. Cancelling kills the process and all of its group.
+
+        Raises:
+            OperationTimeoutError: the time limit came; the group has been killed.
+            TooLargeError: arguments and environment are over the bound of one frame.
+            GuestError: it could not be started, or the channel was lost.
+        """
+        asked = wire.ExecCall(
+            argv=request.argv,
+            env=tuple(request.env.items()),
+            cwd=request.cwd,
+            timeout_ms=max(1, round(request.timeout * 1000)),
+            stdin=bool(request.stdin),
+            output_limit=request.output_limit,
+        )
+        begun = time.monotonic()
+        call = ExecCall(_future(), request.output_limit)
+        call_id = self._begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
+        feeding = asyncio.create_task(self._feed(call_id, call, request.stdin))
+        try:
+            async with asyncio.timeout(request.timeout + _KILL_TAKES):
+                exited = await call.answer
+        except RefusedError as error:
+            code = _SHELL_CODES.get(error.reason)
+            if code is None:
+                raise
+            return ExecResult(
+                exit_code=code,
+                signal=None,
+                stdout=b"",
+                stderr=error.message.encode() + b"\n",
+                truncated=False,
+                duration_ms=_milliseconds_since(begun),
+            )
+        except TimeoutError:
+            self._kill(call_id)
+            raise _out_of_time(request.timeout) from None
+        except asyncio.CancelledError:
+            self._kill(call_id)
+            raise
+        finally:
+            feeding.cancel()
+        if exited.timed_out:
+            raise _out_of_time(request.timeout)
+        return ExecResult(
+            exit_code=exited.exit_code,
+            signal=exited.signal_name,
+            stdout=bytes(call.stdout),
+            stderr=bytes(call.stderr),
+            truncated=exited.truncated,
+            duration_ms=_milliseconds_since(begun),
+        )
+
+    async def listeners(self, timeout: float = 5) -> list[Listener]:  # noqa: ASYNC109
+        """Every listening TCP port of the guest, the agent's own apart.
+
+        Raises:
+            OperationTimeoutError: no answer within `timeout` seconds.
+            GuestError: the channel was lost.
+        """
+        call = ListenersCall(_future())
+        self._begin(call, lambda call_id: wire.Ports(id=call_id))
+        return await self._end(call, timeout)
+
+    async def relay(self, address: str, port: int) -> int:
+        """A port on the guest's address that leads to its server at `address`:`port`.
+
+        Raises:
+            GuestError: the agent could not make it, or the channel was lost.
+            OperationTimeoutError: it did not answer.
+        """
+        call = RelayCall(_future())
+        self._begin(call, lambda call_id: wire.RelayCall(id=call_id, address=address, port=port))
+        return await self._end(call, _CALL_TIMEOUT)
+
+    async def shutdown(self, grace: float) -> None:
+        """Asks the guest to end all processes and power off.
+
+        `grace` seconds after TERM comes KILL. Returns when the agent has taken it on;
+        that the machine is off, its process tells.
+
+        Raises:
+            GuestError: the channel was lost before.
+            OperationTimeoutError: it did not answer.
+        """
+        grace_ms = round(grace * 1000)
+        call = SimpleCall(_future())
+        self._begin(call, lambda call_id: wire.Shutdown(id=call_id, grace_ms=grace_ms))
+        await self._end(call, _CALL_TIMEOUT)
+
+    async def ping(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Returns when the agent has answered.
+
+        Raises:
+            OperationTimeoutError: it did not within `timeout` seconds.
+            GuestError: the channel was lost.
+        """
+        call = SimpleCall(_future())
+        self._begin(call, lambda call_id: wire.Ping(id=call_id))
+        await self._end(call, timeout)
+
+    async def close(self) -> None:
+        """Closes the channel. The guest's processes run on; calls under way raise GuestError."""
+        self._lose(GuestError("the channel to the guest's agent was closed"))
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def closed(self) -> None:
+        """Returns when the channel is lost or closed."""
+        await self._closed.wait()
+
+    async def _shake_hands(self) -> wire.Welcome:
+        # A hello written before the guest had opened its port may be lost, so it is repeated; the
+        # agent welcomes the same nonce again and keeps the session.
+        pause = _HELLO_FIRST
+        hello = wire.Hello(nonce=self._nonce, min=wire.PROTOCOL, max=wire.PROTOCOL)
+        while True:
+            self._send(hello)
+            await asyncio.wait([self._welcome], timeout=pause)
+            if self._welcome.done():
+                return self._welcome.result()
+            if self._refusal is not None:
+                raise self._refusal
+            pause = min(pause * _HELLO_GROWS, _HELLO_LONGEST)
+
+    def _begin(self, call: Call[Any], message: Callable[[int], wire.ToGuest]) -> int:
+        """Sends a call with an id that is free in this session, and enters it. Gives the id."""
+        if len(self._calls) >= _MAX_CALLS:
+            raise GuestError(f"the guest's agent has left {_MAX_CALLS} calls unanswered")
+        if self._writer.transport.get_write_buffer_size() > _MAX_UNSENT:
+            raise GuestError("the guest's agent does not read what it is asked")
+        call_id = self._last_id
+        while call_id == self._last_id or call_id in self._calls:
+            call_id = call_id % _MAX_ID + 1
+        self._send(message(call_id))
+        self._last_id = call_id
+        self._calls[call_id] = call
+        return call_id
+
+    async def _end(self, call: Call[T], limit: float) -> T:
+        # The entry stays when the wait is given up: the answer that still comes is then known.
+        try:
+            async with asyncio.timeout(limit):
+                return await call.answer
+        except TimeoutError:
+            text = f"the guest's agent did not answer within {limit:g} s"
+            raise OperationTimeoutError(text) from None
+
+    async def _feed(self, call_id: int, call: ExecCall, data: bytes) -> None:
+        """Sends standard input as far as the process takes it."""
+        unsent = memoryview(data)
+        with contextlib.suppress(GuestError, OSError):
+            while unsent and not call.answer.done():
+                room = min(wire.MAX_CHUNK, wire.STDIN_WINDOW - call.under_way)
+                if room == 0:
+                    call.credit.clear()
+                    await call.credit.wait()
+                    continue
+                piece, unsent = bytes(unsent[:room]), unsent[room:]
+                call.under_way += len(piece)
+                self._send(wire.Stdin(id=call_id, data=piece, eof=not unsent))
+                await self._writer.drain()
+
+    def _kill(self, call_id: int) -> None:
+        # Lost: the guest's agent ends the process at its time limit.
+        with contextlib.suppress(GuestError):
+            self._send(wire.Kill(id=call_id, signal=_KILL_SIGNAL))
+
+    def _send(self, message: wire.ToGuest) -> None:
+        if self._lost is not None:
+            raise GuestError(self._lost.message)
+        payload = wire.encode(message)
+        if len(payload) > slip.MAX_PAYLOAD:
+            raise TooLargeError(
+                f"command, environment and directory come to {len(payload)} bytes, "
+                f"over {slip.MAX_PAYLOAD}"
+            )
+        self._writer.write(slip.frame(payload))
+
+    async def _read(self) -> None:
+        """Reads until the channel is lost, by its own end, by an error, or by what came."""
+        error = GuestError("the channel to the guest's agent was lost")
+        try:
+            while data := await self._reader.read(_READ_BYTES):
+                for payload in self._frames.feed(data):
+                    self._take(payload)
+        except GuestError as reason:
+            error = reason
+        except WireError as reason:
+            error = BrokenProtocolError(reason.message)
+        except OSError as reason:
+            error = GuestError(f"the channel to the guest's agent was lost: {reason}")
+        finally:
+            self._lose(error)
+
+    def _take(self, payload: bytes | WireError) -> None:
+        if not self._welcome.done():
+            # Everything before the welcome belongs to whoever talked before.
+            with contextlib.suppress(WireError):
+                if not isinstance(payload, WireError):
+                    self._take_welcome(wire.decode_from_guest(payload))
+            return
+        if isinstance(payload, WireError):
+            raise payload
+        message = wire.decode_from_guest(payload)
+        if isinstance(message, wire.Welcome):
+            # Of a repeated hello.
+            if message.nonce != self._nonce:
+                raise BrokenProtocolError("a welcome that nobody asked for")
+            return
+        if isinstance(message, wire.Refused) and message.id == 0:
+            reason = f"{printable(message.code)}: {printable(message.message)}"
+            raise GuestError(f"the guest's agent did not understand the host: {reason}")
+        call = self._calls.get(message.id)
+        if call is None:
+            raise BrokenProtocolError("an answer to a call that was never made")
+        if call.take(message):
+            del self._calls[message.id]
+
+    def _take_welcome(self, message: wire.FromGuest) -> None:
+        if isinstance(message, wire.Welcome) and message.nonce == self._nonce:
+            if message.protocol == wire.PROTOCOL:
+                self._welcome.set_result(message)
+            else:
+                self._welcome.set_exception(_version_error(f"it chose {message.protocol}"))
+        elif isinstance(message, wire.Refused) and message.code == "version":
+            # Perhaps the answer to a host before this one: it counts when no welcome follows.
+            self._refusal = _version_error(printable(message.message))
+
+    def _lose(self, error: GuestError) -> None:
+        if self._lost is not None:
+            return
+        self._lost = error
+        if not self._welcome.done():
+            self._welcome.set_exception(error)
+            # Said to whoever waits; nobody may.
+            self._welcome.exception()
+        for call in self._calls.values():
+            call.fail(GuestError(error.message))
+        self._calls.clear()
+        self._writer.close()
+        self._closed.set()
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _milliseconds_since(begun: float) -> int:
+    return round((time.monotonic() - begun) * 1000)
+
+
+def _out_of_time(limit: float) -> OperationTimeoutError:
+    return OperationTimeoutError(f"the process was killed at its time limit of {limit:g} s")
+
+
+def _version_error(why: str) -> GuestError:
+    return GuestError(f"the guest's agent speaks another version of the protocol: {why}")
