@@ -346,7 +346,7 @@ class Acts:
             await self._fail(error.message)
             raise
         except Exception as error:
-            await self._fail(f"internal error: {error}")
+            await self._fail(f"internal error: {error!r}")
             raise
 
     async def _fail(self, message: str) -> None:

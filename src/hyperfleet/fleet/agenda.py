@@ -52,6 +52,7 @@ class Arrival(Enum):
 # What to do, or in words why not.
 Plan = tuple[Act, ...] | str
 
+_ASKED_OF_US = frozenset({Want.START, Want.STOP, Want.DELETE})
 _STOP_FIRST = "stop it first, or delete with force=true"
 
 _PLANS: dict[Want, dict[Status, Plan]] = {

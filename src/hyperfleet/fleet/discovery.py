@@ -17,8 +17,10 @@ from hyperfleet.machine import ExposedPort
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at a machine: all that listens in it, and for each exposed port the server that is
-    meant (None: there is none) and the host's address that leads there.
+    """One look at a machine.
+
+    All that listens in it; and for each exposed port the server that is meant (None: there is
+    none) and the host's address that leads there.
     """
 
     listeners: tuple[Listener, ...]
@@ -64,8 +66,8 @@ def _after(port: ExposedPort, sight: Sight, now: datetime) -> ExposedPort:
 
 def _preference(listener: Listener) -> tuple[bool, int, str]:
     try:
-        version = ipaddress.ip_address(listener.address).version
+        version: int = ipaddress.ip_address(listener.address).version
     except ValueError:
-        # The guest may say anything.
+        # The guest may say anything; what can't be an address comes last.
         version = 7
     return (not listener.direct, version, listener.address)

@@ -194,7 +194,7 @@ class Fleet:
         """
         return await self._owner(ref).stop()
 
-    async def wait(self, ref: str, status: Status, timeout: float) -> Machine:
+    async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         """Returns when the machine is `status`; `timeout` in seconds.
 
         Raises:

@@ -28,7 +28,7 @@ class AgentLink:
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
-    async def connect(self, timeout: float) -> Agent:
+    async def connect(self, timeout: float) -> Agent:  # noqa: ASYNC109
         """The first connection, within `timeout` seconds; from then on it is kept.
 
         Raises:
@@ -47,7 +47,7 @@ class AgentLink:
                 self._keep(), name=f"agent of process {self._process.pid}"
             )
 
-    async def agent(self, timeout: float) -> Agent:
+    async def agent(self, timeout: float) -> Agent:  # noqa: ASYNC109
         """The agent; waits up to `timeout` seconds for a lost channel to come back.
 
         Raises:
@@ -84,19 +84,13 @@ class AgentLink:
             else:
                 pause = _FIRST_PAUSE_S
 
-    async def _attempt(self, timeout: float) -> Agent:
+    async def _attempt(self, timeout: float) -> Agent:  # noqa: ASYNC109
         try:
             async with asyncio.timeout(timeout):
                 reader, writer = await self._process.channel()
         except TimeoutError as error:
             raise OperationTimeoutError("the agent's channel did not open") from error
-        try:
-            return await Agent.connect(reader, writer, timeout=timeout)
-        except BaseException:
-            writer.close()
-            with contextlib.suppress(Exception):
-                await writer.wait_closed()
-            raise
+        return await Agent.connect(reader, writer, timeout=timeout)
 
     def _hold(self, agent: Agent) -> None:
         self._agent = agent

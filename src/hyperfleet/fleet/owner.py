@@ -120,7 +120,7 @@ class Owner:
             )
         return await running.link.agent(self._agent_wait)
 
-    async def look(self, timeout: float) -> Sight | None:
+    async def look(self, timeout: float) -> Sight | None:  # noqa: ASYNC109
         """What listens now; None when the machine does not run or its agent can't be asked."""
         running = self._acts.running
         if self.state.status is not Status.RUNNING or running is None:

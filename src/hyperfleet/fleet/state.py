@@ -56,7 +56,7 @@ class State:
         fresh = self._after(status, changes)
         try:
             await self._store.save(fresh)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a store raises
             _log.exception("machine %s: %s could not be recorded", fresh.id, status)
         self._set(fresh)
 
@@ -77,7 +77,7 @@ class State:
         """Makes the data plane forget the machine."""
         await self._routes.withdraw(self.machine.id)
 
-    async def reach(self, status: Status, timeout: float) -> Machine:
+    async def reach(self, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         """Returns when the machine is `status`; `timeout` in seconds.
 
         Raises:

@@ -39,6 +39,7 @@ class Calls:
         if isinstance(message, guest.Kill):
             call.end(signal=message.signal)
         else:
+            self._say(guest.StdinTaken(id=message.id, bytes=len(message.data)))
             call.stdin(message.data, eof=message.eof)
 
     def forget(self) -> None:

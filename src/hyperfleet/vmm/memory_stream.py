@@ -23,6 +23,7 @@ class MemoryStream(asyncio.Transport):
         self._on_close = on_close
         self._closed = False
         self._paused = False
+        self._undelivered = 0
         self._held: list[bytes] = []
         self._reader = StreamReader(limit=_READER_LIMIT_BYTES)
         self._protocol = StreamReaderProtocol(self._reader)
@@ -41,6 +42,7 @@ class MemoryStream(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """The near end's bytes; they arrive in a turn of the loop of their own."""
         if not self._closed:
+            self._undelivered += len(data)
             self._loop.call_soon(self._deliver, bytes(data))
 
     def close(self) -> None:
@@ -64,6 +66,9 @@ class MemoryStream(asyncio.Transport):
         for data in held:
             self.send(data)
 
+    def get_write_buffer_size(self) -> int:
+        return self._undelivered
+
     def can_write_eof(self) -> bool:
         return False
 
@@ -72,6 +77,7 @@ class MemoryStream(asyncio.Transport):
         return default
 
     def _deliver(self, data: bytes) -> None:
+        self._undelivered -= len(data)
         if not self._closed:
             self._on_data(data)
 
