@@ -86,7 +86,7 @@ class State:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self.machine.status is not status:
+                while self.machine.status != status:
                     if self.removed:
                         raise NotFoundError(f"Machine not found: {self.machine.id}")
                     await self._change()

@@ -75,6 +75,9 @@ def command(
         *("-blockdev", _blockdev()),
         *("-device", "virtio-blk-device,drive=root"),
         *network,
+        # Else the guest's first keys wait for entropy that nothing gives.
+        *("-object", "rng-builtin,id=random"),
+        *("-device", "virtio-rng-device,rng=random"),
         *("-device", "virtio-serial-device"),
         *("-chardev", f"socket,id=agent,fd={sockets.agent},server=on,wait=off"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
