@@ -35,10 +35,15 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a machine's process ended. None for both when it was not our child (adopted)."""
+    """How a machine's process ended. `code`, `signal`: None when it was not our child (adopted).
+
+    `powered_off`: the guest switched itself off in order. A status of 0 does not say so: a guest
+    that reboots after its kernel's panic ends with 0 as well.
+    """
 
     code: int | None = None
     signal: int | None = None
+    powered_off: bool = False
 
 
 class Process(Protocol):
@@ -87,6 +92,10 @@ class Driver(Protocol):
     @property
     def name(self) -> str:
         """`qemu`, `firecracker` or `fake`."""
+
+    @property
+    def least_mem_mib(self) -> int:
+        """The least memory that its guests boot with, MiB."""
 
     async def start(self, launch: LaunchSpec) -> Process:
         """Makes the machine's disk if it has none yet, spawns the process; the guest boots on.

@@ -1,0 +1,129 @@
+"""What a request means in a machine's state: tables and pure functions, no I/O.
+
+A machine does one thing at a time; requests wait in a queue. A request is looked at twice: when it
+arrives (may it wait, or share what is under way?) and when its turn comes (what is to be done?).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from hyperfleet.lifecycle import Status
+
+_S = Status
+
+
+class Want(Enum):
+    """What may be asked of a machine's owner; the last three it asks of itself."""
+
+    START = auto()
+    STOP = auto()
+    DELETE = auto()
+    # A control plane before this one left the machine in the middle of something.
+    RESUME = auto()
+    # The process was seen to end.
+    DIED = auto()
+    # Discovery has looked at the ports.
+    SIGHT = auto()
+
+
+class Act(Enum):
+    """What an owner does."""
+
+    BOOT = auto()
+    # Takes up a boot whose process is there already.
+    COME_UP = auto()
+    HALT = auto()
+    REMOVE = auto()
+    SETTLE = auto()
+    NOTE = auto()
+
+
+class Arrival(Enum):
+    """What becomes of a request that arrives."""
+
+    WAIT = auto()
+    # It gets the answer of the newest request before it, which wants the same.
+    JOIN = auto()
+    REFUSE = auto()
+
+
+# What to do, or in words why not.
+Plan = tuple[Act, ...] | str
+
+_ASKED_OF_US = frozenset({Want.START, Want.STOP, Want.DELETE})
+_STOP_FIRST = "stop it first, or delete with force=true"
+
+_PLANS: dict[Want, dict[Status, Plan]] = {
+    Want.START: {
+        _S.PENDING: (Act.BOOT,),
+        _S.STARTING: (Act.HALT, Act.BOOT),
+        _S.RUNNING: (),
+        _S.PAUSED: "resume it instead",
+        _S.STOPPING: (Act.HALT, Act.BOOT),
+        _S.STOPPED: (Act.BOOT,),
+        _S.FAILED: (Act.BOOT,),
+    },
+    Want.STOP: {
+        _S.PENDING: "it was never started",
+        _S.STARTING: (Act.HALT,),
+        _S.RUNNING: (Act.HALT,),
+        _S.PAUSED: (Act.HALT,),
+        _S.STOPPING: (Act.HALT,),
+        _S.STOPPED: (),
+        _S.FAILED: "nothing of it runs; start it again, or delete it",
+    },
+    Want.DELETE: {
+        _S.PENDING: (Act.REMOVE,),
+        _S.STARTING: _STOP_FIRST,
+        _S.RUNNING: _STOP_FIRST,
+        _S.PAUSED: _STOP_FIRST,
+        _S.STOPPING: _STOP_FIRST,
+        _S.STOPPED: (Act.REMOVE,),
+        _S.FAILED: (Act.REMOVE,),
+    },
+    Want.RESUME: {_S.STARTING: (Act.COME_UP,), _S.STOPPING: (Act.HALT,)},
+    Want.DIED: {_S.RUNNING: (Act.SETTLE,), _S.PAUSED: (Act.SETTLE,)},
+    Want.SIGHT: {_S.RUNNING: (Act.NOTE,)},
+}
+
+
+def on_arrival(
+    status: Status, under_way: Want | None, queued: Sequence[Want], want: Want, *, force: bool
+) -> Arrival:
+    """Whether a request may wait for its turn.
+
+    Args:
+        status: the machine's.
+        under_way: the request that is being done now.
+        queued: those that wait, oldest first.
+        want: what is asked now.
+        force: with DELETE: stop first.
+    """
+    if want is Want.DELETE:
+        changing = status in (_S.STARTING, _S.STOPPING)
+        return Arrival.REFUSE if changing and not force else Arrival.WAIT
+    asked = [
+        before for before in (under_way, *queued) if before in (Want.START, Want.STOP, Want.DELETE)
+    ]
+    return Arrival.JOIN if asked and asked[-1] is want else Arrival.WAIT
+
+
+def on_turn(status: Status, want: Want, *, force: bool) -> Plan:
+    """What a request leads to, now that its turn has come; an empty plan: it is so already."""
+    plan = _PLANS[want].get(status, ())
+    if want is Want.DELETE and force and isinstance(plan, str):
+        return (Act.HALT, Act.REMOVE)
+    return plan
+
+
+def interrupts(under_way: Want | None, queued: Sequence[Want]) -> bool:
+    """Whether the boot under way is to be given up for what waits."""
+    return under_way in (Want.START, Want.RESUME) and bool(queued) and queued[0] is Want.STOP
+
+
+def refusal(want: Want, name: str, status: Status, why: str) -> str:
+    """The sentence for a request that is refused."""
+    verbs = {Want.START: "started", Want.STOP: "stopped", Want.DELETE: "deleted"}
+    return f"machine {name!r} is {status} and can't be {verbs[want]}: {why}"

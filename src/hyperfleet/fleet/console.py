@@ -1,0 +1,69 @@
+"""A machine's console: its tail for the user, and its last words as the reason of a failure."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# A guest may write what it likes; nobody gets more of it at once.
+_MOST_BYTES = 16 * 1024 * 1024
+_LOOKED_AT_BYTES = 64 * 1024
+_REASON_BYTES = 2048
+_LAST_LINES = 8
+
+# ANSI escape sequences (ECMA-48: CSI, OSC, two-byte ones), then all other controls but LF.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+# The lines that say why, from the kernel and from the agent.
+_TELLING = re.compile(r"Kernel panic|Out of memory|hyperfleet-agent: (?:cannot|panicked)")
+
+
+def size(path: Path) -> int:
+    """Bytes so far; 0 when there is no console yet."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def tail(path: Path, lines: int | None) -> bytes:
+    """The console's last `lines` lines (None: all), at most the last 16 MiB. Blocks."""
+    data = _read(path, 0, _MOST_BYTES)
+    if lines is None:
+        return data
+    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines else b""
+
+
+def reason(path: Path, since: int = 0) -> str:
+    """Why the guest died, as its console tells from byte `since` on. Blocks. May be empty."""
+    return last_words(_read(path, since, _LOOKED_AT_BYTES))
+
+
+def last_words(console: bytes) -> str:
+    """The telling line, if there is one, and the last lines; without controls, at most 2 KiB."""
+    text = _CONTROLS.sub("", _ESCAPES.sub("", console.decode(errors="replace").replace("\r", "")))
+    lines = [line.rstrip() for line in text.split("\n") if line.strip()]
+    told = [line for line in lines if _TELLING.search(line)][:1]
+    last = lines[-_LAST_LINES:]
+    if told and told[0] in last:
+        told = []
+    return _bounded("\n".join((*told, *last)), keep_start=bool(told))
+
+
+def _bounded(text: str, *, keep_start: bool) -> str:
+    data = text.encode()
+    if len(data) <= _REASON_BYTES:
+        return text
+    kept = data[:_REASON_BYTES] if keep_start else data[-_REASON_BYTES:]
+    return kept.decode(errors="ignore")
+
+
+def _read(path: Path, since: int, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(min(since, end), end - most))
+            return file.read(most)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,317 @@
+"""All machines of a home: found by id or name, made, listed; each one's owner does the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Iterable, Sequence
+
+import msgspec
+
+from hyperfleet.errors import ConflictError, NotFoundError, ValidationError
+from hyperfleet.fleet import console, discovery, layout
+from hyperfleet.fleet.acts import Tools
+from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.layout import Layout
+from hyperfleet.fleet.looker import Slots
+from hyperfleet.fleet.owner import Owner
+from hyperfleet.fleet.state import State, now
+from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import (
+    ExposedPort,
+    Machine,
+    MachineNetwork,
+    MachineSpec,
+    new_machine_id,
+)
+from hyperfleet.network import user
+from hyperfleet.proxy.interface import Answer, RouteSink
+from hyperfleet.store.interface import MachineStore
+from hyperfleet.vmm.driver import Driver
+
+_log = logging.getLogger(__name__)
+
+_ADOPTIONS_AT_ONCE = 16
+# How long a look for a user (ports) may keep the answer back; the data plane has its own limit.
+_PORTS_LOOK_S = 2.0
+_PROBE_S = 5.0
+
+
+class Fleet:
+    """Owns the machines of one home. `ref` is an id or a name; an id wins."""
+
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        store: MachineStore,
+        routes: RouteSink,
+        images: ImagesLike,
+        config: FleetConfig,
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._routes = routes
+        self._images = images
+        self._config = config
+        self._layout = Layout(config.home)
+        self._tools = Tools(
+            driver=driver,
+            store=store,
+            images=images,
+            config=config,
+            layout=self._layout,
+            boots=asyncio.Semaphore(config.boots_at_once),
+            slots=Slots(),
+        )
+        # Oldest first; an id is taken from the moment that its record is being written.
+        self._owners: dict[str, Owner] = {}
+        self._names: dict[str, str] = {}
+
+    async def open(self) -> None:
+        """Loads the record, completes what was cut off, adopts what runs.
+
+        Returns when every machine that runs can be reached (or has failed to answer for some
+        seconds); boots that were cut off go on afterwards.
+        """
+        self._layout.prepare()
+        await self._complete_deletions()
+        for machine in await self._store.all():
+            self._enter(machine)
+        gate = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
+
+        async def adopt(owner: Owner) -> None:
+            async with gate:
+                await owner.adopt()
+
+        await _all(adopt(owner) for owner in self._owners.values())
+
+    async def close(self) -> None:
+        """Lets go of every machine; they run on."""
+        await _all(owner.close() for owner in self._owners.values())
+
+    async def create(self, spec: MachineSpec) -> Machine:
+        """Records a new machine, pending.
+
+        Raises:
+            ConflictError: another has that name, or an id that equals it.
+            ValidationError: more than this host has, less than a guest boots with, or no such
+                kernel or disk.
+        """
+        self._check(spec)
+        if spec.name in self._names or spec.name in self._owners:
+            raise ConflictError(f"name: another machine is called {spec.name!r}")
+        machine_id = new_machine_id()
+        while machine_id in self._owners or machine_id in self._names:
+            machine_id = new_machine_id()
+        moment = now()
+        machine = Machine(
+            id=machine_id,
+            spec=spec,
+            status=Status.PENDING,
+            vmm=self._driver.name,
+            network=MachineNetwork(
+                mode=user.MODE, guest_ip=user.GUEST_IP, guest_mac=user.guest_mac(machine_id)
+            ),
+            ports=discovery.unseen(spec.exposed_ports, {}),
+            created_at=moment,
+            updated_at=moment,
+        )
+        # Entered first: two requests for one name at the same time are told apart here.
+        owner = self._enter(machine)
+        try:
+            await self._store.add(machine)
+        except BaseException:
+            self._leave(owner)
+            raise
+        await self._routes.publish(machine)
+        return owner.machine
+
+    def get(self, ref: str) -> Machine:
+        """The machine.
+
+        Raises:
+            NotFoundError: there is none with that id or name.
+        """
+        return self._owner(ref).machine
+
+    def machines(self) -> list[Machine]:
+        """All of them, oldest first."""
+        return [owner.machine for owner in self._owners.values()]
+
+    def list(
+        self,
+        *,
+        status: Status | None,
+        labels: Sequence[tuple[str, str | None]],
+        limit: int,
+        offset: int,
+    ) -> tuple[list[Machine], int]:
+        """Machines of a status that bear all labels (a value of None: any value), oldest first.
+
+        Returns `limit` of them from `offset` on, and how many there are in all.
+        """
+        found = [
+            machine
+            for machine in self.machines()
+            if (status is None or machine.status is status) and _bears(machine, labels)
+        ]
+        return found[offset : offset + limit], len(found)
+
+    async def delete(self, ref: str, *, force: bool) -> None:
+        """Returns when nothing of the machine is left.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it is not at rest, and not `force`.
+        """
+        owner = self._owner(ref)
+        try:
+            await owner.delete(force=force)
+        finally:
+            if owner.state.removed:
+                self._leave(owner)
+
+    async def start(self, ref: str) -> Machine:
+        """Returns when its agent has answered; at once if it runs.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it is paused, or was stopped meanwhile.
+            ValidationError: its kernel or disk is not usable any more.
+            GuestError, OperationTimeoutError: it did not come up, and is failed.
+        """
+        return await self._owner(ref).start()
+
+    async def stop(self, ref: str) -> Machine:
+        """Returns when it is stopped; at once if it is.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it was never started, or has failed.
+        """
+        return await self._owner(ref).stop()
+
+    async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
+        """Returns when the machine is `status`; `timeout` in seconds.
+
+        Raises:
+            NotFoundError: there is no such machine, or it was deleted meanwhile.
+            OperationTimeoutError: it was not, in time.
+        """
+        return await self._owner(ref).state.reach(status, timeout)
+
+    async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
+        """Runs a program in the machine, the request's environment over the machine's.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it does not run.
+            GuestError: its agent can't be reached, or refused.
+            OperationTimeoutError: the program's time was up; it was killed.
+        """
+        owner = self._owner(ref)
+        agent = await owner.agent()
+        environment = {**owner.machine.spec.env, **request.env}
+        try:
+            return await agent.exec(msgspec.structs.replace(request, env=environment))
+        finally:
+            # It may have started a server, or ended one.
+            owner.nudge()
+
+    async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
+        """The exposed ports, and what listens besides; as seen now if the agent answers.
+
+        Raises:
+            NotFoundError: there is no such machine.
+        """
+        owner = self._owner(ref)
+        sight = await owner.look(_PORTS_LOOK_S)
+        if sight is None:
+            sight = owner.sight
+        machine = owner.machine
+        if sight is None:
+            return machine.ports, ()
+        ports = discovery.merge(machine.ports, sight, now())
+        return ports, discovery.unexposed(sight.listeners, machine.spec.exposed_ports)
+
+    async def console(self, ref: str, tail: int | None) -> bytes:
+        """What the machine wrote to its console; `tail` last lines of it, or all.
+
+        Raises:
+            NotFoundError: there is no such machine.
+        """
+        machine = self.get(ref)
+        launch = layout.known_launch(machine, self._layout.directory(machine.id))
+        return await asyncio.to_thread(console.tail, self._driver.console(launch), tail)
+
+    async def probe(self, machine_id: str, port: int) -> Answer | None:
+        """Asks the machine's agent now whether an exposed port has a server.
+
+        The routes follow by themselves; the answer does not wait for that. None: it could not be
+        asked.
+        """
+        owner = self._owners.get(machine_id)
+        if owner is None:
+            return None
+        sight = await owner.look(_PROBE_S)
+        if sight is None or port not in sight.servers:
+            return None
+        listening = sight.servers[port] is not None
+        return Answer(upstream=sight.upstreams[port] if listening else None)
+
+    def _owner(self, ref: str) -> Owner:
+        owner = self._owners.get(ref) or self._owners.get(self._names.get(ref, ""))
+        if owner is None or owner.state.removed:
+            raise NotFoundError(f"Machine not found: {ref}")
+        return owner
+
+    def _enter(self, machine: Machine) -> Owner:
+        owner = Owner(State(machine, self._store, self._routes), self._tools)
+        self._owners[machine.id] = owner
+        self._names[machine.spec.name] = machine.id
+        return owner
+
+    def _leave(self, owner: Owner) -> None:
+        self._owners.pop(owner.machine.id, None)
+        if self._names.get(owner.machine.spec.name) == owner.machine.id:
+            del self._names[owner.machine.spec.name]
+
+    def _check(self, spec: MachineSpec) -> None:
+        most_cpus = self._config.largest_vcpu_count or os.cpu_count() or 1
+        if not 1 <= spec.vcpu_count <= most_cpus:
+            raise ValidationError(f"vcpu_count: must be from 1 to {most_cpus} on this host")
+        least, most = self._driver.least_mem_mib, self._config.largest_mem_size_mib or _host_mib()
+        if not least <= spec.mem_size_mib <= most:
+            raise ValidationError(
+                f"mem_size_mib: must be from {least} (the {self._driver.name} driver's least) "
+                f"to {most} on this host"
+            )
+        self._images.kernel(spec.kernel_image_path)
+        self._images.root_disk(spec.rootfs_path)
+
+    async def _complete_deletions(self) -> None:
+        for machine_id in self._layout.condemned():
+            _log.info("machine %s: its deletion was cut off; completed", machine_id)
+            await self._store.remove(machine_id)
+            doomed = self._layout.doomed(machine_id)
+            await self._driver.remove(layout.nameless_launch(machine_id, doomed))
+
+
+def _bears(machine: Machine, labels: Iterable[tuple[str, str | None]]) -> bool:
+    has = machine.spec.labels
+    return all(name in has if value is None else has.get(name) == value for name, value in labels)
+
+
+def _host_mib() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+async def _all(acts: Iterable[Awaitable[None]]) -> None:
+    """Does all to the end, then raises what went wrong first."""
+    results = await asyncio.gather(*acts, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

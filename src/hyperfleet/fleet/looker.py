@@ -1,0 +1,163 @@
+"""Looks at a running machine's ports: now and then, and at once when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from hyperfleet.errors import HyperfleetError
+from hyperfleet.fleet import discovery
+from hyperfleet.fleet.discovery import Sight
+from hyperfleet.fleet.link import AgentLink
+from hyperfleet.guest.agent import Agent
+from hyperfleet.guest.values import Listener
+from hyperfleet.vmm.driver import Process
+
+_log = logging.getLogger(__name__)
+
+_LOOKS_AT_ONCE = 32
+_SUSPECTS_AT_ONCE = 8
+_ANSWER_S = 5.0
+_JITTER = 0.1
+
+
+class Slots:
+    """How many looks run at once, in all machines.
+
+    A machine that did not answer the last one waits among its like, so that a few which hang
+    don't keep the others from being seen.
+    """
+
+    def __init__(self) -> None:
+        self._sound = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._suspect = asyncio.Semaphore(_SUSPECTS_AT_ONCE)
+
+    def slot(self, *, sound: bool) -> asyncio.Semaphore:
+        """The one to hold during a look."""
+        return self._sound if sound else self._suspect
+
+
+class Looker:
+    """One machine's. Each `Sight` goes to `on_sight`, whoever asked for it."""
+
+    def __init__(
+        self,
+        process: Process,
+        link: AgentLink,
+        *,
+        exposed: tuple[int, ...],
+        known_ways: dict[int, str],
+        interval: float,
+        slots: Slots,
+        on_sight: Callable[[Sight], None],
+    ) -> None:
+        """`known_ways`: the ways in that the process has; what no port needs is taken away."""
+        self._process = process
+        self._link = link
+        self._exposed = exposed
+        self._relay_ways = known_ways.keys() - set(exposed)
+        self._interval = interval
+        self._slots = slots
+        self._on_sight = on_sight
+        self._sound = True
+        self._now: asyncio.Task[Sight] | None = None
+        self._next: asyncio.Task[Sight] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Looks every `interval` seconds from now on, the machines not in step."""
+        spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._interval * spread, self._tick)
+
+    async def look(self) -> Sight:
+        """A look that begins after this call; all who ask before it begins share it.
+
+        Raises:
+            GuestError, OperationTimeoutError: the agent can't be asked.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._now))
+            self._next.add_done_callback(_retrieve)
+        return await asyncio.shield(self._next)
+
+    def nudge(self) -> None:
+        """Has a look taken soon, without waiting for it."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._now))
+            self._next.add_done_callback(_retrieve)
+
+    async def end(self) -> None:
+        """No look from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        tasks = [task for task in (self._now, self._next) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _tick(self) -> None:
+        self.nudge()
+        self.begin()
+
+    async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
+        if before is not None:
+            await asyncio.wait((before,))
+        async with self._slots.slot(sound=self._sound):
+            self._now, self._next = self._next, None
+            try:
+                sight = await self._take()
+            except HyperfleetError as error:
+                self._sound = False
+                _log.info("process %s: no look at its ports: %s", self._process.pid, error)
+                raise
+        self._sound = True
+        self._on_sight(sight)
+        return sight
+
+    async def _take(self) -> Sight:
+        agent = await self._link.agent(_ANSWER_S)
+        listeners = await agent.listeners(timeout=_ANSWER_S)
+        servers: dict[int, Listener | None] = {}
+        upstreams: dict[int, str] = {}
+        relay_ways: set[int] = set()
+        for port in self._exposed:
+            server = discovery.choose(port, listeners)
+            way = port
+            if server is not None and not server.direct:
+                relay = await self._relay(agent, server)
+                if relay is None:
+                    server = None
+                else:
+                    way = relay
+                    relay_ways.add(way)
+            servers[port] = server
+            upstreams[port] = await self._process.forward(way)
+        for stale in self._relay_ways - relay_ways:
+            await self._process.unforward(stale)
+        self._relay_ways = relay_ways
+        return Sight(listeners=tuple(listeners), servers=servers, upstreams=upstreams)
+
+    async def _relay(self, agent: Agent, server: Listener) -> int | None:
+        try:
+            return await agent.relay(server.address, server.port)
+        except HyperfleetError as error:
+            # One port's trouble must not hide the others.
+            _log.warning(
+                "process %s: no relay to %s port %d: %s",
+                self._process.pid,
+                server.address,
+                server.port,
+                error,
+            )
+            return None
+
+
+def _retrieve(task: asyncio.Task[Sight]) -> None:
+    """Marks a failure as seen: whoever waited was told, and nobody need have waited."""
+    if not task.cancelled():
+        task.exception()

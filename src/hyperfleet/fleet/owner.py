@@ -1,0 +1,245 @@
+"""A machine's owner: the one task in which its state changes, and the queue in front of it.
+
+The task lives only while there is something to do, so that machines at rest cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from hyperfleet.errors import (
+    CapacityError,
+    HyperfleetError,
+    InvalidStateError,
+    NotFoundError,
+)
+from hyperfleet.fleet import agenda, discovery
+from hyperfleet.fleet.acts import Acts, Tools
+from hyperfleet.fleet.agenda import Act, Arrival, Want
+from hyperfleet.fleet.discovery import Sight
+from hyperfleet.fleet.state import State, now
+from hyperfleet.guest.agent import Agent
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import Machine
+from hyperfleet.vmm.driver import Exit, Process
+
+
+class _Wish:
+    """A request that waits or is being done, with all who wait for its answer."""
+
+    def __init__(self, want: Want, *, force: bool = False) -> None:
+        self.want = want
+        self.force = force
+        self.process: Process | None = None
+        self.ended = Exit()
+        self.sight: Sight | None = None
+        self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Nobody may be left to hear it: the caller's connection is gone, or it is our own wish.
+        self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
+    async def answer(self) -> None:
+        """Returns, or raises, when it is done. Whoever waits may go: the act goes on."""
+        await asyncio.shield(self._answer)
+
+    def settle(self, error: Exception | None = None) -> None:
+        """Tells all who wait."""
+        if self._answer.done():
+            return
+        if error is None:
+            self._answer.set_result(None)
+        else:
+            self._answer.set_exception(error)
+
+
+class Owner:
+    """Takes requests for one machine, does them one at a time."""
+
+    def __init__(self, state: State, tools: Tools) -> None:
+        self.state = state
+        self._acts = Acts(state, tools, on_end=self._ended, on_sight=self._seen)
+        self._agent_wait = tools.config.agent_wait
+        self._queue: deque[_Wish] = deque()
+        self._current: _Wish | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._boot: asyncio.Task[None] | None = None
+        self._given_up = False
+        self._closed = False
+        self._sight: Sight | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """As it stands."""
+        return self.state.machine
+
+    async def start(self) -> Machine:
+        """Returns when it runs; InvalidStateError when it may not, or was stopped meanwhile."""
+        return await self._ask(Want.START)
+
+    async def stop(self) -> Machine:
+        """Returns when it is stopped; InvalidStateError when it may not be."""
+        return await self._ask(Want.STOP)
+
+    async def delete(self, *, force: bool) -> None:
+        """Returns when it is gone; InvalidStateError when it may not be deleted."""
+        await self._ask(Want.DELETE, force=force)
+
+    async def adopt(self) -> None:
+        """Before all requests: finds what was left. What takes time goes on afterwards."""
+        if await self._acts.adopt():
+            self._enqueue(_Wish(Want.RESUME))
+
+    async def close(self) -> None:
+        """Stops what is under way where it stands and lets the machine go."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        error = CapacityError("the control plane is being stopped")
+        for wish in (self._current, *self._queue):
+            if wish is not None:
+                wish.settle(error)
+        self._queue.clear()
+        await self._acts.let_go()
+
+    async def agent(self) -> Agent:
+        """The agent of the running machine.
+
+        Raises:
+            InvalidStateError: it does not run.
+            GuestError: its agent can't be reached.
+        """
+        running = self._acts.running
+        if self.state.status is not Status.RUNNING or running is None:
+            machine = self.machine
+            raise InvalidStateError(
+                f"machine {machine.spec.name!r} is {machine.status}, not running; start it first"
+            )
+        return await running.link.agent(self._agent_wait)
+
+    async def look(self, timeout: float) -> Sight | None:  # noqa: ASYNC109
+        """What listens now; None when the machine does not run or its agent can't be asked."""
+        running = self._acts.running
+        if self.state.status is not Status.RUNNING or running is None:
+            return None
+        with contextlib.suppress(HyperfleetError, TimeoutError):
+            async with asyncio.timeout(timeout):
+                return await running.looker.look()
+        return None
+
+    def nudge(self) -> None:
+        """Has the ports looked at soon."""
+        if self.state.status is Status.RUNNING and self._acts.running is not None:
+            self._acts.running.looker.nudge()
+
+    @property
+    def sight(self) -> Sight | None:
+        """The last look of a machine that runs."""
+        return self._sight if self.state.status is Status.RUNNING else None
+
+    async def _ask(self, want: Want, *, force: bool = False) -> Machine:
+        if self._closed:
+            raise CapacityError("the control plane is being stopped")
+        current = self._current.want if self._current is not None else None
+        queued = [wish.want for wish in self._queue]
+        arrival = agenda.on_arrival(self.state.status, current, queued, want, force=force)
+        if arrival is Arrival.REFUSE:
+            raise self._refusal(want, "wait until that is done, or delete with force=true")
+        if arrival is Arrival.JOIN:
+            before = [self._current, *self._queue] if self._current else [*self._queue]
+            wish = next(wish for wish in reversed(before) if wish and wish.want is want)
+        else:
+            wish = _Wish(want, force=force)
+            self._enqueue(wish)
+        await wish.answer()
+        return self.machine
+
+    def _enqueue(self, wish: _Wish) -> None:
+        if self._closed or self.state.removed:
+            wish.settle(NotFoundError(f"Machine not found: {self.machine.id}"))
+            return
+        self._queue.append(wish)
+        current = self._current.want if self._current is not None else None
+        if self._boot is not None and agenda.interrupts(
+            current, [waiting.want for waiting in self._queue]
+        ):
+            self._given_up = True
+            self._boot.cancel()
+        if self._task is None:
+            self._task = asyncio.create_task(self._work(), name=f"owner of {self.machine.id}")
+
+    async def _work(self) -> None:
+        while self._queue:
+            self._current = self._queue.popleft()
+            try:
+                await self._do(self._current)
+            except Exception as error:  # noqa: BLE001 - told to whoever asked
+                self._current.settle(error)
+            else:
+                self._current.settle()
+            self._current = None
+        self._task = None
+
+    async def _do(self, wish: _Wish) -> None:
+        if self.state.removed:
+            raise NotFoundError(f"Machine not found: {self.machine.id}")
+        if wish.process is not None and (
+            self._acts.running is None or self._acts.running.process is not wish.process
+        ):
+            # News of a process that is not the machine's any more.
+            return
+        plan = agenda.on_turn(self.state.status, wish.want, force=wish.force)
+        if isinstance(plan, str):
+            raise self._refusal(wish.want, plan)
+        for act in plan:
+            await self._act(act, wish)
+
+    async def _act(self, act: Act, wish: _Wish) -> None:
+        match act:
+            case Act.BOOT:
+                await self._interruptible(self._acts.boot())
+            case Act.COME_UP:
+                await self._interruptible(self._acts.come_up())
+            case Act.HALT:
+                await self._acts.halt()
+            case Act.REMOVE:
+                await self._acts.remove()
+            case Act.SETTLE:
+                await self._acts.settle(wish.ended)
+            case Act.NOTE if wish.sight is not None:
+                await self._acts.note(wish.sight)
+
+    async def _interruptible(self, boot: Coroutine[Any, Any, None]) -> None:
+        """A boot, which a stop that arrives meanwhile ends."""
+        self._given_up = False
+        self._boot = asyncio.create_task(boot, name=f"boot of {self.machine.id}")
+        try:
+            await asyncio.wait((self._boot,))
+            if self._boot.cancelled() and self._given_up:
+                name = self.machine.spec.name
+                raise InvalidStateError(f"machine {name!r} was stopped while it started")
+            await self._boot
+        finally:
+            boot_task, self._boot = self._boot, None
+            if not boot_task.done():
+                boot_task.cancel()
+                await asyncio.wait((boot_task,))
+
+    def _refusal(self, want: Want, why: str) -> InvalidStateError:
+        machine = self.machine
+        return InvalidStateError(agenda.refusal(want, machine.spec.name, machine.status, why))
+
+    def _ended(self, process: Process, ended: Exit) -> None:
+        wish = _Wish(Want.DIED)
+        wish.process, wish.ended = process, ended
+        self._enqueue(wish)
+
+    def _seen(self, process: Process, sight: Sight) -> None:
+        self._sight = sight
+        if discovery.merge(self.machine.ports, sight, now()) != self.machine.ports:
+            wish = _Wish(Want.SIGHT)
+            wish.process, wish.sight = process, sight
+            self._enqueue(wish)

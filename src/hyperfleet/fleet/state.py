@@ -1,0 +1,122 @@
+"""A machine's state: written down before it is true, told to whoever waits, published."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from hyperfleet.errors import NotFoundError, OperationTimeoutError
+from hyperfleet.lifecycle import Status, may_go
+from hyperfleet.machine import ExposedPort, Machine
+from hyperfleet.proxy.interface import RouteSink
+from hyperfleet.store.interface import MachineStore
+
+_log = logging.getLogger(__name__)
+
+
+def now() -> datetime:
+    """The time, UTC, to the microsecond (what databases keep)."""
+    return datetime.now(UTC)
+
+
+class State:
+    """Changed by the machine's owner only; read by everyone."""
+
+    def __init__(self, machine: Machine, store: MachineStore, routes: RouteSink) -> None:
+        self.machine = machine
+        self.removed = False
+        self._store = store
+        self._routes = routes
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def status(self) -> Status:
+        """Where the machine is in its life."""
+        return self.machine.status
+
+    async def go(self, status: Status, **changes: Any) -> None:
+        """Records that the machine is (or is about to be) `status`, then lets it be seen.
+
+        Raises:
+            whatever the store does: then nothing has changed.
+        """
+        fresh = self._after(status, changes)
+        await self._store.save(fresh)
+        self._set(fresh)
+
+    async def fall(self, status: Status, **changes: Any) -> None:
+        """As `go` for what has happened anyway: true here even if it can't be recorded.
+
+        The record then says less than the truth, which the next control plane finds and mends.
+        """
+        fresh = self._after(status, changes)
+        try:
+            await self._store.save(fresh)
+        except Exception:  # noqa: BLE001 - whatever a store raises
+            _log.exception("machine %s: %s could not be recorded", fresh.id, status)
+        self._set(fresh)
+
+    def see(self, ports: tuple[ExposedPort, ...]) -> None:
+        """What discovery found. Volatile, so not recorded."""
+        self._set(msgspec.structs.replace(self.machine, ports=ports))
+
+    def remove(self) -> None:
+        """The machine is no more."""
+        self.removed = True
+        self._wake()
+
+    async def publish(self) -> None:
+        """Makes the data plane decide by the machine as it now stands."""
+        await self._routes.publish(self.machine)
+
+    async def withdraw(self) -> None:
+        """Makes the data plane forget the machine."""
+        await self._routes.withdraw(self.machine.id)
+
+    async def reach(self, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
+        """Returns when the machine is `status`; `timeout` in seconds.
+
+        Raises:
+            OperationTimeoutError: it was not, in time.
+            NotFoundError: it was deleted.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self.machine.status != status:
+                    if self.removed:
+                        raise NotFoundError(f"Machine not found: {self.machine.id}")
+                    await self._change()
+        except TimeoutError as error:
+            raise OperationTimeoutError(
+                f"machine {self.machine.spec.name!r} is {self.machine.status}, "
+                f"and was not {status} within {timeout:g} s"
+            ) from error
+        return self.machine
+
+    def _after(self, status: Status, changes: dict[str, Any]) -> Machine:
+        before = self.machine
+        if status is not before.status and not may_go(before.status, status):
+            raise RuntimeError(f"machine {before.id}: {before.status} can't become {status}")
+        return msgspec.structs.replace(before, status=status, updated_at=now(), **changes)
+
+    def _set(self, fresh: Machine) -> None:
+        self.machine = fresh
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)

@@ -1,0 +1,91 @@
+"""Rootless networking: QEMU's own user-mode stack (slirp), one private network a machine.
+
+Every machine sees the same addresses; the host reaches a guest's port by a forward from a port of
+its own loopback. Source: QEMU's manual, "Network emulation", `-netdev user`, `hostfwd_add`.
+
+A connection to a forward is accepted whatever happens in the guest, so it never shows that a
+server is there; only the agent's word does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+from hyperfleet.errors import GuestError
+
+MODE = "user"
+GUEST_IP = "10.0.2.15"
+GUEST_ADDRESS = f"{GUEST_IP}/24"
+GATEWAY = "10.0.2.2"
+DNS = ("10.0.2.3",)
+
+_NETDEV = "n0"
+_HOST = "127.0.0.1"
+# `TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    80     0     0`
+_FORWARD = re.compile(
+    r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(?P<host>[\d.]+)\s+(?P<port>\d+)\s+[\d.]+\s+(?P<guest>\d+)\s",
+    re.MULTILINE,
+)
+
+Monitor = Callable[[str], Awaitable[str]]
+
+
+def guest_mac(machine_id: str) -> str:
+    """The machine's hardware address: from its id, so the same at every start.
+
+    Locally administered, unicast (IEEE 802c: the two low bits of the first octet are 10).
+    """
+    digest = hashlib.sha256(machine_id.encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x52, *digest[:5]))
+
+
+def parse_forwards(usernet: str) -> dict[int, str]:
+    """What `info usernet` says of forwards: guest port to `ADDRESS:PORT` of the host."""
+    return {
+        int(match["guest"]): f"{match['host']}:{match['port']}"
+        for match in _FORWARD.finditer(usernet)
+    }
+
+
+class UserNetwork:
+    """The user-mode network of a QEMU machine. Holds no state: QEMU knows its forwards."""
+
+    def arguments(self, guest_mac: str, ports: Sequence[int]) -> list[str]:
+        """Arguments for QEMU; port 0 lets the host's kernel choose a free one for each forward."""
+        forwards = "".join(f",hostfwd={_rule(port)}" for port in ports)
+        return [
+            "-netdev",
+            f"user,id={_NETDEV},ipv6=off{forwards}",
+            "-device",
+            f"virtio-net-device,netdev={_NETDEV},mac={guest_mac}",
+        ]
+
+    async def forward(self, monitor: Monitor, guest_port: int) -> str:
+        """A way to `guest_port`: the host's `ADDRESS:PORT`.
+
+        Raises:
+            GuestError: QEMU refused it.
+        """
+        # The monitor's errors come as text; success is silent.
+        words = await monitor(f"hostfwd_add {_NETDEV} {_rule(guest_port)}")
+        if words.strip():
+            raise GuestError(f"no way in to port {guest_port}: {words.strip()[:200]}")
+        address = (await self.forwards(monitor)).get(guest_port)
+        if address is None:
+            raise GuestError(f"no way in to port {guest_port}: QEMU does not list the one it made")
+        return address
+
+    async def unforward(self, monitor: Monitor, guest_port: int, address: str) -> None:
+        """Takes the way at `address` away; connections through it live on."""
+        del guest_port
+        await monitor(f"hostfwd_remove {_NETDEV} tcp:{address}")
+
+    async def forwards(self, monitor: Monitor) -> dict[int, str]:
+        """Every way in that QEMU has."""
+        return parse_forwards(await monitor("info usernet"))
+
+
+def _rule(guest_port: int) -> str:
+    return f"tcp:{_HOST}:0-:{guest_port}"

@@ -1,0 +1,217 @@
+"""The fake driver: machines without a hypervisor, for tests and for trying the product out.
+
+Their guests speak the real protocol, their web servers answer on real ports of the host's
+loopback, their faults come on demand (`fake_faults`). Nothing of the host is run; they live in
+this process and end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+from asyncio import Server, StreamReader, StreamWriter
+from collections.abc import Callable
+from pathlib import Path
+
+from hyperfleet.errors import GuestError
+from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
+from hyperfleet.vmm.fake_guest import FakeGuest
+
+_CONSOLE = "console.log"
+_GUEST_IP = "10.0.2.15"
+_PANIC = (
+    "[    0.412000] VFS: Cannot open root device\n"
+    "[    0.413000] Kernel panic - not syncing: VFS: Unable to mount root fs\n"
+)
+_NO_DISK = "hyperfleet-agent: cannot mount /dev/vda: No such file or directory\n"
+
+
+class FakeProcess:
+    """Implements `driver.Process`."""
+
+    pid = None
+
+    def __init__(self, launch: LaunchSpec, files: dict[str, bytes], faults: Faults) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._console = launch.directory / _CONSOLE
+        self._faults = faults
+        self._ended: asyncio.Future[Exit] = self._loop.create_future()
+        self._ways: dict[int, _Way] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+        self.guest = FakeGuest(
+            files,
+            guest_ip=_GUEST_IP,
+            behaviour=faults.channel,
+            on_power_off=lambda: self.end(Exit(code=0, powered_off=True)),
+        )
+
+    def begin(self) -> None:
+        """Switches the power on."""
+        self._timers.append(self._loop.call_later(self._faults.delay, self._boot))
+        if self._faults.dies_after is not None:
+            self._timers.append(
+                self._loop.call_later(
+                    self._faults.dies_after, self.end, Exit(signal=signal.SIGKILL)
+                )
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return not self._ended.done()
+
+    async def channel(self) -> tuple[StreamReader, StreamWriter]:
+        """See `driver.Process`."""
+        self._must_live()
+        return self.guest.connect()
+
+    async def forward(self, guest_port: int) -> str:
+        """See `driver.Process`."""
+        self._must_live()
+        way = self._ways.get(guest_port)
+        if way is None:
+            way = self._ways[guest_port] = _Way(self.guest, guest_port)
+        return await way.open()
+
+    async def unforward(self, guest_port: int) -> None:
+        """See `driver.Process`."""
+        way = self._ways.pop(guest_port, None)
+        if way is not None:
+            way.close()
+
+    async def forwards(self) -> dict[int, str]:
+        """See `driver.Process`."""
+        return {port: await way.open() for port, way in self._ways.items()}
+
+    async def kill(self) -> None:
+        """See `driver.Process`."""
+        self.end(Exit(signal=signal.SIGKILL))
+
+    async def wait(self) -> Exit:
+        """See `driver.Process`."""
+        return await asyncio.shield(self._ended)
+
+    def release(self) -> None:
+        """Nothing of the host is held for one that looks on."""
+
+    def end(self, how: Exit) -> None:
+        """The process is gone, and all that hung on it."""
+        if self._ended.done():
+            return
+        self._ended.set_result(how)
+        for timer in self._timers:
+            timer.cancel()
+        for way in self._ways.values():
+            way.close()
+        self._ways.clear()
+        self.guest.end()
+
+    def _boot(self) -> None:
+        if self._faults.boot is Boot.PANIC:
+            self._print(_PANIC)
+            self.end(Exit(code=0))
+        elif self._faults.boot is Boot.NO_DISK:
+            self._print(_NO_DISK)
+            self.end(Exit(code=0, powered_off=True))
+        elif self._faults.boot is not Boot.NEVER:
+            self._print("hyperfleet-agent: ready\n")
+            self.guest.wake()
+
+    def _print(self, text: str) -> None:
+        with self._console.open("a") as console:
+            console.write(text)
+
+    def _must_live(self) -> None:
+        if not self.alive:
+            raise GuestError("the machine's process has ended")
+
+
+class _Way:
+    """A port of the host's loopback that leads to a port of the guest."""
+
+    def __init__(self, guest: FakeGuest, guest_port: int) -> None:
+        self._guest = guest
+        self._port = guest_port
+        self._opening = asyncio.ensure_future(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self._writers: set[StreamWriter] = set()
+
+    async def open(self) -> str:
+        """Its `ADDRESS:PORT`; the server is made once however many ask."""
+        server: Server = await asyncio.shield(self._opening)
+        host, port = server.sockets[0].getsockname()
+        return f"{host}:{port}"
+
+    def close(self) -> None:
+        if self._opening.done():
+            self._opening.result().close()
+        else:
+            self._opening.add_done_callback(lambda opening: opening.result().close())
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            await self._guest.serve(self._port, reader, writer)
+        finally:
+            self._writers.discard(writer)
+
+
+class FakeDriver:
+    """Implements `driver.Driver`. A machine's disk lasts as long as the driver."""
+
+    name = "fake"
+    least_mem_mib = 4
+
+    def __init__(self, faults: Callable[[LaunchSpec], Faults] = from_kernel_args) -> None:
+        self._faults = faults
+        self._disks: dict[str, dict[str, bytes]] = {}
+        self._processes: dict[str, FakeProcess] = {}
+
+    async def start(self, launch: LaunchSpec) -> FakeProcess:
+        """See `driver.Driver.start`."""
+        faults = self._faults(launch)
+        if faults.boot is Boot.REFUSED:
+            raise GuestError("the fake would not start (exit status 1): it was asked not to")
+        await self.sweep(launch)
+        launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.console(launch).touch()
+        process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), faults)
+        self._processes[launch.id] = process
+        process.begin()
+        for port in launch.ports:
+            await process.forward(port)
+        return process
+
+    async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:
+        """See `driver.Driver.adopt`."""
+        process = self._processes.get(launch.id)
+        if process is None or not process.alive:
+            return None
+        # As the kernel closes the sockets of a control plane that died.
+        process.guest.hang_up()
+        return process
+
+    async def sweep(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.sweep`."""
+        process = self._processes.pop(launch.id, None)
+        if process is not None:
+            await process.kill()
+
+    async def remove(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.remove`."""
+        await self.sweep(launch)
+        self._disks.pop(launch.id, None)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(launch.directory)
+
+    def console(self, launch: LaunchSpec) -> Path:
+        """See `driver.Driver.console`."""
+        return launch.directory / _CONSOLE
+
+    def process(self, machine_id: str) -> FakeProcess | None:
+        """The machine's process, to do it harm in tests."""
+        return self._processes.get(machine_id)

@@ -1,0 +1,206 @@
+"""A guest that is not there: the agent's side of the real protocol, over a stream in memory.
+
+It answers as `crates/wire/src/guest.rs` says an agent does, runs the programs of `fake_programs`,
+and has a disk (a dict of files), listening sockets and relays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import uuid
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
+
+import msgspec
+
+from hyperfleet.vmm import fake_http
+from hyperfleet.vmm.fake_calls import Calls
+from hyperfleet.vmm.fake_faults import Channel
+from hyperfleet.vmm.memory_stream import MemoryStream
+from hyperfleet.wire import WireError, guest, slip
+
+_AGENT = "fake"
+_FIRST_RELAY_PORT = 40000
+_NOISE = b"\xc0\x00noise\xdb\xc0" + bytes(range(256))
+# No host numbers its calls from here.
+_NEVER_ASKED = 0xFFFF_FFF0
+
+
+class Socket(msgspec.Struct, frozen=True):
+    """A listening socket of the guest: where, and the folder that is served."""
+
+    address: str
+    port: int
+    folder: str
+
+
+class FakeGuest:
+    """What lives from power-on to power-off. `files` outlives it: it is the machine's disk."""
+
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        *,
+        guest_ip: str,
+        behaviour: Channel,
+        on_power_off: Callable[[], None],
+    ) -> None:
+        self.hostname = "localhost"
+        self.files = files
+        self.power_off = on_power_off
+        self._guest_ip = guest_ip
+        self._behaviour = behaviour
+        self._boot_id = str(uuid.uuid4())
+        self._sockets: list[Socket] = []
+        self._relays: dict[tuple[str, int], int] = {}
+        self._awake = False
+        # The first is served; a second one connects and waits in silence, as on virtio-serial.
+        self._streams: list[MemoryStream] = []
+        self._unread: list[tuple[MemoryStream, bytes]] = []
+        self._frames = slip.Reader()
+        self._calls = Calls(self, self._say)
+
+    def connect(self) -> tuple[StreamReader, StreamWriter]:
+        """The host's end of a new connection to the agent's port."""
+        stream = MemoryStream(lambda data: self._heard(stream, data), lambda: self._hung_up(stream))
+        self._streams.append(stream)
+        return stream.near
+
+    def wake(self) -> None:
+        """The boot is over: what the host has said so far is read."""
+        self._awake = True
+        self._catch_up()
+
+    def end(self) -> None:
+        """The power is off."""
+        self._awake = False
+        self._calls.forget()
+        self._sockets.clear()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Closes every connection of the host's."""
+        for stream in list(self._streams):
+            stream.close()
+
+    def listen(self, address: str, port: int, folder: str) -> bool:
+        """See `fake_programs.System`."""
+        wanted = ipaddress.ip_address(address)
+        for taken in self._sockets:
+            other = ipaddress.ip_address(taken.address)
+            if taken.port == port and (
+                other == wanted or other.is_unspecified or wanted.is_unspecified
+            ):
+                return False
+        self._sockets.append(Socket(address, port, folder))
+        return True
+
+    def stop_listening(self) -> None:
+        """See `fake_programs.System`."""
+        self._sockets.clear()
+
+    def server(self, port: int) -> Socket | None:
+        """The socket that a connection to the guest's own address and `port` reaches."""
+        for socket in self._sockets:
+            relay = self._relays.get((socket.address, socket.port))
+            if (socket.port == port and self._is_direct(socket)) or relay == port:
+                return socket
+        return None
+
+    async def serve(self, port: int, reader: StreamReader, writer: StreamWriter) -> None:
+        """A connection from outside: served, or reset as slirp does when nothing listens."""
+        socket = self.server(port)
+        if socket is None:
+            writer.transport.abort()
+        else:
+            await fake_http.serve(reader, writer, self.files, socket.folder)
+
+    def _is_direct(self, socket: Socket) -> bool:
+        return socket.address in ("0.0.0.0", "::", self._guest_ip)
+
+    def _hung_up(self, stream: MemoryStream) -> None:
+        self._streams.remove(stream)
+        self._unread = [(other, data) for other, data in self._unread if other is not stream]
+        self._catch_up()
+
+    def _heard(self, stream: MemoryStream, data: bytes) -> None:
+        self._unread.append((stream, data))
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Takes what the connection that is served has said so far."""
+        if not self._awake or not self._streams:
+            return
+        served = self._streams[0]
+        ours = [data for stream, data in self._unread if stream is served]
+        self._unread = [(stream, data) for stream, data in self._unread if stream is not served]
+        for data in ours:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        for payload in list(self._frames.feed(data)):
+            if isinstance(payload, WireError):
+                continue
+            try:
+                message = guest.decode_to_guest(payload)
+            except WireError as error:
+                self._say(guest.Refused(id=0, code="unknown_message", message=error.message))
+            else:
+                self._answer(message)
+
+    def _answer(self, message: guest.ToGuest) -> None:
+        if isinstance(message, guest.Hello):
+            self._welcome(message)
+            return
+        if self._behaviour is Channel.MUTE:
+            return
+        if self._behaviour is Channel.DROPS:
+            self.hang_up()
+            return
+        match message:
+            case guest.Exec() | guest.Stdin() | guest.Kill():
+                self._calls.take(message)
+            case guest.Configure(id=call, config=config):
+                self.hostname = config.hostname
+                self._say(guest.Done(id=call))
+            case guest.Ports(id=call):
+                self._say(guest.Listeners(id=call, listeners=self._listeners(), truncated=False))
+            case guest.RelayCall(id=call, address=address, port=port):
+                free = _FIRST_RELAY_PORT + len(self._relays)
+                relay = self._relays.setdefault((address, port), free)
+                self._say(guest.Relay(id=call, port=relay))
+            case guest.Shutdown(id=call):
+                self._say(guest.Done(id=call))
+                asyncio.get_running_loop().call_soon(self.power_off)
+            case guest.Ping(id=call):
+                self._say(guest.Done(id=call))
+
+    def _welcome(self, hello: guest.Hello) -> None:
+        self._calls.forget()
+        if not hello.min <= guest.PROTOCOL <= hello.max:
+            why = f"this agent speaks version {guest.PROTOCOL}"
+            self._say(guest.Refused(id=0, code="version", message=why))
+            return
+        self._say(
+            guest.Welcome(
+                nonce=hello.nonce, protocol=guest.PROTOCOL, agent=_AGENT, boot_id=self._boot_id
+            )
+        )
+
+    def _listeners(self) -> tuple[guest.ListenerMessage, ...]:
+        return tuple(
+            guest.ListenerMessage(
+                port=socket.port, address=socket.address, direct=self._is_direct(socket)
+            )
+            for socket in self._sockets
+        )
+
+    def _say(self, message: guest.FromGuest) -> None:
+        if not self._streams:
+            return
+        frame = slip.frame(guest.encode(message))
+        if self._behaviour is Channel.GARBAGE:
+            stray = slip.frame(guest.encode(guest.Done(id=_NEVER_ASKED)))
+            frame = _NOISE + stray + frame[: len(frame) // 2] + frame + _NOISE
+        self._streams[0].send(frame)

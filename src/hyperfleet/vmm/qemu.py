@@ -1,0 +1,234 @@
+"""The QEMU driver: `-M microvm` processes that outlive the control plane.
+
+All that belongs to a machine lies in its directory: disk, console, pid file, the sockets of QMP and
+of the agent, QEMU's own words. The process is found again by its pid file and its command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from hyperfleet.errors import GuestError, ValidationError
+from hyperfleet.vmm import qemu_command, qemu_disk, tsc, unix_sockets
+from hyperfleet.vmm.attachment import Attachment
+from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.host_process import HostProcess
+from hyperfleet.vmm.qemu_process import AGENT_SOCKET, QMP_SOCKET, QemuProcess
+
+_LOG = "qemu.log"
+_LOG_TAIL_BYTES = 2000
+# QEMU sees its environment; ours may hold secrets.
+_KEPT_ENVIRONMENT = ("PATH", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
+
+
+class QemuDriver:
+    """Implements `driver.Driver`."""
+
+    name = "qemu"
+    # Below it Debian's cloud kernel finds no room for itself, the initramfs and a first program.
+    least_mem_mib = 96
+
+    def __init__(
+        self,
+        *,
+        network: Attachment,
+        kvm: bool,
+        qemu: str = "qemu-system-x86_64",
+        qemu_img: str = "qemu-img",
+    ) -> None:
+        """`kvm`: whether it really runs here; else TCG, ten times slower."""
+        self._network = network
+        self._kvm = kvm
+        self._qemu = qemu
+        self._qemu_img = qemu_img
+
+    async def start(self, launch: LaunchSpec) -> QemuProcess:
+        """See `driver.Driver.start`. A process that is left from before is ended first."""
+        await self.sweep(launch)
+        _must_be_files(launch)
+        khz = None if self._kvm else await asyncio.to_thread(tsc.tsc_khz)
+        await asyncio.to_thread(self._prepare_directory, launch)
+        spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, launch, khz))
+        try:
+            pid = await asyncio.shield(spawned)
+        except asyncio.CancelledError:
+            # A thread can't be called back. Once it is done, `sweep` and `adopt` find the process.
+            await asyncio.wait((spawned,))
+            raise
+        host = HostProcess(pid)
+        try:
+            return await QemuProcess.connect(host, launch.directory, self._network)
+        except GuestError as error:
+            ended = _describe(await host.kill())
+            words = await asyncio.to_thread(_last_words, launch.directory)
+            raise GuestError(f"QEMU would not start ({ended}): {words or error}") from error
+        except BaseException:
+            await host.kill()
+            raise
+
+    async def adopt(self, launch: LaunchSpec) -> QemuProcess | None:
+        """See `driver.Driver.adopt`."""
+        host = await self._find(launch)
+        if host is None:
+            return None
+        try:
+            return await QemuProcess.connect(host, launch.directory, self._network)
+        except BaseException:
+            host.release()
+            raise
+
+    async def sweep(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.sweep`."""
+        if (host := await self._find(launch)) is not None:
+            await host.kill()
+        for name in (qemu_command.PID_FILE, QMP_SOCKET, AGENT_SOCKET):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                (launch.directory / name).unlink()
+
+    async def remove(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.remove`."""
+        await self.sweep(launch)
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(shutil.rmtree, launch.directory)
+
+    def console(self, launch: LaunchSpec) -> Path:
+        """The file behind the guest's first serial port; all boots, the last one last."""
+        return launch.directory / qemu_command.CONSOLE
+
+    def _prepare_directory(self, launch: LaunchSpec) -> None:
+        launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        qemu_disk.prepare(
+            launch.directory,
+            launch.base_disk.absolute(),
+            qemu_img=self._qemu_img,
+            environment=_environment(),
+        )
+
+    def _spawn(self, launch: LaunchSpec, khz: int | None) -> int:
+        """Blocks until the program is loaded; its pid. The child is ours to reap, by pidfd."""
+        directory = launch.directory
+        with contextlib.ExitStack() as stack:
+            # Listening before QEMU runs: a connection waits for it in the backlog, nobody polls.
+            qmp = stack.enter_context(unix_sockets.listen(directory / QMP_SOCKET))
+            agent = stack.enter_context(unix_sockets.listen(directory / AGENT_SOCKET))
+            log: BinaryIO = stack.enter_context((directory / _LOG).open("wb"))
+            command = qemu_command.command(
+                msgspec.structs.replace(
+                    launch, kernel=launch.kernel.absolute(), initramfs=launch.initramfs.absolute()
+                ),
+                qemu=self._qemu,
+                kvm=self._kvm,
+                tsc_khz=khz,
+                sockets=qemu_command.Sockets(qmp=qmp.fileno(), agent=agent.fileno()),
+                network=self._network.arguments(launch.guest_mac, launch.ports),
+            )
+            try:
+                child = subprocess.Popen(
+                    command,
+                    cwd=directory,
+                    env=_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(qmp.fileno(), agent.fileno()),
+                    start_new_session=True,
+                )
+            except FileNotFoundError as error:
+                raise GuestError(
+                    f"{self._qemu} is not installed (Debian: qemu-system-x86)"
+                ) from error
+        # Popen's finaliser would complain of a child that nobody waited for.
+        child.returncode = 0
+        return child.pid
+
+    async def _find(self, launch: LaunchSpec) -> HostProcess | None:
+        pid = _pid_in(launch.directory / qemu_command.PID_FILE)
+        if pid is not None and (host := _hold(pid, launch)) is not None:
+            return host
+        # A control plane may have been killed before QEMU wrote its pid file.
+        for pid in await asyncio.to_thread(_pids_of, launch):
+            if (host := _hold(pid, launch)) is not None:
+                return host
+        return None
+
+
+def _hold(pid: int, launch: LaunchSpec) -> HostProcess | None:
+    """The process, if it is the machine's.
+
+    First held, then looked at: if it ended in between and its pid went to another process, that
+    other one is not the machine's either, so what passes the look is what is held.
+    """
+    try:
+        host = HostProcess(pid)
+    except ProcessLookupError:
+        return None
+    if _is_of(pid, launch):
+        return host
+    host.release()
+    return None
+
+
+def _is_of(pid: int, launch: LaunchSpec) -> bool:
+    """Whether a process has the machine's name and runs in its directory.
+
+    The directory too, because a copied home has the same machines.
+    """
+    name = qemu_command.process_name(launch.id).encode()
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        named = (b"-name", name) in itertools.pairwise(arguments)
+        return named and Path(f"/proc/{pid}/cwd").samefile(launch.directory)
+    except OSError:
+        return False
+
+
+def _pids_of(launch: LaunchSpec) -> list[int]:
+    pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return [pid for pid in pids if _is_of(pid, launch)]
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _must_be_files(launch: LaunchSpec) -> None:
+    for field, path in (
+        ("kernel_image_path", launch.kernel),
+        ("initramfs", launch.initramfs),
+        ("rootfs_path", launch.base_disk),
+    ):
+        if not path.is_file():
+            raise ValidationError(f"{field}: there is no file {path}")
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "LC_ALL": "C.UTF-8"}
+
+
+def _last_words(directory: Path) -> str:
+    try:
+        data = (directory / _LOG).read_bytes()
+    except OSError:
+        return ""
+    return data[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+
+
+def _describe(ended: Exit) -> str:
+    if ended.code is not None:
+        return f"exit status {ended.code}"
+    if ended.signal is not None:
+        return f"killed by signal {ended.signal}"
+    return "ended"

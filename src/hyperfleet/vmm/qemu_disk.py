@@ -1,0 +1,104 @@
+"""A machine's own disk: a qcow2 overlay over a base that is shared and never written.
+
+The base is kept by a hard link in the machine's folder, so that a base which is built anew under
+its old name leaves the machines on the old one whole. Where links can't be made, and for a base
+that is written in place, its size and time tell: over a changed base an overlay is garbage, so the
+start is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from hyperfleet.errors import GuestError, ValidationError
+
+DISK = "disk.qcow2"
+_BASE_LINK = "base.raw"
+_RECORD = "base.json"
+
+
+class _Base(msgspec.Struct, frozen=True):
+    """Which base the overlay stands on: its path as given, and what it was then."""
+
+    path: str
+    backing: str
+    size: int
+    mtime_ns: int
+
+
+def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[str, str]) -> None:
+    """Makes the overlay if there is none; checks that its base is as it was. Blocks.
+
+    `base` matters for a new overlay only: a machine stays on the base that it began with. Every
+    file is made under another name and renamed, so that a crash leaves nothing half-made in place.
+
+    Raises:
+        ValidationError: the base is missing, or has changed since the overlay was made.
+        GuestError: qemu-img failed; the message holds its words.
+    """
+    disk = directory / DISK
+    if disk.exists():
+        _check(directory)
+        return
+    try:
+        stat = base.stat()
+    except OSError as error:
+        raise ValidationError(f"rootfs_path: {base}: {error.strerror}") from error
+    backing = _keep(directory, base)
+    record = _Base(str(base), backing, stat.st_size, stat.st_mtime_ns)
+    _write(directory / _RECORD, msgspec.json.encode(record))
+    fresh = directory / f"{DISK}.new"
+    command = [qemu_img, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, str(fresh)]
+    try:
+        subprocess.run(
+            command, check=True, capture_output=True, env=dict(environment), text=True, timeout=60
+        )
+    except FileNotFoundError as error:
+        raise GuestError(f"{qemu_img} is not installed (Debian: qemu-utils)") from error
+    except subprocess.TimeoutExpired as error:
+        raise GuestError("the machine's disk was not made within 60 s") from error
+    except subprocess.CalledProcessError as error:
+        raise GuestError(f"the machine's disk could not be made: {error.stderr.strip()}") from error
+    fresh.replace(disk)
+
+
+def _keep(directory: Path, base: Path) -> str:
+    """What the overlay shall name as its backing file: the link, or the base's own path."""
+    link = directory / _BASE_LINK
+    link.unlink(missing_ok=True)
+    try:
+        link.hardlink_to(base)
+    except OSError:
+        # Another file system, or not our file (fs.protected_hardlinks).
+        return str(base)
+    return _BASE_LINK
+
+
+def _check(directory: Path) -> None:
+    try:
+        record = msgspec.json.decode((directory / _RECORD).read_bytes(), type=_Base)
+        stat = (directory / record.backing).stat()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ValidationError(
+            f"rootfs_path: the base of this machine's disk is gone or unknown ({error}); "
+            "the machine must be deleted and made anew"
+        ) from error
+    if (stat.st_size, stat.st_mtime_ns) != (record.size, record.mtime_ns):
+        raise ValidationError(
+            f"rootfs_path: {record.path} was written to after this machine's disk was made over it,"
+            " so that disk can't be read any more; the machine must be deleted and made anew"
+        )
+
+
+def _write(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

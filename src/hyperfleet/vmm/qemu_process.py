@@ -1,0 +1,177 @@
+"""A QEMU process under its driver's hand: QMP, the agent's channel, ways in, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from asyncio import StreamReader, StreamWriter
+from pathlib import Path
+
+import msgspec
+from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
+
+from hyperfleet.errors import GuestError
+from hyperfleet.vmm import unix_sockets
+from hyperfleet.vmm.attachment import Attachment
+from hyperfleet.vmm.driver import Exit
+from hyperfleet.vmm.host_process import HostProcess
+
+QMP_SOCKET = "qmp.sock"
+AGENT_SOCKET = "agent.sock"
+# A loaded host is slow; a monitor that says nothing for so long is stuck.
+_MONITOR_TIMEOUT_S = 30.0
+# QEMU has ended: what it still said on QMP is in the socket's buffer.
+_LAST_WORDS_S = 2.0
+
+# The client logs every end of file as an error; what matters of it is told by our own errors.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+
+class QemuProcess:
+    """Implements `driver.Process`. Made by `connect`."""
+
+    def __init__(self, host: HostProcess, directory: Path, network: Attachment) -> None:
+        self._host = host
+        self._directory = directory
+        self._network = network
+        self._client: QMPClient | None = None
+        self._powered_off = False
+        # One at a time: a way that two ask for at once is made once.
+        self._monitor_lock = asyncio.Lock()
+        self._forwards: dict[int, str] = {}
+        self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
+
+    @classmethod
+    async def connect(cls, host: HostProcess, directory: Path, network: Attachment) -> QemuProcess:
+        """Reaches the process's monitor and learns the ways in that it has.
+
+        Raises:
+            GuestError: it ended, or does not answer. `host` stays the caller's.
+        """
+        process = cls(host, directory, network)
+        try:
+            process._forwards = await process._ask_forwards()
+        except BaseException:
+            process._let_go()
+            raise
+        return process
+
+    @property
+    def pid(self) -> int | None:
+        """QEMU's process id."""
+        return self._host.pid
+
+    async def channel(self) -> tuple[StreamReader, StreamWriter]:
+        """A connection to the virtio-serial port's socket."""
+        self._must_live()
+        try:
+            connection = await unix_sockets.connect(self._directory / AGENT_SOCKET)
+        except OSError as error:
+            raise GuestError(f"the agent's channel is not there: {error.strerror}") from error
+        return await asyncio.open_unix_connection(sock=connection)
+
+    async def forward(self, guest_port: int) -> str:
+        """The way to `guest_port`; made when there is none."""
+        async with self._monitor_lock:
+            known = self._forwards.get(guest_port)
+            if known is None:
+                known = await self._network.forward(self._monitor, guest_port)
+                self._forwards[guest_port] = known
+            return known
+
+    async def unforward(self, guest_port: int) -> None:
+        """Takes the way to `guest_port` away."""
+        async with self._monitor_lock:
+            address = self._forwards.pop(guest_port, None)
+            if address is not None:
+                await self._network.unforward(self._monitor, guest_port, address)
+
+    async def forwards(self) -> dict[int, str]:
+        """What QEMU itself lists."""
+        async with self._monitor_lock:
+            self._forwards = await self._ask_forwards()
+            return dict(self._forwards)
+
+    async def kill(self) -> None:
+        """SIGKILL, and returns when the process is gone."""
+        await self._host.kill()
+        await self.wait()
+
+    async def wait(self) -> Exit:
+        """How it ended, when it has."""
+        return await asyncio.shield(self._end)
+
+    def release(self) -> None:
+        """Leaves QEMU running and frees its monitor for the next control plane."""
+        self._let_go()
+        self._host.release()
+
+    def _let_go(self) -> None:
+        self._end.cancel()
+        client, self._client = self._client, None
+        if client is not None:
+            # Closing takes turns of the loop; the socket itself closes with the first.
+            task = asyncio.ensure_future(_hang_up(client))
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+    async def _watch(self) -> Exit:
+        exit_ = await self._host.wait()
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    while client.runstate == Runstate.RUNNING:
+                        await client.runstate_changed()
+            await _hang_up(client)
+        return msgspec.structs.replace(exit_, powered_off=self._powered_off)
+
+    async def _ask_forwards(self) -> dict[int, str]:
+        return await self._network.forwards(self._monitor)
+
+    async def _monitor(self, line: str) -> str:
+        """The human monitor's answer to `line`, by QMP's human-monitor-command."""
+        self._must_live()
+        try:
+            async with asyncio.timeout(_MONITOR_TIMEOUT_S):
+                client = await self._connected()
+                words = await client.execute("human-monitor-command", {"command-line": line})
+        except TimeoutError as error:
+            raise GuestError(
+                f"QEMU's monitor did not answer within {_MONITOR_TIMEOUT_S:.0f} s"
+            ) from error
+        except (QMPError, OSError, EOFError) as error:
+            self._must_live()
+            raise GuestError(f"QEMU's monitor failed: {error}") from error
+        return str(words)
+
+    async def _connected(self) -> QMPClient:
+        if self._client is not None:
+            if self._client.runstate == Runstate.RUNNING:
+                return self._client
+            await _hang_up(self._client)
+        client = QMPClient()
+        client.register_listener(EventListener("SHUTDOWN", self._on_shutdown))
+        await client.connect(await unix_sockets.connect(self._directory / QMP_SOCKET))
+        self._client = client
+        return client
+
+    def _on_shutdown(self, event: Message) -> bool:
+        """Notes why QEMU ends (qapi/run-state.json, ShutdownCause); nothing is queued."""
+        data = event.get("data")
+        self._powered_off = isinstance(data, dict) and data.get("reason") == "guest-shutdown"
+        return False
+
+    def _must_live(self) -> None:
+        if self._host.ended or self._end.cancelled():
+            raise GuestError("the machine's process has ended")
+
+
+_closing: set[asyncio.Future[None]] = set()
+
+
+async def _hang_up(client: QMPClient) -> None:
+    # It re-raises whatever ended the connection, which is over in any case.
+    with contextlib.suppress(Exception):
+        await client.disconnect()
