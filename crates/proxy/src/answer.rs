@@ -22,6 +22,14 @@ pub enum Answer {
     OverCapacity {
         retry_after: u32,
     },
+    /// The proxy has as many clients as it may have.
+    ProxyFull {
+        retry_after: u32,
+    },
+    /// The control plane has not told the routes yet: nobody knows what is there.
+    NoRoutes {
+        retry_after: u32,
+    },
     NotFound,
     Rejected(Reject),
 }
@@ -37,7 +45,10 @@ impl Answer {
     pub fn status(self) -> u16 {
         match self {
             Answer::MachineNotFound | Answer::NotFound => 404,
-            Answer::MachineNotRunning | Answer::OverCapacity { .. } => 503,
+            Answer::MachineNotRunning
+            | Answer::OverCapacity { .. }
+            | Answer::ProxyFull { .. }
+            | Answer::NoRoutes { .. } => 503,
             Answer::PortNotExposed(_) => 403,
             Answer::ConnectFailed | Answer::InvalidResponse => 502,
             Answer::UpstreamTimeout => 504,
@@ -62,7 +73,9 @@ impl Answer {
             Answer::InvalidResponse => "upstream_invalid_response",
             Answer::UpstreamTimeout => "upstream_timeout",
             Answer::RequestTimeout => "request_timeout",
-            Answer::OverCapacity { .. } => "over_capacity",
+            Answer::OverCapacity { .. } | Answer::ProxyFull { .. } | Answer::NoRoutes { .. } => {
+                "over_capacity"
+            }
             Answer::NotFound => "not_found",
             Answer::Rejected(Reject::TooLarge(_)) => "too_large",
             Answer::Rejected(_) => "bad_request",
@@ -90,6 +103,8 @@ impl Answer {
             Answer::UpstreamTimeout => "Upstream did not answer in time",
             Answer::RequestTimeout => "Request timed out",
             Answer::OverCapacity { .. } => "Too many requests to this machine",
+            Answer::ProxyFull { .. } => "Too many connections to the proxy",
+            Answer::NoRoutes { .. } => "The proxy does not know its machines yet",
             Answer::NotFound => "Not found",
             Answer::Rejected(reject) => {
                 let (what, detail) = match reject {
@@ -176,7 +191,9 @@ pub fn write(
         answer.code(),
     );
     match answer {
-        Answer::OverCapacity { retry_after } => {
+        Answer::OverCapacity { retry_after }
+        | Answer::ProxyFull { retry_after }
+        | Answer::NoRoutes { retry_after } => {
             let _ = write!(out, "Retry-After: {retry_after}\r\n");
         }
         Answer::Rejected(Reject::Connect) => {

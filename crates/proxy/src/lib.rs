@@ -1,7 +1,7 @@
 //! The data plane of Hyperfleet: HTTP/1.1 in, HTTP/1.1 out to the machines.
 //!
-//! The modules here parse, decide and rewrite; they do no I/O and own no connection. One
-//! exchange goes like this:
+//! The core parses, decides and rewrites; it does no I/O and owns no connection. One exchange goes
+//! like this:
 //!
 //! 1. [`http::request::parse`] on what the client sent, again with more bytes while it says
 //!    `Partial`. `Err(reject)`: write [`answer::Answer::Rejected`] and close.
@@ -26,11 +26,39 @@
 //! was read to its end; the machine's if [`http::response::ResponseHead::keep_alive`] and both ended
 //! exactly.
 
+//!
+//! All of the above is pure. Around it stands the process ([`server`]): a thread for each
+//! [`worker`], which owns a [`table`] of machines and a [`pool`] of connections to them, and a
+//! task for each client ([`connection`]). [`intake`] reads requests, [`exchange`] decides where
+//! one is sent, [`relay`] moves its bytes, [`tunnel`] those of an upgraded connection. The
+//! routes come from [`control`] or a file ([`routes`]).
+
 pub mod answer;
+mod body;
+mod buffers;
+pub mod cli;
+mod client;
+mod clock;
+mod connection;
+mod control;
+mod counters;
+mod exchange;
 pub mod forward;
 pub mod http;
+mod intake;
+mod io;
 pub mod limits;
 mod page;
+mod pool;
+mod probe;
+mod relay;
 pub mod reply;
 pub mod route;
+mod routes;
+pub mod server;
+pub mod settings;
+mod table;
+mod tunnel;
+mod upstream;
 pub mod websocket;
+mod worker;
