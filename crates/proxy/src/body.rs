@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(passed(Framing::None, false, b"GET"), (vec![], 0, true));
         let (out, taken, ended) = passed(Framing::Chunked, true, b"5;a=b\r\nhello\r\n0\r\n\r\nGET");
         assert_eq!(out, b"5\r\nhello\r\n0\r\n\r\n");
-        assert_eq!((taken, ended), (20, true));
+        assert_eq!((taken, ended), (19, true));
         let (out, taken, ended) =
             passed(Framing::Chunked, false, b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
         assert_eq!((out.as_slice(), taken, ended), (&b"hello"[..], 20, true));
