@@ -84,7 +84,9 @@ impl Client {
 
     /// Sends, and keeps what the socket does not take at once. True if bytes moved.
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<bool> {
-        let count = self.outbox.send(&mut self.stream, cx, bytes)?;
+        let count = self
+            .outbox
+            .send(&mut self.stream, cx, bytes, &self.worker.buffers)?;
         self.worker.counters.bytes_out.add(count as u64);
         Ok(count > 0)
     }
@@ -95,7 +97,9 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         let mut count = 0;
-        let flushed = self.outbox.poll_flush(&mut self.stream, cx, &mut count);
+        let flushed =
+            self.outbox
+                .poll_flush(&mut self.stream, cx, &mut count, &self.worker.buffers);
         self.worker.counters.bytes_out.add(count as u64);
         *moved |= count > 0;
         flushed
@@ -135,7 +139,7 @@ impl Client {
         self.timer.set(worker.settings.times.body);
         let mut left = READ_AWAY;
         poll_fn(|cx| {
-            let mut out = worker.buffers.out.borrow_mut();
+            let mut out = worker.buffers.out();
             let mut buffer = worker.buffers.read.borrow_mut();
             loop {
                 if body.ended() {

@@ -197,11 +197,10 @@ impl Intake {
             Resolved::To(destination) => destination,
             Resolved::Redirect { rest } => {
                 let close = worker.draining() || !readable_away(head);
-                let mut out = worker.buffers.out.borrow_mut();
+                let mut out = worker.buffers.out();
                 let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
                 worker.counters.response(308);
                 let keep = client.send(cx, &out).is_ok() && keep;
-                out.clear();
                 return (answered(head, keep), length);
             }
             Resolved::NotFound => {
@@ -326,14 +325,12 @@ pub fn respond(
     close: bool,
 ) -> Turn {
     let worker = client.worker.clone();
-    let mut out = worker.buffers.out.borrow_mut();
-    out.clear();
+    let mut out = worker.buffers.out();
     let close = close || worker.draining();
     let keep = answer::write(answer, shape, asked, close, &mut out);
     worker.counters.response(answer.status());
     worker.counters.error(answer.code());
     let keep = client.send(cx, &out).is_ok() && keep;
-    out.clear();
     Turn::Answered {
         keep,
         unread: Body::new(Framing::None, false),

@@ -8,6 +8,8 @@ use std::task::{ready, Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::buffers::Buffers;
+
 /// Reads what is there; 0 at the stream's end.
 pub fn poll_read(
     stream: &mut TcpStream,
@@ -47,6 +49,7 @@ impl Outbox {
         stream: &mut TcpStream,
         cx: &mut Context<'_>,
         bytes: &[u8],
+        buffers: &Buffers,
     ) -> io::Result<usize> {
         let mut taken = 0;
         if self.is_empty() {
@@ -57,6 +60,9 @@ impl Outbox {
                 }
             }
         }
+        if taken < bytes.len() && self.bytes.capacity() == 0 {
+            self.bytes = buffers.lend_large();
+        }
         self.bytes.extend_from_slice(&bytes[taken..]);
         Ok(taken)
     }
@@ -66,7 +72,7 @@ impl Outbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Sends what waits; ready with how many bytes that took when nothing waits any more.
+    /// Sends what waits, and counts that in `moved`; ready when nothing waits any more.
     ///
     /// # Errors
     /// As [`Outbox::send`].
@@ -75,6 +81,7 @@ impl Outbox {
         stream: &mut TcpStream,
         cx: &mut Context<'_>,
         moved: &mut usize,
+        buffers: &Buffers,
     ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
             let count = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
@@ -82,7 +89,8 @@ impl Outbox {
             *moved += count;
         }
         // What a slow peer made us hold is not held for its next turn.
-        *self = Outbox::default();
+        buffers.give_back(std::mem::take(&mut self.bytes));
+        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 }

@@ -15,7 +15,7 @@ use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::poll_read;
+use crate::io::{poll_read, Outbox};
 use crate::reply::{self, Reply};
 use crate::table::Watch;
 use crate::upstream::Upstream;
@@ -61,6 +61,8 @@ pub struct Relay<'a> {
 struct Upload {
     /// Bytes of the request's buffer that were sent.
     sent: usize,
+    /// What the machine has not taken of the body that was read since.
+    outbox: Outbox,
     body_read: bool,
     /// All of it was sent.
     ended: bool,
@@ -104,6 +106,7 @@ impl<'a> Relay<'a> {
             watch,
             upload: Upload {
                 sent: 0,
+                outbox: Outbox::default(),
                 body_read: false,
                 ended: false,
                 broken: false,
@@ -189,6 +192,7 @@ impl<'a> Relay<'a> {
             };
             self.moved = true;
             self.upload.body_read = true;
+            self.release();
             match self.pass_upload(cx, bytes) {
                 Ok(taken) => self.client.input.extend_from_slice(&bytes[taken..]),
                 Err(reject) => return Some(self.give_up(reject.into())),
@@ -197,7 +201,7 @@ impl<'a> Relay<'a> {
         None
     }
 
-    /// Sends the request's buffer; what was sent is kept until more of the body is read.
+    /// Sends the request's buffer, which is kept for a second try, then what followed it.
     fn flush_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.upload.sent < self.request.buffer.len() {
             let rest = &self.request.buffer[self.upload.sent..];
@@ -205,38 +209,44 @@ impl<'a> Relay<'a> {
             self.upload.sent += ready!(stream.poll_write(cx, rest))?;
             self.moved = true;
         }
-        Poll::Ready(Ok(()))
+        if self.upload.outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut count = 0;
+        let stream = &mut self.upstream.stream;
+        let buffers = &self.client.worker.buffers;
+        let flushed = self
+            .upload
+            .outbox
+            .poll_flush(stream, cx, &mut count, buffers);
+        self.moved |= count > 0;
+        flushed
     }
 
-    /// Sends what of `bytes` is the body's, says how many that were, and keeps in the request's
-    /// buffer what the machine does not take at once.
+    /// Gives the request's buffer back: there will be no second try.
+    fn release(&mut self) {
+        if self.upload.sent == self.request.buffer.len() {
+            self.upload.sent = 0;
+            let buffer = std::mem::take(&mut self.request.buffer);
+            self.client.worker.buffers.give_back(buffer);
+        }
+    }
+
+    /// Sends what of `bytes` is the body's, and says how many that were.
     fn pass_upload(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, Reject> {
         let worker = self.client.worker.clone();
-        let mut out = worker.buffers.out.borrow_mut();
-        let (taken, mut rest) = match self.request.body.pass_as_is(bytes) {
+        let mut out = worker.buffers.out();
+        let (taken, rest) = match self.request.body.pass_as_is(bytes) {
             Some(taken) => (taken, &bytes[..taken]),
             None => {
-                out.clear();
                 let limits = &worker.settings.limits;
                 let taken = self.request.body.pass(bytes, limits, &mut out)?;
                 (taken, out.as_slice())
             }
         };
         let stream = &mut self.upstream.stream;
-        while !rest.is_empty() {
-            match Pin::new(&mut *stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(count)) => rest = &rest[count..],
-                Poll::Ready(Err(_)) => {
-                    self.upload.broken = true;
-                    break;
-                }
-                Poll::Pending => break,
-            }
-        }
-        self.upload.sent = 0;
-        self.request.buffer.clear();
-        self.request.buffer.extend_from_slice(rest);
-        out.clear();
+        let sent = self.upload.outbox.send(stream, cx, rest, &worker.buffers);
+        self.upload.broken |= sent.is_err();
         Ok(taken)
     }
 
@@ -271,6 +281,7 @@ impl<'a> Relay<'a> {
             }
             self.moved = true;
             self.download.heard = true;
+            self.release();
             let bytes = &buffer[..count];
             let passed = match self.download.stage {
                 Stage::Head if self.download.input.is_empty() => self.take_head(cx, bytes),
@@ -291,7 +302,7 @@ impl<'a> Relay<'a> {
     fn take_head(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> Option<Outcome> {
         let worker = self.client.worker.clone();
         let limits = &worker.settings.limits;
-        let mut out = std::mem::take(&mut *worker.buffers.out.borrow_mut());
+        let mut out = std::mem::take(&mut *worker.buffers.out());
         let mut shared = worker.buffers.response.borrow_mut();
         let mut partial = self.download.partial.take();
         let head = partial.as_deref_mut().unwrap_or(&mut shared);
@@ -304,8 +315,7 @@ impl<'a> Relay<'a> {
                     self.download.input = bytes.to_vec();
                     self.download.partial =
                         partial.or_else(|| Some(Box::new(std::mem::take(&mut shared))));
-                    out.clear();
-                    *worker.buffers.out.borrow_mut() = out;
+                    *worker.buffers.out() = out;
                     return sent.is_err().then_some(Outcome::Broken(End::Break));
                 }
                 Ok(Progress::Whole(length)) => {
@@ -364,12 +374,11 @@ impl<'a> Relay<'a> {
             Some(taken) => (taken, self.client.send(cx, &bytes[..taken])),
             None => {
                 if out.is_empty() {
-                    out = std::mem::take(&mut *worker.buffers.out.borrow_mut());
+                    out = std::mem::take(&mut *worker.buffers.out());
                 }
                 let passed = body.pass(bytes, &worker.settings.limits, &mut out);
                 let sent = self.client.send(cx, &out);
-                out.clear();
-                *worker.buffers.out.borrow_mut() = out;
+                *worker.buffers.out() = out;
                 match passed {
                     Ok(taken) => (taken, sent),
                     Err(_) => return Some(self.cut()),
@@ -426,7 +435,9 @@ impl<'a> Relay<'a> {
 
     /// The time limit has passed: who was waited for?
     fn late(&self) -> Outcome {
-        let waits_for_client = !self.upload.ended && self.upload.sent == self.request.buffer.len();
+        let waits_for_client = !self.upload.ended
+            && self.upload.outbox.is_empty()
+            && self.upload.sent == self.request.buffer.len();
         self.give_up(if waits_for_client {
             Answer::RequestTimeout
         } else {

@@ -118,7 +118,7 @@ impl Tunnel<'_> {
             let stream = &mut self.upstream.stream;
             if !self.up.is_empty() {
                 let mut count = 0;
-                let flushed = self.up.poll_flush(stream, cx, &mut count);
+                let flushed = self.up.poll_flush(stream, cx, &mut count, &worker.buffers);
                 *moved |= count > 0;
                 ready!(flushed)?;
             }
@@ -132,7 +132,8 @@ impl Tunnel<'_> {
             let count = ready!(self.client.poll_read(cx, &mut buffer))?;
             *moved = true;
             self.up_ended = count == 0;
-            self.up.send(stream, cx, &buffer[..count])?;
+            self.up
+                .send(stream, cx, &buffer[..count], &worker.buffers)?;
         }
     }
 

@@ -74,6 +74,15 @@ impl Proxy {
         Proxy::start(&all, folder)
     }
 
+    /// The same where a data plane has died and left its socket's file.
+    pub fn controlled_over_a_dead_socket() -> Proxy {
+        let folder = Folder::new();
+        let socket = folder.path("control");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let arguments = ["--workers", "2", "--control", socket.to_str().unwrap()];
+        Proxy::start(&arguments, folder)
+    }
+
     fn start(arguments: &[&str], folder: Folder) -> Proxy {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"))
             .args(["--listen", "127.0.0.1:0"])
