@@ -190,7 +190,7 @@ pub fn parse_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<
             .value()
             .map_err(|_| format!("--{name} wants a value, {}", option.value))?;
         let Some(text) = value.to_str() else {
-            return Err(format!("--{name} {}: not UTF-8", value.display()));
+            return Err(format!("--{name} {value:?}: not UTF-8"));
         };
         (option.set)(&mut settings, text).map_err(|why| format!("--{name} {text}: {why}"))?;
         listen |= name == "listen";

@@ -199,13 +199,12 @@ async fn settle(
             } else {
                 drop(upstream);
             }
-            if !upload_ended && !(keep && client.read_away(&mut request.body).await) {
-                return End::Linger;
-            }
-            if keep {
-                End::Keep
-            } else {
-                End::Close
+            match (upload_ended, keep) {
+                (true, true) => End::Keep,
+                (true, false) => End::Close,
+                // The rest of the request is nobody's any more.
+                (false, true) if client.read_away(&mut request.body).await => End::Keep,
+                (false, _) => End::Linger,
             }
         }
         Outcome::Tunnel { websocket, early } => {

@@ -59,9 +59,9 @@ impl Pool {
     /// An idle connection for `key`.
     pub fn take(&mut self, key: &Key) -> Option<Upstream> {
         let waiting = self.by_key.get_mut(key)?;
-        let mut context = Context::from_waker(Waker::noop());
         while let Some(at) = waiting.pop() {
             let idle = self.idle.remove(at);
+            let mut context = Context::from_waker(&self.wakers[at]);
             // Readable and not yet swept out: dropped here.
             if idle
                 .upstream
