@@ -1,0 +1,203 @@
+//! A client's connection: its stream, what it sent ahead, what it has not taken yet.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use crate::body::Body;
+use crate::clock::Timer;
+use crate::forward::Peer;
+use crate::io::{poll_read, shut, Outbox};
+use crate::worker::Worker;
+
+/// How long a client may take to read an answer after which its connection closes.
+const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of an unread body that are read away to keep a connection.
+pub const READ_AWAY: u64 = 64 * 1024;
+
+pub struct Client {
+    pub worker: Rc<Worker>,
+    pub stream: TcpStream,
+    pub peer: Peer,
+    /// Bytes that were read and belong to nobody yet.
+    pub input: Vec<u8>,
+    pub outbox: Outbox,
+    pub timer: Timer,
+    /// It will send no more; it may still read.
+    pub eof: bool,
+}
+
+impl Client {
+    pub async fn new(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) -> Client {
+        // An error here would be the connection's own, which its first use tells better.
+        let _ = stream.set_nodelay(true);
+        let timer = poll_fn(|cx| Poll::Ready(worker.clock.timer(cx.waker().clone()))).await;
+        let address = address.ip();
+        Client {
+            peer: Peer {
+                address,
+                trusted: worker.settings.site.trusts(address),
+            },
+            worker,
+            stream,
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            timer,
+            eof: false,
+        }
+    }
+
+    /// Reads what is there into `buffer`; 0, now and ever after, at the end.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        let count = ready!(poll_read(&mut self.stream, cx, buffer))?;
+        self.eof = count == 0;
+        self.worker.counters.bytes_in.add(count as u64);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads ahead, while somebody else is busy for it, so as to hear of its end: an error when
+    /// the connection is gone, nothing when it only sends no more. What it sends ahead is kept,
+    /// and then no more is read.
+    pub fn poll_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.eof || !self.input.is_empty() {
+            return Ok(());
+        }
+        let worker = self.worker.clone();
+        let mut buffer = worker.buffers.read.borrow_mut();
+        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer) {
+            self.input.extend_from_slice(&buffer[..count?]);
+        }
+        Ok(())
+    }
+
+    /// Sends, and keeps what the socket does not take at once. True if bytes moved.
+    pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<bool> {
+        let count = self
+            .outbox
+            .send(&mut self.stream, cx, bytes, &self.worker.buffers)?;
+        self.worker.counters.bytes_out.add(count as u64);
+        Ok(count > 0)
+    }
+
+    /// Sends what is kept; true if that moved bytes.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+        if self.outbox.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut count = 0;
+        let flushed =
+            self.outbox
+                .poll_flush(&mut self.stream, cx, &mut count, &self.worker.buffers);
+        self.worker.counters.bytes_out.add(count as u64);
+        *moved |= count > 0;
+        flushed
+    }
+
+    /// Forgets the first `count` bytes of what was sent ahead.
+    pub fn consume(&mut self, count: usize) {
+        if count >= self.input.len() {
+            self.input = Vec::new();
+        } else {
+            self.input.drain(..count);
+        }
+    }
+
+    /// Sends all that is kept; false if the client does not take it.
+    pub async fn flush(&mut self) -> bool {
+        self.timer.set(self.worker.settings.times.body);
+        poll_fn(|cx| {
+            let mut moved = false;
+            let flushed = self.poll_flush(cx, &mut moved);
+            if moved {
+                self.timer.set(self.worker.settings.times.body);
+            }
+            match flushed {
+                Poll::Pending if self.timer.expired() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            }
+        })
+        .await
+    }
+
+    /// Reads a body that nobody wants to its end; false if it is too long, invalid or cut short.
+    pub async fn read_away(&mut self, body: &mut Body) -> bool {
+        let worker = self.worker.clone();
+        let limits = &worker.settings.limits;
+        self.timer.set(worker.settings.times.body);
+        let mut left = READ_AWAY;
+        poll_fn(|cx| {
+            let mut out = worker.buffers.out();
+            let mut buffer = worker.buffers.read.borrow_mut();
+            loop {
+                if body.ended() {
+                    return Poll::Ready(true);
+                }
+                if self.timer.expired() {
+                    return Poll::Ready(false);
+                }
+                let count = if self.input.is_empty() {
+                    match ready!(self.poll_read(cx, &mut buffer)) {
+                        Ok(count) if count > 0 => self.input.extend_from_slice(&buffer[..count]),
+                        _ => return Poll::Ready(false),
+                    }
+                    continue;
+                } else {
+                    body.pass(&self.input, limits, &mut out)
+                };
+                out.clear();
+                let Ok(count) = count else {
+                    return Poll::Ready(false);
+                };
+                self.consume(count);
+                match left.checked_sub(count as u64) {
+                    Some(rest) => left = rest,
+                    None => return Poll::Ready(false),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Closes so that the client can read what it was sent: data that arrives at a closed socket
+    /// resets the connection, the answer included (RFC 9112 section 9.6).
+    pub async fn linger(mut self) {
+        if !self.flush().await {
+            return;
+        }
+        let worker = self.worker.clone();
+        self.timer.set(LINGER);
+        poll_fn(|cx| {
+            shut(&mut self.stream, cx);
+            let mut buffer = worker.buffers.read.borrow_mut();
+            loop {
+                if self.timer.expired() {
+                    return Poll::Ready(());
+                }
+                match ready!(self.poll_read(cx, &mut buffer)) {
+                    Ok(count) if count > 0 => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Breaks the connection so that the client can't take what it has for the whole.
+    pub fn reset(self) {
+        // Without the reset it would close as after a whole body; there is nothing better then.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,58 @@
+//! The life of one client connection: turn after turn, until one side has enough.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+
+use crate::answer::{Answer, Shape};
+use crate::client::Client;
+use crate::exchange::{self, End};
+use crate::http::Asked;
+use crate::intake::{respond, Intake, Turn, RETRY_AFTER};
+use crate::worker::Worker;
+
+/// Serves a client to its end. `full`: there are too many already, and it is only told so.
+pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, full: bool) {
+    let mut client = Client::new(worker.clone(), stream, address).await;
+    if full {
+        let answer = Answer::ProxyFull {
+            retry_after: RETRY_AFTER,
+        };
+        poll_fn(|cx| {
+            respond(&mut client, cx, answer, &Asked::NOTHING, Shape::Json, true);
+            Poll::Ready(())
+        })
+        .await;
+        return client.linger().await;
+    }
+    let mut intake = Intake::default();
+    loop {
+        intake.begin(&client);
+        let turn = poll_fn(|cx| intake.poll(&mut client, cx)).await;
+        match turn {
+            Turn::Gone => return,
+            Turn::NoTable => {
+                intake.no_table = !worker.has_table().await;
+                continue;
+            }
+            Turn::Answered { keep, mut unread } => {
+                let kept = keep && client.flush().await && client.read_away(&mut unread).await;
+                if !kept {
+                    return client.linger().await;
+                }
+            }
+            Turn::Forward(request) => match exchange::run(&mut client, request).await {
+                End::Keep => {}
+                // What was sent ahead is never read: closing at once would reset the answer away.
+                End::Close if client.input.is_empty() => return,
+                End::Close | End::Linger => return client.linger().await,
+                End::Break => return,
+                End::Reset => return client.reset(),
+            },
+        }
+        intake.again = true;
+    }
+}

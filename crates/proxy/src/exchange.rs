@@ -1,0 +1,241 @@
+//! One request and its response: where it is sent, how often, and what becomes of both
+//! connections. The bytes themselves pass in [`crate::relay`].
+
+use std::future::{poll_fn, Future};
+use std::net::SocketAddr;
+use std::task::Poll;
+
+use hyperfleet_wire::control::ProbeOutcome;
+
+use crate::answer::{Answer, Shape};
+use crate::client::Client;
+use crate::intake::{respond, Request, Turn, RETRY_AFTER};
+use crate::pool::Key;
+use crate::relay::{Outcome, Relay};
+use crate::table::{Ended, Watch};
+use crate::tunnel;
+use crate::upstream::{connect, NoConnection, Upstream};
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The next request may come.
+    Keep,
+    /// Closed: everything was sent.
+    Close,
+    /// Closed as soon as the client has read what it was sent; it may be sending still.
+    Linger,
+    /// Closed at once: what the client has is visibly not the whole.
+    Break,
+    /// Reset: what the client has would else look whole.
+    Reset,
+}
+
+/// Serves `request`, which was admitted, and says what becomes of the client.
+pub async fn run(client: &mut Client, mut request: Request) -> End {
+    let life = request.admitted.0.life.clone();
+    let watch = poll_fn(|cx| Poll::Ready(life.watch(cx.waker().clone()))).await;
+    client.timer.clear();
+    let end = match converse(client, &mut request, &watch).await {
+        Ok(outcome) => settle(client, &mut request, outcome, watch).await,
+        Err(answer) => fail(client, &mut request, answer).await,
+    };
+    let worker = &client.worker;
+    worker
+        .buffers
+        .give_back(std::mem::take(&mut request.buffer));
+    end
+}
+
+/// The answer to requests of a machine that is not there any more.
+pub fn ended(why: Ended) -> Answer {
+    match why {
+        Ended::Stopped => Answer::MachineNotRunning,
+        Ended::Removed => Answer::MachineNotFound,
+    }
+}
+
+/// Sends the request until a connection has an answer, and passes both on.
+async fn converse(
+    client: &mut Client,
+    request: &mut Request,
+    watch: &Watch,
+) -> Result<(Outcome, Upstream), Answer> {
+    let mut address = request.target.upstream;
+    let mut probed = None;
+    if client.worker.prober.is_some() && (!request.target.listening || address.is_none()) {
+        let outcome = probe(client, request, watch).await?;
+        match &outcome {
+            ProbeOutcome::Closed => return Err(Answer::ConnectFailed),
+            ProbeOutcome::Listening { upstream } => address = told(upstream),
+            ProbeOutcome::Unknown => {}
+        }
+        probed = Some(outcome);
+    }
+    let mut fresh = false;
+    loop {
+        let Some(to) = address else {
+            return Err(Answer::ConnectFailed);
+        };
+        let key = Key {
+            life: request.admitted.0.life.number,
+            port: request.destination.port,
+            address: to,
+        };
+        let connecting = connect(&client.worker, &request.admitted.0, key, fresh);
+        let mut upstream = match unless_ended(watch, connecting).await? {
+            Ok(upstream) => upstream,
+            Err(NoConnection::Capacity) => {
+                return Err(Answer::OverCapacity {
+                    retry_after: RETRY_AFTER,
+                })
+            }
+            Err(NoConnection::Timeout) => return Err(Answer::ConnectFailed),
+            Err(NoConnection::Refused) => {
+                // Nothing was sent: wherever it listens now, the whole request goes there, be it
+                // the same address, where a server has just begun.
+                address = elsewhere(client, request, watch, &mut probed).await?;
+                continue;
+            }
+        };
+        let relayed = Relay::new(client, request, &mut upstream, watch)
+            .run()
+            .await;
+        let Outcome::Silent { body_read } = relayed else {
+            return Ok((relayed, upstream));
+        };
+        if upstream.reused && request.idempotent && !body_read {
+            fresh = true;
+            continue;
+        }
+        drop(upstream);
+        // It may have been heard: only a whole request, and only another address, is tried.
+        let next = elsewhere(client, request, watch, &mut probed)
+            .await
+            .map_err(|answer| silent(answer, &probed, request.target.listening))?;
+        if next == Some(to) || body_read {
+            return Err(silent(Answer::InvalidResponse, &probed, true));
+        }
+        address = next;
+    }
+}
+
+/// What a connection's silent end means: nothing listened there, or what listens is no server.
+fn silent(answer: Answer, probed: &Option<ProbeOutcome>, listening: bool) -> Answer {
+    match (answer, probed) {
+        (Answer::ConnectFailed, None) => Answer::InvalidResponse,
+        (Answer::ConnectFailed, Some(ProbeOutcome::Unknown)) if listening => {
+            Answer::InvalidResponse
+        }
+        (Answer::ConnectFailed, Some(ProbeOutcome::Listening { .. })) => Answer::InvalidResponse,
+        (answer, _) => answer,
+    }
+}
+
+/// Where the port listens now, after a connection has failed.
+///
+/// # Errors
+/// [`Answer::ConnectFailed`] when it does not, nobody knows, or it was asked before.
+async fn elsewhere(
+    client: &Client,
+    request: &Request,
+    watch: &Watch,
+    probed: &mut Option<ProbeOutcome>,
+) -> Result<Option<SocketAddr>, Answer> {
+    if client.worker.prober.is_none() || probed.is_some() {
+        return Err(Answer::ConnectFailed);
+    }
+    match probed.insert(probe(client, request, watch).await?) {
+        ProbeOutcome::Listening { upstream } => Ok(told(upstream)),
+        ProbeOutcome::Closed | ProbeOutcome::Unknown => Err(Answer::ConnectFailed),
+    }
+}
+
+/// What the control plane says of the request's port.
+async fn probe(client: &Client, request: &Request, watch: &Watch) -> Result<ProbeOutcome, Answer> {
+    let Some(prober) = &client.worker.prober else {
+        return Ok(ProbeOutcome::Unknown);
+    };
+    let machine = &request.admitted.0.record.id;
+    unless_ended(watch, prober.ask(machine, request.destination.port)).await
+}
+
+/// The control plane's word for an address; one that is none leads nowhere.
+fn told(upstream: &str) -> Option<SocketAddr> {
+    upstream.parse().ok()
+}
+
+/// Waits for `wanted`, but no longer than the machine runs.
+async fn unless_ended<T>(watch: &Watch, wanted: impl Future<Output = T>) -> Result<T, Answer> {
+    let gone = poll_fn(|_| match watch.ended() {
+        Some(why) => Poll::Ready(ended(why)),
+        None => Poll::Pending,
+    });
+    tokio::select! {
+        biased;
+        answer = gone => Err(answer),
+        value = wanted => Ok(value),
+    }
+}
+
+/// Puts the connections where the exchange's outcome says.
+async fn settle(
+    client: &mut Client,
+    request: &mut Request,
+    (outcome, upstream): (Outcome, Upstream),
+    watch: Watch,
+) -> End {
+    match outcome {
+        Outcome::Whole {
+            reuse,
+            keep,
+            upload_ended,
+        } => {
+            let worker = client.worker.clone();
+            if reuse && upload_ended && watch.ended().is_none() && !worker.draining() {
+                let key = upstream.key;
+                let now = worker.clock.now();
+                worker.pool.borrow_mut().put(key, upstream, now);
+            } else {
+                drop(upstream);
+            }
+            match (upload_ended, keep) {
+                (true, true) => End::Keep,
+                (true, false) => End::Close,
+                // The rest of the request is nobody's any more.
+                (false, true) if client.read_away(&mut request.body).await => End::Keep,
+                (false, _) => End::Linger,
+            }
+        }
+        Outcome::Tunnel { websocket, early } => {
+            tunnel::run(client, upstream, watch, websocket, early).await
+        }
+        Outcome::Failed(answer) => {
+            drop(upstream);
+            fail(client, request, answer).await
+        }
+        Outcome::Broken(end) => end,
+        // `converse` has dealt with it.
+        Outcome::Silent { .. } => fail(client, request, Answer::InvalidResponse).await,
+    }
+}
+
+/// Answers in place of the machine.
+async fn fail(client: &mut Client, request: &mut Request, answer: Answer) -> End {
+    let shape = if request.page {
+        Shape::Page(Some(&request.destination))
+    } else {
+        Shape::Json
+    };
+    let turn = poll_fn(|cx| {
+        let turn = respond(client, cx, answer, &request.asked, shape, false);
+        Poll::Ready(turn)
+    })
+    .await;
+    let keep = matches!(turn, Turn::Answered { keep: true, .. });
+    if keep && client.flush().await && client.read_away(&mut request.body).await {
+        End::Keep
+    } else {
+        End::Linger
+    }
+}

@@ -1,0 +1,418 @@
+//! Field lines of heads and trailers (RFC 9110 section 5, RFC 9112 section 5).
+
+/// A range of the bytes a head was parsed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        // Heads are bounded far below 4 GiB; were one not, the span would be empty, not wrong.
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) if start <= end => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    /// The bytes meant, given those that were parsed (or more); empty for any others.
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
+
+    /// Where it starts.
+    pub fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// Where it ends.
+    pub fn end(self) -> usize {
+        self.end as usize
+    }
+}
+
+/// The fields this proxy does something about; told apart once, when parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// Passed on as it is.
+    Other,
+    /// One of the fields that say where a request came from, spelled with `_`: CGI-style servers
+    /// take it for the real one.
+    Alias,
+    Accept,
+    Connection,
+    ContentLength,
+    Expect,
+    Forwarded,
+    Host,
+    KeepAlive,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    SecFetchMode,
+    Te,
+    TransferEncoding,
+    Upgrade,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedPrefix,
+    XForwardedProto,
+    XHyperfleetError,
+    XMachineId,
+    XRealIp,
+}
+
+impl Name {
+    /// Tells a field name, in any letter case.
+    pub fn of(name: &[u8]) -> Name {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            2 if is("te") => Name::Te,
+            4 if is("host") => Name::Host,
+            6 if is("accept") => Name::Accept,
+            6 if is("expect") => Name::Expect,
+            7 if is("upgrade") => Name::Upgrade,
+            9 if is("forwarded") => Name::Forwarded,
+            9 => origin(name, "x-real-ip", Name::XRealIp),
+            10 if is("connection") => Name::Connection,
+            10 if is("keep-alive") => Name::KeepAlive,
+            12 => origin(name, "x-machine-id", Name::XMachineId),
+            14 if is("content-length") => Name::ContentLength,
+            14 if is("sec-fetch-mode") => Name::SecFetchMode,
+            15 => origin(name, "x-forwarded-for", Name::XForwardedFor),
+            16 if is("proxy-connection") => Name::ProxyConnection,
+            16 => origin(name, "x-forwarded-host", Name::XForwardedHost),
+            17 if is("transfer-encoding") => Name::TransferEncoding,
+            17 => origin(name, "x-forwarded-proto", Name::XForwardedProto),
+            18 if is("proxy-authenticate") => Name::ProxyAuthenticate,
+            18 if is("x-hyperfleet-error") => Name::XHyperfleetError,
+            18 => origin(name, "x-forwarded-prefix", Name::XForwardedPrefix),
+            19 if is("proxy-authorization") => Name::ProxyAuthorization,
+            _ => Name::Other,
+        }
+    }
+}
+
+/// `known` if `name` is `text`, [`Name::Alias`] if it is but for `_` in place of `-`.
+fn origin(name: &[u8], text: &str, known: Name) -> Name {
+    let mut alias = false;
+    for (&byte, &wanted) in name.iter().zip(text.as_bytes()) {
+        if byte == b'_' && wanted == b'-' {
+            alias = true;
+        } else if byte.to_ascii_lowercase() != wanted {
+            return Name::Other;
+        }
+    }
+    if alias {
+        Name::Alias
+    } else {
+        known
+    }
+}
+
+/// One field line of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The whole line, its ending included.
+    pub line: Span,
+    /// The field name, as sent.
+    pub name: Span,
+    /// The value, as sent, without white space around it.
+    pub value: Span,
+    /// Which field it is.
+    pub known: Name,
+    /// `Connection` names it: it is for this hop only.
+    pub hop: bool,
+    /// The line cannot be copied as it stands (bare LF, white space before the colon).
+    pub rewrite: bool,
+}
+
+/// What is wrong with a field line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadField(pub &'static str);
+
+/// Reads the field line `bytes[start..end]`, given without its ending of `ending` bytes.
+/// `blanks` allows white space before the colon (responses, RFC 9112 section 5.1).
+pub(crate) fn parse(
+    bytes: &[u8],
+    start: usize,
+    end: usize,
+    ending: usize,
+    blanks: bool,
+) -> Result<Field, BadField> {
+    let line = bytes.get(start..end).unwrap_or_default();
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(BadField("a field line is folded"));
+    }
+    // Names are short: a plain loop beats a search.
+    let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+        return Err(BadField("a field line has no colon"));
+    };
+    let (mut name, after) = line.split_at(colon);
+    if blanks {
+        name = trim_end(name);
+    }
+    if !is_token(name) {
+        return Err(BadField("a field name is invalid"));
+    }
+    let raw = after.get(1..).unwrap_or_default();
+    if !is_value(raw) {
+        return Err(BadField("a field value is invalid"));
+    }
+    let right = trim_end(raw);
+    let value = trim_start(right);
+    let value_end = start + colon + 1 + right.len();
+    Ok(Field {
+        line: Span::new(start, end + ending),
+        name: Span::new(start, start + name.len()),
+        value: Span::new(value_end - value.len(), value_end),
+        known: Name::of(name),
+        hop: false,
+        rewrite: ending != 2 || name.len() != colon,
+    })
+}
+
+/// Whether `bytes` is a token (RFC 9110 section 5.6.2).
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
+}
+
+/// Whether `byte` may stand in a token.
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    TOKEN[byte as usize]
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8,
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'
+            | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    table
+};
+
+/// Whether `bytes` may be a field value: no controls but HTAB. Without early exit, so that the
+/// compiler makes it a vector loop.
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |bad, &byte| {
+        bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
+    })
+}
+
+/// The elements of a comma-separated list, trimmed, empty ones left out (RFC 9110 section 5.6.1).
+pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(|element| trim_start(trim_end(element)))
+        .filter(|element| !element.is_empty())
+}
+
+pub(crate) fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// A `Content-Length` value: digits only, no overflow.
+pub(crate) fn length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |sum, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => u64::from(byte - b'0'),
+            _ => return None,
+        };
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// What all `Transfer-Encoding` lines of a head say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Coding {
+    /// No such line.
+    #[default]
+    Absent,
+    /// One line, exactly `chunked`.
+    Chunked,
+    /// A coding that is not chunked, alone or among others.
+    Other,
+    /// Chunked twice, with parameters, or no list of codings at all.
+    Malformed,
+}
+
+impl Coding {
+    /// Takes one more line into account.
+    pub(crate) fn add(self, value: &[u8]) -> Coding {
+        let this = if value.eq_ignore_ascii_case(b"chunked") {
+            Coding::Chunked
+        } else if !list(value).all(|element| is_token(coding(element))) || value.is_empty() {
+            Coding::Malformed
+        } else if list(value).any(|element| !coding(element).eq_ignore_ascii_case(b"chunked")) {
+            Coding::Other
+        } else {
+            Coding::Malformed
+        };
+        match (self, this) {
+            (Coding::Absent, this) => this,
+            (Coding::Malformed, _) | (_, Coding::Malformed) => Coding::Malformed,
+            (Coding::Other, _) | (_, Coding::Other) => Coding::Other,
+            _ => Coding::Malformed,
+        }
+    }
+}
+
+/// A coding's name, its parameters cut off.
+fn coding(element: &[u8]) -> &[u8] {
+    let name = element.split(|&byte| byte == b';').next();
+    trim_end(name.unwrap_or_default())
+}
+
+/// Most options that `Connection` may list; keeps the work of removing what they name bounded.
+const MAX_OPTIONS: u32 = 64;
+
+/// What all `Connection` lines of a head say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Options {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
+    /// There are other options; each names a field.
+    named: bool,
+    count: u32,
+}
+
+/// What is wrong with a `Connection` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadOption {
+    /// An element is no token.
+    Malformed,
+    /// It names a field that is not for one hop only.
+    Forbidden,
+    /// There are too many.
+    TooMany,
+}
+
+impl Options {
+    /// Takes one more line into account.
+    pub(crate) fn add(&mut self, value: &[u8]) -> Result<(), BadOption> {
+        for option in list(value) {
+            self.count += 1;
+            if self.count > MAX_OPTIONS {
+                return Err(BadOption::TooMany);
+            }
+            if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else if !is_token(option) {
+                return Err(BadOption::Malformed);
+            } else if is_end_to_end(option) {
+                return Err(BadOption::Forbidden);
+            } else {
+                self.named = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the fields that `Connection` names.
+    pub(crate) fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
+        if !self.named {
+            return;
+        }
+        for at in 0..fields.len() {
+            let value = match fields.get(at) {
+                Some(field) if field.known == Name::Connection => field.value.of(bytes),
+                _ => continue,
+            };
+            for option in list(value) {
+                for field in fields.iter_mut() {
+                    field.hop |= option.eq_ignore_ascii_case(field.name.of(bytes));
+                }
+            }
+        }
+    }
+}
+
+/// Fields that frame, route or tell where a message came from; `Connection` cannot take them off.
+fn is_end_to_end(name: &[u8]) -> bool {
+    matches!(
+        Name::of(name),
+        Name::Host | Name::ContentLength | Name::TransferEncoding | Name::XMachineId
+    ) || name
+        .get(..12)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case_and_aliases_told_apart() {
+        assert_eq!(Name::of(b"hOST"), Name::Host);
+        assert_eq!(Name::of(b"X-Forwarded-For"), Name::XForwardedFor);
+        assert_eq!(Name::of(b"x_forwarded-for"), Name::Alias);
+        assert_eq!(Name::of(b"X_MACHINE_ID"), Name::Alias);
+        assert_eq!(Name::of(b"X_Forwarded_Prefix"), Name::Alias);
+        assert_eq!(Name::of(b"X-Real_IP"), Name::Alias);
+        assert_eq!(Name::of(b"X-Forwarded-Port"), Name::Other);
+        assert_eq!(Name::of(b"x-machine.id"), Name::Other);
+        assert_eq!(Name::of(b""), Name::Other);
+    }
+
+    #[test]
+    fn a_length_is_digits_only() {
+        assert_eq!(length(b"0"), Some(0));
+        assert_eq!(length(b"18446744073709551615"), Some(u64::MAX));
+        for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "18446744073709551616"] {
+            assert_eq!(length(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn codings_add_up_over_lines() {
+        let all = |lines: &[&str]| {
+            lines
+                .iter()
+                .fold(Coding::Absent, |sum, line| sum.add(line.as_bytes()))
+        };
+        assert_eq!(all(&["Chunked"]), Coding::Chunked);
+        assert_eq!(all(&["gzip"]), Coding::Other);
+        assert_eq!(all(&["gzip, chunked"]), Coding::Other);
+        assert_eq!(all(&["gzip", "chunked"]), Coding::Other);
+        assert_eq!(all(&["chunked", "chunked"]), Coding::Malformed);
+        assert_eq!(all(&["chunked, chunked"]), Coding::Malformed);
+        assert_eq!(all(&["chunked,"]), Coding::Malformed);
+        assert_eq!(all(&["chunked;q=1"]), Coding::Malformed);
+        assert_eq!(all(&[""]), Coding::Malformed);
+        assert_eq!(all(&["\"chunked\""]), Coding::Malformed);
+    }
+
+    #[test]
+    fn a_field_of_a_response_may_have_blanks_before_its_colon() {
+        let bytes = b"Name \t: a b \n";
+        let field = parse(bytes, 0, bytes.len() - 1, 1, true).unwrap();
+        assert_eq!(field.name.of(bytes), b"Name");
+        assert_eq!(field.value.of(bytes), b"a b");
+        assert!(field.rewrite);
+        assert!(parse(bytes, 0, bytes.len() - 1, 1, false).is_err());
+    }
+}

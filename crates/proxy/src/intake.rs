@@ -1,0 +1,338 @@
+//! From a client's bytes to what is to be done: one request's head, its route, its admission.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{ready, Context, Poll};
+
+use crate::answer::{self, Answer, Shape};
+use crate::body::Body;
+use crate::client::{Client, READ_AWAY};
+use crate::forward::{self, Target};
+use crate::http::request::{self, RequestHead};
+use crate::http::{Asked, Framing, Progress};
+use crate::route::{self, Destination, Known, Resolved};
+use crate::table::{Entry, Port, Usage};
+
+/// Seconds after which a client may try again.
+pub const RETRY_AFTER: u32 = 1;
+
+/// What a client's bytes lead to.
+pub enum Turn {
+    Forward(Request),
+    /// The proxy's own answer is on its way. Is the connection kept, `unread` has to be read.
+    Answered {
+        keep: bool,
+        unread: Body,
+    },
+    /// The table is not known yet; the request is still in the client's input.
+    NoTable,
+    /// The client has nothing more to ask.
+    Gone,
+}
+
+/// A request that may go to a machine.
+pub struct Request {
+    pub admitted: Admitted,
+    pub destination: Destination,
+    pub target: Port,
+    pub asked: Asked,
+    /// A browser's navigation: errors are pages.
+    pub page: bool,
+    /// May be sent a second time (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
+    /// The head for the machine, then what was read of the body, framed.
+    pub buffer: Vec<u8>,
+    /// Bytes of `buffer` that are the head.
+    pub head: usize,
+    /// What is still to be read of the body.
+    pub body: Body,
+}
+
+/// One of a machine's requests in flight.
+pub struct Admitted(pub Entry);
+
+impl Admitted {
+    fn new(entry: Entry, most: u32) -> Option<Admitted> {
+        Usage::take(&entry.record.usage.requests, most).then(|| Admitted(entry))
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.record.usage.requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The reading of a client's requests.
+#[derive(Default)]
+pub struct Intake {
+    /// The parser of a head of which a part has come.
+    partial: Option<Box<RequestHead>>,
+    /// Bytes of the client's input that the parser has seen.
+    seen: usize,
+    /// The connection has served a request before.
+    pub again: bool,
+    /// The table was waited for and did not come.
+    pub no_table: bool,
+}
+
+impl Intake {
+    /// The client's next turn. The timer is set when the wait begins ([`Intake::begin`]).
+    pub fn poll(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Turn> {
+        let worker = client.worker.clone();
+        loop {
+            if client.input.len() > self.seen {
+                let input = std::mem::take(&mut client.input);
+                let parsed = self.parse(client, cx, &input);
+                client.input = input;
+                match parsed {
+                    Some((turn, used)) => {
+                        client.consume(used);
+                        return Poll::Ready(turn);
+                    }
+                    None => self.wait_for_head(client),
+                }
+            }
+            if client.timer.expired() {
+                if client.input.is_empty() {
+                    return Poll::Ready(Turn::Gone);
+                }
+                let asked = Asked::NOTHING;
+                let turn = respond(
+                    client,
+                    cx,
+                    Answer::RequestTimeout,
+                    &asked,
+                    Shape::Json,
+                    true,
+                );
+                return Poll::Ready(turn);
+            }
+            if worker.draining() && client.input.is_empty() && self.again {
+                return Poll::Ready(Turn::Gone);
+            }
+            let mut buffer = worker.buffers.read.borrow_mut();
+            let count = match ready!(client.poll_read(cx, &mut buffer)) {
+                Ok(count) if count > 0 => count,
+                _ => return Poll::Ready(Turn::Gone),
+            };
+            let bytes = &buffer[..count];
+            if !client.input.is_empty() {
+                client.input.extend_from_slice(bytes);
+                continue;
+            }
+            // The usual case: a whole head in one read, never copied.
+            match self.parse(client, cx, bytes) {
+                Some((turn, used)) => {
+                    client.input.extend_from_slice(&bytes[used..]);
+                    return Poll::Ready(turn);
+                }
+                None => {
+                    client.input.extend_from_slice(bytes);
+                    self.wait_for_head(client);
+                }
+            }
+        }
+    }
+
+    /// The next request is waited for.
+    pub fn begin(&mut self, client: &Client) {
+        self.partial = None;
+        self.seen = 0;
+        let times = &client.worker.settings.times;
+        client
+            .timer
+            .set(if self.again { times.idle } else { times.head });
+    }
+
+    fn wait_for_head(&mut self, client: &Client) {
+        if self.seen == 0 {
+            client.timer.set(client.worker.settings.times.head);
+        }
+        self.seen = client.input.len();
+    }
+
+    /// The turn that `bytes` make and how many of them it took; `None` while the head is partial.
+    fn parse(
+        &mut self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<(Turn, usize)> {
+        let worker = client.worker.clone();
+        let limits = &worker.settings.limits;
+        let mut shared = worker.buffers.request.borrow_mut();
+        let mut partial = self.partial.take();
+        let head = partial.as_deref_mut().unwrap_or(&mut shared);
+        match request::parse(bytes, limits, head) {
+            Ok(Progress::Partial) => {
+                self.partial = partial.or_else(|| Some(Box::new(std::mem::take(&mut shared))));
+                None
+            }
+            Ok(Progress::Whole(length)) => Some(self.decide(client, cx, head, bytes, length)),
+            Err(reject) => {
+                worker.counters.requests.add(1);
+                let asked = head.asked();
+                let turn = respond(client, cx, reject.into(), &asked, Shape::Json, true);
+                Some((turn, bytes.len()))
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        client: &mut Client,
+        cx: &mut Context<'_>,
+        head: &RequestHead,
+        bytes: &[u8],
+        length: usize,
+    ) -> (Turn, usize) {
+        let worker = client.worker.clone();
+        let settings = &worker.settings;
+        let resolved = settings.site.resolve(head, bytes);
+        if matches!(resolved, Resolved::To(_)) && !worker.knows() && !self.no_table {
+            return (Turn::NoTable, 0);
+        }
+        worker.counters.requests.add(1);
+        let destination = match resolved {
+            Resolved::To(destination) => destination,
+            Resolved::Redirect { rest } => {
+                let close = worker.draining() || !readable_away(head);
+                let mut out = worker.buffers.out();
+                let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
+                worker.counters.response(308);
+                let keep = client.send(cx, &out).is_ok() && keep;
+                return (answered(head, keep), length);
+            }
+            Resolved::NotFound => {
+                let turn = deny(client, cx, Answer::NotFound, head, bytes, None);
+                return (turn, length);
+            }
+        };
+        let admitted = if worker.knows() {
+            admit(client, &destination)
+        } else {
+            Err(Answer::NoRoutes {
+                retry_after: RETRY_AFTER,
+            })
+        };
+        let (admitted, target) = match admitted {
+            Ok(admitted) => admitted,
+            Err(answer) => {
+                let turn = deny(client, cx, answer, head, bytes, Some(&destination));
+                return (turn, length);
+            }
+        };
+        let mut buffer = worker.buffers.lend();
+        let to = Target {
+            destination: &destination,
+            machine_id: &admitted.0.record.id,
+            host: None,
+        };
+        forward::write(head, bytes, &client.peer, &to, &mut buffer);
+        let head_length = buffer.len();
+        let mut body = Body::new(head.framing, head.framing == Framing::Chunked);
+        match body.pass(&bytes[length..], &settings.limits, &mut buffer) {
+            Ok(taken) => {
+                let request = Request {
+                    admitted,
+                    destination,
+                    target,
+                    asked: head.asked(),
+                    page: answer::wants_page(head, bytes),
+                    idempotent: head.method.is_idempotent(),
+                    buffer,
+                    head: head_length,
+                    body,
+                };
+                (Turn::Forward(request), length + taken)
+            }
+            Err(reject) => {
+                worker.buffers.give_back(buffer);
+                let asked = head.asked();
+                let turn = respond(client, cx, reject.into(), &asked, Shape::Json, true);
+                (turn, bytes.len())
+            }
+        }
+    }
+}
+
+/// The machine's entry and port, if the request may go there now.
+fn admit(client: &Client, destination: &Destination) -> Result<(Admitted, Port), Answer> {
+    let worker = &client.worker;
+    let table = worker.table.borrow();
+    let entry = table.find(destination.machine.as_bytes());
+    let known = entry.map(|entry| Known {
+        running: entry.record.running,
+        port: entry
+            .record
+            .port(destination.port)
+            .map(|port| (entry, port)),
+    });
+    let (entry, port) = route::check(known, destination.port)?;
+    let most = worker.settings.max_machine_requests;
+    let admitted = Admitted::new(entry.clone(), most).ok_or(Answer::OverCapacity {
+        retry_after: RETRY_AFTER,
+    })?;
+    Ok((admitted, port))
+}
+
+/// The proxy's own answer to a request that was understood.
+fn deny(
+    client: &mut Client,
+    cx: &mut Context<'_>,
+    answer: Answer,
+    head: &RequestHead,
+    bytes: &[u8],
+    destination: Option<&Destination>,
+) -> Turn {
+    let shape = if answer::wants_page(head, bytes) {
+        Shape::Page(destination)
+    } else {
+        Shape::Json
+    };
+    let asked = head.asked();
+    match respond(client, cx, answer, &asked, shape, !readable_away(head)) {
+        Turn::Answered { keep, .. } => answered(head, keep),
+        turn => turn,
+    }
+}
+
+/// Whether the body of a request that is not forwarded can be read away: a longer one, or one
+/// that may never come (RFC 9110 section 10.1.1), ends the connection.
+fn readable_away(head: &RequestHead) -> bool {
+    match head.framing {
+        Framing::None | Framing::Length(0) => true,
+        _ if head.expects_continue => false,
+        Framing::Length(length) => length <= READ_AWAY,
+        Framing::Chunked | Framing::UntilClose => true,
+    }
+}
+
+fn answered(head: &RequestHead, keep: bool) -> Turn {
+    Turn::Answered {
+        keep,
+        unread: Body::new(head.framing, false),
+    }
+}
+
+/// Sends an answer of the proxy's own; `close` ends the connection after it.
+pub fn respond(
+    client: &mut Client,
+    cx: &mut Context<'_>,
+    answer: Answer,
+    asked: &Asked,
+    shape: Shape<'_>,
+    close: bool,
+) -> Turn {
+    let worker = client.worker.clone();
+    let mut out = worker.buffers.out();
+    let close = close || worker.draining();
+    let keep = answer::write(answer, shape, asked, close, &mut out);
+    worker.counters.response(answer.status());
+    worker.counters.error(answer.code());
+    let keep = client.send(cx, &out).is_ok() && keep;
+    Turn::Answered {
+        keep,
+        unread: Body::new(Framing::None, false),
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading and writing in as few system calls as can be: a write is tried before it is waited
+//! for, a read that came back short is not tried again until the socket says so.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{ready, Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::buffers::Buffers;
+
+/// Reads what is there; 0 at the stream's end.
+pub fn poll_read(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut filled = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut filled))?;
+    Poll::Ready(Ok(filled.filled().len()))
+}
+
+/// Ends the sending side; an error is the connection's own and shows at its next use.
+pub fn shut(stream: &mut TcpStream, cx: &mut Context<'_>) {
+    // For TCP this is one system call that never waits.
+    let _ = Pin::new(stream).poll_shutdown(cx);
+}
+
+/// Bytes for a socket that it has not taken yet.
+#[derive(Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outbox {
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Sends `bytes` after what waits already; keeps what the socket does not take at once.
+    /// Returns how many bytes the socket took.
+    ///
+    /// # Errors
+    /// The connection's; it is of no more use for sending.
+    pub fn send(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        buffers: &Buffers,
+    ) -> io::Result<usize> {
+        let mut taken = 0;
+        if self.is_empty() {
+            while taken < bytes.len() {
+                match Pin::new(&mut *stream).poll_write(cx, &bytes[taken..]) {
+                    Poll::Ready(count) => taken += count?,
+                    Poll::Pending => break,
+                }
+            }
+        }
+        if taken < bytes.len() && self.bytes.capacity() == 0 {
+            self.bytes = buffers.lend_large();
+        }
+        self.bytes.extend_from_slice(&bytes[taken..]);
+        Ok(taken)
+    }
+
+    /// Adds `bytes` without trying the socket.
+    pub fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Sends what waits, and counts that in `moved`; ready when nothing waits any more.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`].
+    pub fn poll_flush(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+        moved: &mut usize,
+        buffers: &Buffers,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            let count = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
+            self.sent += count;
+            *moved += count;
+        }
+        // What a slow peer made us hold is not held for its next turn.
+        buffers.give_back(std::mem::take(&mut self.bytes));
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,95 @@
+//! One connection to a server in a machine, and how one is made.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::pool::Key;
+use crate::table::{Entry, Usage};
+use crate::worker::Worker;
+
+/// A connection to a guest. It counts as one of its machine's until it is dropped.
+pub struct Upstream {
+    pub stream: TcpStream,
+    pub key: Key,
+    /// Whether it has served an exchange before this one.
+    pub reused: bool,
+    _place: Place,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoConnection {
+    /// Refused, or no way there.
+    Refused,
+    /// No answer within the time limit.
+    Timeout,
+    /// The machine has as many connections as it may have, or this host has.
+    Capacity,
+}
+
+/// A connection for `key`, an idle one if there is one and `fresh` is not asked for.
+///
+/// # Errors
+/// Why there is none.
+pub async fn connect(
+    worker: &Rc<Worker>,
+    entry: &Entry,
+    key: Key,
+    fresh: bool,
+) -> Result<Upstream, NoConnection> {
+    if !fresh {
+        if let Some(mut idle) = worker.pool.borrow_mut().take(&key) {
+            idle.reused = true;
+            worker.counters.upstream_reuses.add(1);
+            return Ok(idle);
+        }
+    }
+    let settings = &worker.settings;
+    let place = Place::take(&entry.record.usage, settings.max_machine_connections)
+        .ok_or(NoConnection::Capacity)?;
+    let connecting = TcpStream::connect(key.address);
+    let stream = match tokio::time::timeout(settings.times.connect, connecting).await {
+        Err(_) => return Err(NoConnection::Timeout),
+        Ok(Err(error)) => return Err(reason(&error)),
+        Ok(Ok(stream)) => stream,
+    };
+    // An error here would be the connection's own, which its first use tells better.
+    let _ = stream.set_nodelay(true);
+    worker.counters.upstream_connects.add(1);
+    Ok(Upstream {
+        stream,
+        key,
+        reused: false,
+        _place: place,
+    })
+}
+
+fn reason(error: &io::Error) -> NoConnection {
+    match error.raw_os_error() {
+        // Out of descriptors, memory or local ports: this host's lack, not the machine's.
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
+            NoConnection::Capacity
+        }
+        _ if error.kind() == io::ErrorKind::TimedOut => NoConnection::Timeout,
+        _ => NoConnection::Refused,
+    }
+}
+
+/// One of a machine's connections.
+struct Place(Arc<Usage>);
+
+impl Place {
+    fn take(usage: &Arc<Usage>, most: u32) -> Option<Place> {
+        Usage::take(&usage.connections, most).then(|| Place(usage.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,302 @@
+//! One worker: a thread with its own runtime, listening socket, table and pool. Workers share
+//! nothing that a request would have to lock.
+
+use std::cell::{Cell, RefCell};
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, Notify};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use crate::buffers::Buffers;
+use crate::clock::Clock;
+use crate::connection;
+use crate::counters::Counters;
+use crate::pool::{self, Pool};
+use crate::probe::Prober;
+use crate::routes::Command;
+use crate::settings::Settings;
+use crate::table::{Record, Table};
+
+/// How long accepting rests when the system has nothing left for a connection.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Machines of a whole table taken in one go, between which requests are served.
+const SLICE: usize = 512;
+
+/// What a worker is made of; `Send`, for its thread.
+pub struct Parts {
+    pub listener: std::net::TcpListener,
+    pub settings: Arc<Settings>,
+    pub counters: Arc<Counters>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    /// `None` when there is no control plane to ask.
+    pub prober: Option<Prober>,
+    /// Clients of all workers.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// What a worker's tasks share.
+pub struct Worker {
+    pub settings: Arc<Settings>,
+    pub counters: Arc<Counters>,
+    pub prober: Option<Prober>,
+    pub table: RefCell<Table>,
+    pub pool: Rc<RefCell<Pool>>,
+    pub clock: Rc<Clock>,
+    pub buffers: Buffers,
+    /// Whether there has been a table at all.
+    known: Cell<bool>,
+    first_table: Notify,
+    draining: Cell<bool>,
+    open: Arc<AtomicUsize>,
+    /// Clients of this worker.
+    clients: Cell<usize>,
+    last_client_gone: Notify,
+}
+
+impl Worker {
+    /// Waits for the first table; false when it has not come within the time limit.
+    pub async fn has_table(&self) -> bool {
+        let arrival = async {
+            while !self.known.get() {
+                self.first_table.notified().await;
+            }
+        };
+        self.known.get()
+            || tokio::time::timeout(self.settings.times.snapshot, arrival)
+                .await
+                .is_ok()
+    }
+
+    /// Whether a table has come, so that nothing needs to be waited for.
+    pub fn knows(&self) -> bool {
+        self.known.get()
+    }
+
+    /// The process is ending: connections close when they can.
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Takes a whole table, in slices. `known` machines that are not in it are gone.
+    async fn replace(&self, records: &[Arc<Record>]) {
+        for slice in records.chunks(SLICE) {
+            self.change(slice, &[]);
+            tokio::task::yield_now().await;
+        }
+        let keep: std::collections::HashSet<&[u8]> =
+            records.iter().map(|record| record.id.as_bytes()).collect();
+        let gone = self.table.borrow().ids(|id| !keep.contains(id));
+        for slice in gone.chunks(SLICE) {
+            for id in slice {
+                self.remove(id);
+            }
+            tokio::task::yield_now().await;
+        }
+        self.known.set(true);
+        self.first_table.notify_waiters();
+    }
+
+    fn change(&self, upsert: &[Arc<Record>], remove: &[String]) {
+        for record in upsert {
+            let ended = self.table.borrow_mut().upsert(record.clone());
+            if let Some(life) = ended {
+                self.pool.borrow_mut().end(life);
+            }
+        }
+        for id in remove {
+            self.remove(id.as_bytes());
+        }
+    }
+
+    fn remove(&self, id: &[u8]) {
+        let ended = self.table.borrow_mut().remove(id);
+        if let Some(life) = ended {
+            self.pool.borrow_mut().end(life);
+        }
+    }
+}
+
+/// Runs a worker on this thread until it has drained.
+///
+/// # Errors
+/// When the runtime or the listening socket can't be set up.
+pub fn run(parts: Parts) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::from_std(parts.listener)?;
+        let settings = parts.settings;
+        let worker = Rc::new(Worker {
+            counters: parts.counters,
+            table: RefCell::new(Table::default()),
+            pool: Rc::new(RefCell::new(Pool::new(
+                settings.pool,
+                settings.pool_per_port,
+            ))),
+            clock: Clock::new(),
+            buffers: Buffers::new(),
+            // Without a prober there is no control plane: what is known is all there is.
+            known: Cell::new(parts.prober.is_none()),
+            prober: parts.prober,
+            first_table: Notify::new(),
+            draining: Cell::new(false),
+            open: parts.open,
+            clients: Cell::new(0),
+            last_client_gone: Notify::new(),
+            settings,
+        });
+        serve(worker, listener, parts.commands).await;
+        Ok(())
+    })
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let idle = worker.settings.times.idle;
+    let pool = worker.pool.clone();
+    let mut looked = 0;
+    tokio::task::spawn_local(worker.clock.clone().run(move |now| {
+        // Idle connections are few and their limit is long: once a second will do.
+        if now >= looked + 1000 {
+            looked = now;
+            pool.borrow_mut().expire(now, idle);
+        }
+    }));
+    tokio::task::spawn_local(pool::sweep(worker.pool.clone()));
+    let mut listener = Some(listener);
+    let mut rest = None;
+    let mut deadline = None;
+    loop {
+        tokio::select! {
+            accepted = accept(listener.as_ref(), rest) => match accepted {
+                Ok((stream, peer)) => {
+                    rest = None;
+                    admit(&worker, stream, peer);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if rest.is_none() {
+                        eprintln!("hyperfleet-proxy: accept: {error}; trying again");
+                    }
+                    rest = Some(Instant::now() + ACCEPT_REST);
+                }
+            },
+            command = commands.recv() => match command {
+                Some(Command::Replace(records, applied)) => {
+                    worker.replace(&records).await;
+                    drop(applied);
+                }
+                Some(Command::Change(upsert, remove, applied)) => {
+                    worker.change(&upsert, &remove);
+                    drop(applied);
+                }
+                Some(Command::Drain(limit)) => {
+                    worker.draining.set(true);
+                    if let Some(listener) = listener.take() {
+                        take_backlog(&worker, &listener).await;
+                    }
+                    worker.pool.borrow_mut().clear();
+                    worker.clock.wake_all();
+                    deadline = Some(Instant::now() + limit);
+                }
+                // The process is going down without a word.
+                None => return,
+            },
+            () = worker.last_client_gone.notified(), if worker.clients.get() > 0 => {}
+            () = until(deadline) => return,
+        }
+        if deadline.is_some() && worker.clients.get() == 0 {
+            return;
+        }
+    }
+}
+
+async fn accept(
+    listener: Option<&TcpListener>,
+    rest: Option<Instant>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if rest.is_some() {
+        until(rest).await;
+    }
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Connections that the kernel has made are served, not reset by closing the listener.
+async fn take_backlog(worker: &Rc<Worker>, listener: &TcpListener) {
+    poll_fn(|cx| {
+        while let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
+            admit(worker, stream, peer);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// What accept says of a connection that is gone already (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+    )
+}
+
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let place = ClientPlace::take(worker.clone());
+    worker.counters.accepted.add(1);
+    let full = worker.open.load(Relaxed) > worker.settings.max_connections;
+    // The handle is let go: a panic ends this connection's task and nothing else.
+    tokio::task::spawn_local(async move {
+        let place = place;
+        connection::serve(&place.0, stream, peer, full).await;
+    });
+}
+
+/// A client's place in the counts.
+struct ClientPlace(Rc<Worker>);
+
+impl ClientPlace {
+    fn take(worker: Rc<Worker>) -> ClientPlace {
+        worker.open.fetch_add(1, Relaxed);
+        worker.clients.set(worker.clients.get() + 1);
+        worker.counters.connections.add(1);
+        ClientPlace(worker)
+    }
+}
+
+impl Drop for ClientPlace {
+    fn drop(&mut self) {
+        let worker = &self.0;
+        worker.open.fetch_sub(1, Relaxed);
+        worker.clients.set(worker.clients.get() - 1);
+        worker.counters.connections.sub(1);
+        if worker.clients.get() == 0 {
+            worker.last_client_gone.notify_one();
+        }
+    }
+}
