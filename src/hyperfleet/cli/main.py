@@ -13,6 +13,7 @@ import typer
 from hyperfleet import __version__
 from hyperfleet.cli import keys
 from hyperfleet.cli.down import down
+from hyperfleet.cli.host import doctor, serve, setup
 from hyperfleet.cli.output import complain, say
 from hyperfleet.cli.settings import settings
 from hyperfleet.client import ApiError, UnreachableError
@@ -28,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.command()(serve)
+app.command()(setup)
 app.command()(settings)
+app.command()(doctor)
 app.command()(down)
 
 

@@ -9,7 +9,7 @@ from collections import deque
 
 import structlog
 
-from hyperfleet import __version__
+from hyperfleet import __version__, unix_sockets
 from hyperfleet.errors import SettingsError
 from hyperfleet.machine import Machine
 from hyperfleet.proxy import process
@@ -52,6 +52,18 @@ class DataPlane:
     def pid(self) -> int | None:
         """The data plane's process id while connected to it."""
         return self._link.hello.pid if self._link else None
+
+    async def check(self) -> None:
+        """Whether `open` will find its port: free, or held by our own data plane.
+
+        Raises:
+            SettingsError: somebody else holds it.
+        """
+        try:
+            with await unix_sockets.connect(self._config.socket):
+                return
+        except OSError:
+            process.check_port_is_free(self._config.bind, self._config.port)
 
     async def open(self) -> None:
         """Adopts the data plane that runs, if its settings are ours, else starts one.
@@ -143,9 +155,8 @@ class DataPlane:
         except (TimeoutError, WireError) as error:
             # It holds our socket and port, and can't be talked to.
             _log.warning("data_plane_unusable", reason=str(error))
-            _, writer = await asyncio.open_unix_connection(self._config.socket)
-            pid = process.peer_pid(writer.get_extra_info("socket"))
-            writer.close()
+            with await unix_sockets.connect(self._config.socket) as connection:
+                pid = process.peer_pid(connection)
             await process.end(pid, grace_s=0)
             return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from hyperfleet import unix_sockets
 from hyperfleet.proxy.interface import Probe
 from hyperfleet.wire import WireError, control, length
 
@@ -57,7 +58,8 @@ class Link:
             WireError: whoever listens does not speak this protocol.
         """
         async with asyncio.timeout(deadline_s):
-            reader, writer = await asyncio.open_unix_connection(path)
+            connection = await unix_sockets.connect(path)
+            reader, writer = await asyncio.open_unix_connection(sock=connection)
             try:
                 hello = control.ControlHello(protocol=control.PROTOCOL)
                 writer.write(length.frame(control.encode(hello)))

@@ -19,8 +19,8 @@ from hyperfleet.errors import SettingsError
 class DataPlaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the data plane is started with.
 
-    `socket` is its control socket, `log` takes its standard error, `arguments` are further
-    `--name value` pairs (limits, time limits).
+    `socket` is its control socket, `log` takes its standard error, `arguments` are what
+    `hyperfleet-proxy --help` lists, as pairs of name (without dashes) and value.
     """
 
     binary: Path
@@ -28,22 +28,12 @@ class DataPlaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     log: Path
     bind: str
     port: int
-    prefix: str
-    host_suffix: str | None
-    trusted: tuple[str, ...]
-    workers: int | None = None
     arguments: tuple[tuple[str, str], ...] = ()
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The settings as `--name value` pairs, as the data plane tells them in its hello."""
+        """All settings, named as the data plane names them in its hello."""
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
-        pairs = [("--listen", f"{host}:{self.port}"), ("--prefix", self.prefix)]
-        if self.host_suffix is not None:
-            pairs.append(("--host-suffix", self.host_suffix))
-        pairs.append(("--trusted", ",".join(self.trusted)))
-        if self.workers is not None:
-            pairs.append(("--workers", str(self.workers)))
-        return [*pairs, *self.arguments]
+        return [("listen", f"{host}:{self.port}"), *self.arguments]
 
 
 def check_port_is_free(bind: str, port: int) -> None:
@@ -68,10 +58,12 @@ def spawn(config: DataPlaneConfig) -> subprocess.Popen[bytes]:
     """Starts the data plane in a session of its own, so that it outlives the control plane."""
     config.log.parent.mkdir(parents=True, exist_ok=True)
     config.socket.parent.mkdir(parents=True, exist_ok=True)
-    words = [word for pair in config.pairs() for word in pair]
+    words = [word for name, value in config.pairs() for word in (f"--{name}", value)]
     with config.log.open("ab") as log:
         return subprocess.Popen(
-            [config.binary, *words, "--control", config.socket],
+            # By its bare name: a socket's path holds 107 bytes at most (unix(7)).
+            [config.binary.absolute(), *words, "--control", config.socket.name],
+            cwd=config.socket.parent,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError, ValidationError
-from hyperfleet.vmm import qemu_command, qemu_disk, tsc, unix_sockets
+from hyperfleet.vmm import qemu_command, qemu_disk, tsc
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
+from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
-from hyperfleet.vmm import unix_sockets
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit
 from hyperfleet.vmm.host_process import HostProcess

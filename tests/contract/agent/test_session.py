@@ -19,7 +19,6 @@ from hyperfleet.guest.values import ExecRequest, GuestNetwork
 from hyperfleet.wire import guest as wire
 from hyperfleet.wire import slip
 
-
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

@@ -1,0 +1,117 @@
+"""All behind the API, put together: driver, record, images, fleet, data plane."""
+
+from __future__ import annotations
+
+from hyperfleet import binaries
+from hyperfleet.fleet import Fleet, FleetConfig
+from hyperfleet.images.locate import Images
+from hyperfleet.lifecycle import ALIVE
+from hyperfleet.machine import Machine
+from hyperfleet.network.user import UserNetwork
+from hyperfleet.proxy.data_plane import DataPlane
+from hyperfleet.proxy.interface import Answer
+from hyperfleet.proxy.process import DataPlaneConfig
+from hyperfleet.settings import Settings
+from hyperfleet.store.database import Database
+from hyperfleet.store.sql import SqlMachineStore
+from hyperfleet.vmm import kvm
+from hyperfleet.vmm.driver import Driver
+from hyperfleet.vmm.fake import FakeDriver
+from hyperfleet.vmm.qemu import QemuDriver
+
+# Settings that the data plane takes as they are: PROXY_MAX_HEAD_BYTES is --max-head-bytes.
+_HANDED_ON = (
+    "max_head_bytes",
+    "max_head_fields",
+    "max_target_bytes",
+    "max_body_bytes",
+    "max_connections",
+    "max_machine_connections",
+    "max_machine_requests",
+    "head_timeout_ms",
+    "idle_timeout_ms",
+    "connect_timeout_ms",
+    "response_timeout_ms",
+    "body_timeout_ms",
+    "tunnel_timeout_ms",
+    "drain_timeout_ms",
+)
+
+
+class Backend:
+    """The fleet and its data plane. Opens nothing by itself."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        driver, self.driver = _driver(settings)
+        self._data_plane = DataPlane(_data_plane_config(settings), self._probe)
+        self.machines = Fleet(
+            driver=driver,
+            store=SqlMachineStore(database),
+            routes=self._data_plane,
+            images=Images(settings.hyperfleet_home, settings.hyperfleet_image_dirs),
+            config=_fleet_config(settings),
+        )
+
+    async def open(self) -> None:
+        """Adopts machines, then the data plane (or starts one), which gets the routes whole.
+
+        Raises:
+            SettingsError: the proxy's port is taken, or the data plane refuses its settings.
+        """
+        await self._data_plane.check()
+        await self.machines.open()
+        await self._data_plane.open()
+
+    def everything(self) -> list[Machine]:
+        """Every machine."""
+        return self.machines.machines()
+
+    async def close(self) -> None:
+        """Lets machines go; the data plane serves on while there are any that run."""
+        serves_on = any(machine.status in ALIVE for machine in self.machines.machines())
+        await self.machines.close()
+        await self._data_plane.close(keep_running=serves_on)
+
+    async def _probe(self, machine_id: str, port: int) -> Answer | None:
+        return await self.machines.probe(machine_id, port)
+
+
+def _driver(settings: Settings) -> tuple[Driver, str]:
+    """The driver and what it is called before people."""
+    if settings.hyperfleet_vmm == "fake":
+        return FakeDriver(), "fake (no real machines)"
+    verdict = kvm.probe()
+    qemu = QemuDriver(network=UserNetwork(), kvm=verdict.usable)
+    return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"
+
+
+def _fleet_config(settings: Settings) -> FleetConfig:
+    return FleetConfig(
+        home=settings.hyperfleet_home,
+        poll_interval=settings.proxy_exposed_port_poll_interval_ms / 1000,
+        boot_deadline=settings.hyperfleet_boot_deadline_ms / 1000,
+        stop_grace=settings.hyperfleet_stop_grace_ms / 1000,
+        boots_at_once=settings.hyperfleet_boots_at_once,
+    )
+
+
+def _data_plane_config(settings: Settings) -> DataPlaneConfig:
+    arguments = [
+        ("prefix", settings.proxy_prefix),
+        ("host-suffix", settings.proxy_host_suffix or ""),
+        ("trusted", ",".join(settings.proxy_trusted_proxies)),
+    ]
+    if settings.proxy_workers:
+        arguments.append(("workers", str(settings.proxy_workers)))
+    arguments += [
+        (name.replace("_", "-"), str(getattr(settings, f"proxy_{name}"))) for name in _HANDED_ON
+    ]
+    home = settings.hyperfleet_home.absolute()
+    return DataPlaneConfig(
+        binary=binaries.proxy(),
+        socket=home / "proxy.sock",
+        log=home / "proxy.log",
+        bind=settings.proxy_bind,
+        port=settings.proxy_port,
+        arguments=tuple(arguments),
+    )
