@@ -1,7 +1,7 @@
 //! The response head that a client gets.
 
-use crate::forward::{line, Kept};
 use crate::http::fields::{self, Name};
+use crate::http::output::{line, Kept};
 use crate::http::response::ResponseHead;
 use crate::http::{Asked, Framing, Version};
 

@@ -26,7 +26,7 @@ pub enum Step {
 /// use hyperfleet_proxy::limits::Limits;
 ///
 /// let limits = Limits::default();
-/// let mut decoder = Decoder::new();
+/// let mut decoder = Decoder::request(&limits);
 /// let input = b"5\r\nhello\r\n0\r\n\r\n";
 /// assert_eq!(decoder.next(input, &limits), Ok(Step::Data(3..8)));
 /// assert_eq!(decoder.next(&input[8..], &limits), Ok(Step::End(7)));
@@ -36,9 +36,9 @@ pub struct Decoder {
     state: State,
     /// Bytes of the chunk that are still to come.
     left: u64,
-    /// Bytes of all chunks announced so far.
-    total: u64,
-    /// Bytes (size line) or hex digits seen of the current line.
+    /// Bytes that chunks yet to be announced may have; `None`: any number.
+    allowed: Option<u64>,
+    /// Bytes seen of the current size line, and hex digits among them.
     line: usize,
     digits: u8,
     /// Trailer lines that are passed on, then the line that is being read.
@@ -76,11 +76,21 @@ enum State {
     DataLf,
     Trailer,
     Done,
+    /// An error was told.
+    Broken(Reject),
 }
 
 impl Decoder {
-    /// A decoder at the start of a body.
-    pub fn new() -> Self {
+    /// A decoder at the start of a request's body, which `limits.body` bounds.
+    pub fn request(limits: &Limits) -> Self {
+        Self {
+            allowed: limits.body,
+            ..Self::default()
+        }
+    }
+
+    /// A decoder at the start of a response's body, which may be of any length.
+    pub fn response() -> Self {
         Self::default()
     }
 
@@ -98,10 +108,18 @@ impl Decoder {
     /// Reads on. Each byte is looked at once, however the body is split.
     ///
     /// # Errors
-    /// `Bad` (400) for invalid framing, `TooLarge` for a body over `limits.body` or trailers
-    /// over the head's limits. The decoder is of no more use then; of a response it means that
-    /// the body is broken off.
+    /// `Bad` (400) for invalid framing, `TooLarge` for a body over its limit or trailers over the
+    /// head's limits; the same again at every further call. Of a response it means that the body
+    /// is broken off.
     pub fn next(&mut self, input: &[u8], limits: &Limits) -> Result<Step, Reject> {
+        let step = self.advance(input, limits);
+        if let Err(reject) = step {
+            self.state = State::Broken(reject);
+        }
+        step
+    }
+
+    fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Step, Reject> {
         let mut at = 0;
         loop {
             match self.state {
@@ -125,6 +143,7 @@ impl Decoder {
                     at += taken;
                 }
                 State::Done => return Ok(Step::End(at)),
+                State::Broken(reject) => return Err(reject),
                 _ => {
                     let Some(&byte) = input.get(at) else {
                         return Ok(Step::More);
@@ -148,7 +167,7 @@ impl Decoder {
             (State::DataCr | State::DataLf, _) => {
                 return Err(Reject::Bad("a chunk is not followed by CRLF"));
             }
-            (State::SizeLf, b'\n') => return self.size_line(limits),
+            (State::SizeLf, b'\n') => return self.size_line(),
             (State::SizeLf, _) => return Err(Reject::Bad("a bare CR ends a chunk size")),
             _ => {}
         }
@@ -183,13 +202,13 @@ impl Decoder {
         Ok(State::Size)
     }
 
-    fn size_line(&mut self, limits: &Limits) -> Result<State, Reject> {
+    fn size_line(&mut self) -> Result<State, Reject> {
         if self.left == 0 {
             return Ok(State::Trailer);
         }
-        self.total = self.total.saturating_add(self.left);
-        if limits.body.is_some_and(|limit| self.total > limit) {
-            return Err(Reject::TooLarge(Part::Body));
+        if let Some(allowed) = self.allowed {
+            let rest = allowed.checked_sub(self.left);
+            self.allowed = Some(rest.ok_or(Reject::TooLarge(Part::Body))?);
         }
         Ok(State::Data)
     }

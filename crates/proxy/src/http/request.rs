@@ -1,6 +1,8 @@
 //! Request heads (RFC 9112 sections 2, 3, 5 and 6), read strictly.
 
-use super::fields::{self, BadOption, Coding, Field, Name, Options, Span};
+use super::connection::{BadOption, Options};
+use super::fields::{self, Field, Name, Span};
+use super::framing::{self, Coding};
 use super::host;
 use super::lines::{Found, Lines};
 use super::{Asked, Framing, Part, Progress, Reject, Version};
@@ -158,7 +160,9 @@ impl RequestHead {
                 } => (start, end),
                 Found::Line { .. } => return Err(Reject::Bad("a line ends without CR")),
                 Found::Partial => {
-                    if self.stage == Stage::Line && bytes.len() - start > limits.target {
+                    if self.stage == Stage::Line
+                        && bytes.len().saturating_sub(start) > limits.target
+                    {
                         unfinished(bytes.get(start..).unwrap_or_default(), limits)?;
                     }
                     return Ok(Progress::Partial);
@@ -283,7 +287,7 @@ impl RequestHead {
         match field.known {
             Name::Host => self.host_field(value, field.value)?,
             Name::ContentLength => {
-                let length = fields::length(value);
+                let length = framing::length(value);
                 if length.is_none() || self.length.is_some() {
                     return Err(Reject::Bad("Content-Length is invalid"));
                 }

@@ -1,7 +1,9 @@
 //! Response heads of machines (RFC 9112 sections 4 and 6). A machine is hostile: whatever could
 //! be read in two ways is refused.
 
-use super::fields::{self, Coding, Field, Name, Options};
+use super::connection::Options;
+use super::fields::{self, Field, Name};
+use super::framing::{self, Coding};
 use super::lines::{Found, Lines};
 use super::{Asked, Framing, Invalid, Progress, Version};
 use crate::limits::Limits;
@@ -158,7 +160,7 @@ impl ResponseHead {
         match field.known {
             Name::ContentLength => {
                 self.bad_length |= self.length.is_some();
-                self.length = fields::length(value);
+                self.length = framing::length(value);
                 self.bad_length |= self.length.is_none();
             }
             Name::TransferEncoding => self.coding = self.coding.add(value),

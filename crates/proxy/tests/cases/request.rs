@@ -147,7 +147,7 @@ impl Client {
         self.state = match self.head.framing {
             Framing::None => State::Length(0),
             Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Chunked(Decoder::new()),
+            Framing::Chunked => State::Chunked(Decoder::request(&self.limits)),
             Framing::UntilClose => unreachable!("no request is delimited so"),
         };
         self.forwarded = false;

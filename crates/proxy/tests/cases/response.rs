@@ -178,7 +178,7 @@ impl Machine {
             (Reply::Tunnel { .. }, _) => State::Done,
             (_, Framing::None) => State::Length(0),
             (_, Framing::Length(length)) => State::Length(length),
-            (_, Framing::Chunked) => State::Chunked(Decoder::new()),
+            (_, Framing::Chunked) => State::Chunked(Decoder::response()),
             (_, Framing::UntilClose) => State::UntilClose,
         };
         if !matches!(reply, Reply::Final { .. }) {
