@@ -5,7 +5,7 @@ use crate::http::output::{line, Kept};
 use crate::http::response::ResponseHead;
 use crate::http::{Asked, Framing, Version};
 
-/// What follows the head that [`write`] wrote.
+/// What follows the head that [`write()`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// Another response head of the machine. Nothing was written if the client speaks HTTP/1.0.

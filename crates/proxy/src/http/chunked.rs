@@ -31,7 +31,7 @@ pub enum Step {
 /// assert_eq!(decoder.next(input, &limits), Ok(Step::Data(3..8)));
 /// assert_eq!(decoder.next(&input[8..], &limits), Ok(Step::End(7)));
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     state: State,
     /// Bytes of the chunk that are still to come.
@@ -51,9 +51,8 @@ pub struct Decoder {
 
 /// Places in `chunk-size [chunk-ext] CRLF data CRLF … trailers CRLF`. BWS is the blank space
 /// that the grammar allows around the `;` and `=` of an extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
     Size,
     /// BWS, a `;` has to follow.
     BeforeSemicolon,
@@ -83,15 +82,26 @@ enum State {
 impl Decoder {
     /// A decoder at the start of a request's body, which `limits.body` bounds.
     pub fn request(limits: &Limits) -> Self {
-        Self {
-            allowed: limits.body,
-            ..Self::default()
-        }
+        Self::new(limits.body)
     }
 
     /// A decoder at the start of a response's body, which may be of any length.
     pub fn response() -> Self {
-        Self::default()
+        Self::new(None)
+    }
+
+    fn new(allowed: Option<u64>) -> Self {
+        Self {
+            state: State::Size,
+            left: 0,
+            allowed,
+            line: 0,
+            digits: 0,
+            trailers: Vec::new(),
+            kept: 0,
+            trailer_bytes: 0,
+            trailer_lines: 0,
+        }
     }
 
     /// The body is read to its end.
@@ -323,4 +333,91 @@ pub fn write_end(trailers: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Data, trailers and bytes left over of `input`, fed in pieces of `size`.
+    fn decode(input: &[u8], size: usize) -> Result<(Vec<u8>, Vec<u8>, usize), Reject> {
+        let limits = Limits::default();
+        let (mut decoder, mut data, mut taken) = (Decoder::response(), Vec::new(), 0);
+        for piece in input.chunks(size) {
+            let mut at = 0;
+            while !decoder.is_done() {
+                match decoder.next(&piece[at..], &limits)? {
+                    Step::More => at = piece.len(),
+                    Step::Data(range) => {
+                        data.extend_from_slice(&piece[at..][range.clone()]);
+                        at += range.end;
+                    }
+                    Step::End(end) => at += end,
+                }
+                if at == piece.len() {
+                    break;
+                }
+            }
+            taken += at;
+        }
+        assert!(decoder.is_done());
+        Ok((data, decoder.trailers().to_vec(), input.len() - taken))
+    }
+
+    #[test]
+    fn any_split_gives_the_same() {
+        let input =
+            b"3;a=\"b\\\"c\"\r\nfoo\r\n0000a\r\n0123456789\r\n0\r\nX-A: b\r\nHost: h\r\n\r\nrest";
+        let expected = Ok((b"foo0123456789".to_vec(), b"X-A: b\r\n".to_vec(), 4));
+        for size in 1..=input.len() {
+            assert_eq!(decode(input, size), expected, "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn an_error_stays() {
+        let limits = Limits::default();
+        let mut decoder = Decoder::response();
+        let error = decoder.next(b"x", &limits);
+        assert!(error.is_err());
+        for _ in 0..1000 {
+            assert_eq!(decoder.next(b"0\r\n\r\n", &limits), error);
+        }
+    }
+
+    #[test]
+    fn only_requests_are_bounded() {
+        let limits = Limits {
+            body: Some(4),
+            ..Limits::default()
+        };
+        let too_large = Err(Reject::TooLarge(Part::Body));
+        assert_eq!(Decoder::request(&limits).next(b"5\r\n", &limits), too_large);
+        let largest = b"ffffffffffffffff\r\nx";
+        assert_eq!(Decoder::request(&limits).next(largest, &limits), too_large);
+        assert_eq!(
+            Decoder::response().next(largest, &limits),
+            Ok(Step::Data(18..19))
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for length in [1, 15, 16, 255, 256, 65536, 70000] {
+            let mut out = Vec::new();
+            write_size(length, &mut out);
+            assert_eq!(out, format!("{length:x}\r\n").into_bytes());
+            out.extend(std::iter::repeat_n(b'x', length));
+            out.extend_from_slice(CHUNK_END);
+            write_end(b"X-A: b\r\n", &mut out);
+            let (data, trailers, left) = decode(&out, out.len()).unwrap();
+            assert_eq!(
+                (data.len(), &trailers[..], left),
+                (length, &b"X-A: b\r\n"[..], 0)
+            );
+        }
+        let mut out = Vec::new();
+        write_size(usize::MAX, &mut out);
+        assert_eq!(out, b"ffffffffffffffff\r\n");
+    }
 }

@@ -148,30 +148,33 @@ pub(crate) fn parse(
         return Err(BadField("a field line is folded"));
     }
     // Names are short: a plain loop beats a search.
-    let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+    let end_of_name = line.iter().position(|&byte| !is_token_byte(byte));
+    let Some(end_of_name) = end_of_name else {
         return Err(BadField("a field line has no colon"));
     };
-    let (mut name, after) = line.split_at(colon);
+    let (name, mut after) = line.split_at(end_of_name);
     if blanks {
-        name = trim_end(name);
+        after = trim_start(after);
     }
-    if !is_token(name) {
+    let [b':', raw @ ..] = after else {
         return Err(BadField("a field name is invalid"));
+    };
+    if name.is_empty() {
+        return Err(BadField("a field name is empty"));
     }
-    let raw = after.get(1..).unwrap_or_default();
     if !is_value(raw) {
         return Err(BadField("a field value is invalid"));
     }
     let right = trim_end(raw);
     let value = trim_start(right);
-    let value_end = start + colon + 1 + right.len();
+    let value_end = end - (raw.len() - right.len());
     Ok(Field {
         line: Span::new(start, end + ending),
         name: Span::new(start, start + name.len()),
         value: Span::new(value_end - value.len(), value_end),
         known: Name::of(name),
         hop: false,
-        rewrite: ending != 2 || name.len() != colon,
+        rewrite: ending != 2 || name.len() + 1 + raw.len() != line.len(),
     })
 }
 

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use hyperfleet_proxy::answer::{self, Answer, Shape};
 use hyperfleet_proxy::forward::{self, Peer, Target};
 use hyperfleet_proxy::http::chunked::{self, Decoder, Step};
+use hyperfleet_proxy::http::fields::Name;
 use hyperfleet_proxy::http::request::{self, RequestHead};
-use hyperfleet_proxy::http::{Asked, Framing, Progress};
+use hyperfleet_proxy::http::{Asked, Framing, Progress, Version};
 use hyperfleet_proxy::limits::Limits;
 use hyperfleet_proxy::route::{self, Destination, Known, Resolved, Site};
 
@@ -169,6 +170,7 @@ impl Client {
                         &target,
                         &mut self.sent,
                     );
+                    check_forwarded(&self.sent, &self.head);
                     self.forwarded = true;
                     self.outcome.push_str("= forward\n");
                 }
@@ -253,6 +255,28 @@ impl Client {
         }
         self.outcome
     }
+}
+
+/// What is sent to a machine is itself a request of the strictest kind, framed as it came: nobody
+/// behind the proxy can read another one in it.
+fn check_forwarded(sent: &[u8], head: &RequestHead) {
+    let limits = Limits {
+        head: usize::MAX,
+        fields: usize::MAX,
+        ..Limits::default()
+    };
+    let mut again = RequestHead::new();
+    let parsed = request::parse(sent, &limits, &mut again);
+    let text = String::from_utf8_lossy(sent);
+    assert_eq!(parsed, Ok(Progress::Whole(sent.len())), "{text}");
+    assert_eq!(again.framing, head.framing, "{text}");
+    assert_eq!(again.upgrade, head.upgrade, "{text}");
+    assert_eq!(again.version, Version::Http11, "{text}");
+    let count = |known| again.fields.iter().filter(|f| f.known == known).count();
+    for known in [Name::Host, Name::XMachineId, Name::XForwardedFor] {
+        assert_eq!(count(known), 1, "{known:?} in {text}");
+    }
+    assert_eq!(count(Name::Alias), 0, "{text}");
 }
 
 /// The table of the README: the machine's id if the request may go there.

@@ -171,6 +171,7 @@ impl Machine {
                 format!("= final {body} {client} {machine}")
             }
         };
+        check_reply(&self.sent, reply, &self.asked);
         self.outcome.push_str(&text);
         self.outcome.push('\n');
         self.state = match (reply, self.head.framing) {
@@ -231,5 +232,35 @@ impl Machine {
             _ => {}
         }
         self.outcome
+    }
+}
+
+/// What is sent to a client is itself a response without doubt, framed as it is told.
+fn check_reply(sent: &[u8], reply: Reply, asked: &Asked) {
+    let text = String::from_utf8_lossy(sent);
+    let mut head = ResponseHead::new();
+    if reply == Reply::Interim && asked.version == Version::Http10 {
+        assert!(sent.is_empty(), "{text}");
+        return;
+    }
+    let limits = Limits {
+        response_head: usize::MAX,
+        response_fields: usize::MAX,
+        ..Limits::default()
+    };
+    let parsed = response::parse(sent, &limits, asked, &mut head);
+    assert_eq!(parsed, Ok(Progress::Whole(sent.len())), "{text}");
+    assert!(!sent
+        .windows(2)
+        .any(|pair| pair[1] == b'\n' && pair[0] != b'\r'));
+    if let Reply::Final { body, keep_alive } = reply {
+        let framing = match body {
+            Body::None => Framing::None,
+            Body::Length(length) => Framing::Length(length),
+            Body::Chunked => Framing::Chunked,
+            Body::UntilClose => Framing::UntilClose,
+        };
+        assert_eq!(head.framing, framing, "{text}");
+        assert!(!keep_alive || head.keep_alive, "{text}");
     }
 }
