@@ -28,8 +28,12 @@ pub(super) enum BadOption {
 }
 
 impl Options {
-    /// Takes one more line into account.
+    /// Takes one more line into account, whole even where it tells an error.
+    ///
+    /// # Errors
+    /// The last thing that is wrong with it. After `TooMany` no more was read.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), BadOption> {
+        let mut outcome = Ok(());
         for option in fields::list(value) {
             self.count += 1;
             if self.count > MAX_OPTIONS {
@@ -41,15 +45,16 @@ impl Options {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
-            } else if !fields::is_token(option) {
-                return Err(BadOption::Malformed);
-            } else if is_end_to_end(option) {
-                return Err(BadOption::Forbidden);
-            } else {
+            } else if fields::is_token(option) {
                 self.named = true;
+                if is_end_to_end(option) {
+                    outcome = Err(BadOption::Forbidden);
+                }
+            } else {
+                outcome = Err(BadOption::Malformed);
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Marks the fields that `Connection` names.

@@ -1,7 +1,7 @@
 //! Response heads of machines (RFC 9112 sections 4 and 6). A machine is hostile: whatever could
 //! be read in two ways is refused.
 
-use super::connection::Options;
+use super::connection::{BadOption, Options};
 use super::fields::{self, Field, Name};
 use super::framing::{self, Coding};
 use super::lines::{Found, Lines};
@@ -164,10 +164,13 @@ impl ResponseHead {
                 self.bad_length |= self.length.is_none();
             }
             Name::TransferEncoding => self.coding = self.coding.add(value),
-            Name::Connection => self
-                .options
-                .add(value)
-                .map_err(|_| Invalid("Connection is invalid"))?,
+            Name::Connection => match self.options.add(value) {
+                Ok(()) => {}
+                Err(BadOption::TooMany) => return Err(Invalid("Connection is too long")),
+                // The client gets a Connection of our own making; but who writes such a thing
+                // is not trusted to keep the next response apart.
+                Err(_) => self.options.close = true,
+            },
             _ => {}
         }
         self.fields.push(field);

@@ -148,7 +148,7 @@ pub fn show(bytes: &[u8], out: &mut String) {
         }
     }
     // No white space at the ends of lines.
-    *out = out.replace("< \n", "<\n");
+    *out = out.replace("< \n", "<\n").replace(" \n", "\\x20\n");
 }
 
 fn escape(bytes: &[u8]) -> String {
