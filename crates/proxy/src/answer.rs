@@ -212,7 +212,7 @@ pub fn write(
 }
 
 /// Appends the 308 for [`crate::route::Resolved::Redirect`]: the same path with a `/` put in at
-/// `rest`, the query kept. Says whether the connection may be kept, as [`write`] does.
+/// `rest`, the query kept. Says whether the connection may be kept, as [`write()`] does.
 #[must_use]
 pub fn write_redirect(
     head: &RequestHead,

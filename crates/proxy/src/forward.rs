@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::http::fields::{self, Field, Name};
+use crate::http::output::{line, Kept};
 use crate::http::request::RequestHead;
 use crate::http::Framing;
 use crate::route::{Destination, Place};
@@ -187,40 +188,4 @@ fn forwarded_for(head: &RequestHead, bytes: &[u8], peer: &Peer, out: &mut Vec<u8
     }
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{}\r\n", peer.address.to_canonical());
-}
-
-pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Lines that go through as they came; neighbours are copied at once.
-#[derive(Default)]
-pub(crate) struct Kept {
-    start: usize,
-    end: usize,
-}
-
-impl Kept {
-    /// Keeps the line of `field`.
-    pub(crate) fn add(&mut self, field: &Field, bytes: &[u8], out: &mut Vec<u8>) {
-        if field.rewrite {
-            self.flush(bytes, out);
-            out.extend_from_slice(field.name.of(bytes));
-            line(out, b": ", field.value.of(bytes));
-            return;
-        }
-        if self.end != field.line.start() {
-            self.flush(bytes, out);
-            self.start = field.line.start();
-        }
-        self.end = field.line.end();
-    }
-
-    /// Writes what is kept so far.
-    pub(crate) fn flush(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(bytes.get(self.start..self.end).unwrap_or_default());
-        self.start = self.end;
-    }
 }

@@ -12,14 +12,14 @@
 //!    and owned: it may outlive the bytes.
 //! 3. [`forward::write`] writes the head for the machine. The body follows as
 //!    [`http::request::RequestHead::framing`] says: `Length` bytes as they are; `Chunked` through
-//!    a [`http::chunked::Decoder`] whose data goes out between [`http::chunked::write_size`] and
+//!    [`http::chunked::Decoder::request`], whose data goes out between [`http::chunked::write_size`] and
 //!    [`http::chunked::CHUNK_END`], and [`http::chunked::write_end`] at the end.
 //! 4. [`http::response::parse`] on what the machine sent, `Err`: [`answer::Answer::InvalidResponse`].
 //!    [`reply::write`] writes the head for the client and says what follows: after `Interim`
 //!    another head; after `Final` the body, in the framing it names; after `Tunnel` bytes both
 //!    ways, watched by a [`websocket::FrameWalk`] if it is a WebSocket.
-//! 5. The body is read as [`http::response::ResponseHead::framing`] says and written as
-//!    [`reply::Body`] says. A body cut short (the machine closes before `Length` or the last chunk, or
+//! 5. The body is read as [`http::response::ResponseHead::framing`] says (chunks with
+//!    [`http::chunked::Decoder::response`]) and written as [`reply::Body`] says. A body cut short (the machine closes before `Length` or the last chunk, or
 //!    the decoder fails) breaks the client's connection: nothing that ends a body is written.
 //!
 //! The client's connection may be used again if `Final { keep_alive: true }` and the request's body

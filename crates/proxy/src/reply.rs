@@ -1,11 +1,11 @@
 //! The response head that a client gets.
 
-use crate::forward::{line, Kept};
 use crate::http::fields::{self, Name};
+use crate::http::output::{line, Kept};
 use crate::http::response::ResponseHead;
 use crate::http::{Asked, Framing, Version};
 
-/// What follows the head that [`write`] wrote.
+/// What follows the head that [`write()`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     /// Another response head of the machine. Nothing was written if the client speaks HTTP/1.0.

@@ -259,3 +259,95 @@ fn normal_suffix(suffix: &str) -> Option<Vec<u8>> {
     (name.len() <= 253 && name.split('.').all(label))
         .then(|| format!(".{}", name.to_ascii_lowercase()).into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(prefix: &str, suffix: Option<&str>) -> Result<Site, String> {
+        Site::new(prefix, suffix, vec!["10.0.0.0/8".parse().unwrap()])
+    }
+
+    #[test]
+    fn settings_are_checked_and_made_normal() {
+        for prefix in ["", "/", "//", "/a", "/a/", "/a/b-c_d.~!"] {
+            let site = site(prefix, None).unwrap();
+            assert_eq!(site.prefix, prefix.trim_end_matches('/').as_bytes());
+        }
+        let long = format!("/{}", "p".repeat(254));
+        assert!(site(&long, None).is_ok());
+        for prefix in [
+            "a",
+            "//a",
+            "/a b",
+            "/a?b",
+            "/a#b",
+            "/\\a",
+            "/\u{e4}",
+            &(long + "p"),
+        ] {
+            assert!(site(prefix, None).is_err(), "{prefix}");
+        }
+        for suffix in ["local.dev", ".local.dev", ".Local.Dev."] {
+            let site = site("", Some(suffix)).unwrap();
+            assert_eq!(site.host_suffix.as_deref(), Some(&b".local.dev"[..]));
+        }
+        for suffix in [
+            "",
+            ".",
+            "..",
+            "..dev",
+            "a..b",
+            "a.dev:80",
+            "a b",
+            "*.dev",
+            "\u{e4}.dev",
+        ] {
+            assert!(site("", Some(suffix)).is_err(), "{suffix}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_trusted_as_what_they_are() {
+        let site = site("", None).unwrap();
+        for (peer, trusted) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("11.1.2.3", false),
+            ("::1", false),
+        ] {
+            assert_eq!(site.trusts(peer.parse().unwrap()), trusted, "{peer}");
+        }
+    }
+
+    #[test]
+    fn denials_come_in_their_order() {
+        fn known<U>(running: bool, port: Option<U>) -> Option<Known<U>> {
+            Some(Known { running, port })
+        }
+        assert_eq!(check::<()>(None, 80), Err(Answer::MachineNotFound));
+        assert_eq!(
+            check::<()>(known(false, None), 80),
+            Err(Answer::MachineNotRunning)
+        );
+        assert_eq!(
+            check(known(false, Some(())), 80),
+            Err(Answer::MachineNotRunning)
+        );
+        assert_eq!(
+            check::<()>(known(true, None), 80),
+            Err(Answer::PortNotExposed(80))
+        );
+        assert_eq!(check(known(true, Some("entry")), 80), Ok("entry"));
+    }
+
+    #[test]
+    fn references_are_labels_or_nothing() {
+        assert_eq!(MachineRef::exact(b"Web-1").as_str(), "Web-1");
+        assert_eq!(MachineRef::folded(b"WEB-1").as_str(), "web-1");
+        assert_eq!(MachineRef::exact(&[b'a'; 63]).as_bytes().len(), 63);
+        for nothing in [&b""[..], b"a.b", b"a b", b"a/b", b"\xff", &[b'a'; 64]] {
+            assert!(MachineRef::exact(nothing).is_empty());
+        }
+    }
+}

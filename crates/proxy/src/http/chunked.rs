@@ -26,19 +26,19 @@ pub enum Step {
 /// use hyperfleet_proxy::limits::Limits;
 ///
 /// let limits = Limits::default();
-/// let mut decoder = Decoder::new();
+/// let mut decoder = Decoder::request(&limits);
 /// let input = b"5\r\nhello\r\n0\r\n\r\n";
 /// assert_eq!(decoder.next(input, &limits), Ok(Step::Data(3..8)));
 /// assert_eq!(decoder.next(&input[8..], &limits), Ok(Step::End(7)));
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     state: State,
     /// Bytes of the chunk that are still to come.
     left: u64,
-    /// Bytes of all chunks announced so far.
-    total: u64,
-    /// Bytes (size line) or hex digits seen of the current line.
+    /// Bytes that chunks yet to be announced may have; `None`: any number.
+    allowed: Option<u64>,
+    /// Bytes seen of the current size line, and hex digits among them.
     line: usize,
     digits: u8,
     /// Trailer lines that are passed on, then the line that is being read.
@@ -51,9 +51,8 @@ pub struct Decoder {
 
 /// Places in `chunk-size [chunk-ext] CRLF data CRLF … trailers CRLF`. BWS is the blank space
 /// that the grammar allows around the `;` and `=` of an extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
     Size,
     /// BWS, a `;` has to follow.
     BeforeSemicolon,
@@ -76,12 +75,33 @@ enum State {
     DataLf,
     Trailer,
     Done,
+    /// An error was told.
+    Broken(Reject),
 }
 
 impl Decoder {
-    /// A decoder at the start of a body.
-    pub fn new() -> Self {
-        Self::default()
+    /// A decoder at the start of a request's body, which `limits.body` bounds.
+    pub fn request(limits: &Limits) -> Self {
+        Self::new(limits.body)
+    }
+
+    /// A decoder at the start of a response's body, which may be of any length.
+    pub fn response() -> Self {
+        Self::new(None)
+    }
+
+    fn new(allowed: Option<u64>) -> Self {
+        Self {
+            state: State::Size,
+            left: 0,
+            allowed,
+            line: 0,
+            digits: 0,
+            trailers: Vec::new(),
+            kept: 0,
+            trailer_bytes: 0,
+            trailer_lines: 0,
+        }
     }
 
     /// The body is read to its end.
@@ -98,10 +118,18 @@ impl Decoder {
     /// Reads on. Each byte is looked at once, however the body is split.
     ///
     /// # Errors
-    /// `Bad` (400) for invalid framing, `TooLarge` for a body over `limits.body` or trailers
-    /// over the head's limits. The decoder is of no more use then; of a response it means that
-    /// the body is broken off.
+    /// `Bad` (400) for invalid framing, `TooLarge` for a body over its limit or trailers over the
+    /// head's limits; the same again at every further call. Of a response it means that the body
+    /// is broken off.
     pub fn next(&mut self, input: &[u8], limits: &Limits) -> Result<Step, Reject> {
+        let step = self.advance(input, limits);
+        if let Err(reject) = step {
+            self.state = State::Broken(reject);
+        }
+        step
+    }
+
+    fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Step, Reject> {
         let mut at = 0;
         loop {
             match self.state {
@@ -125,6 +153,7 @@ impl Decoder {
                     at += taken;
                 }
                 State::Done => return Ok(Step::End(at)),
+                State::Broken(reject) => return Err(reject),
                 _ => {
                     let Some(&byte) = input.get(at) else {
                         return Ok(Step::More);
@@ -148,7 +177,7 @@ impl Decoder {
             (State::DataCr | State::DataLf, _) => {
                 return Err(Reject::Bad("a chunk is not followed by CRLF"));
             }
-            (State::SizeLf, b'\n') => return self.size_line(limits),
+            (State::SizeLf, b'\n') => return self.size_line(),
             (State::SizeLf, _) => return Err(Reject::Bad("a bare CR ends a chunk size")),
             _ => {}
         }
@@ -183,13 +212,13 @@ impl Decoder {
         Ok(State::Size)
     }
 
-    fn size_line(&mut self, limits: &Limits) -> Result<State, Reject> {
+    fn size_line(&mut self) -> Result<State, Reject> {
         if self.left == 0 {
             return Ok(State::Trailer);
         }
-        self.total = self.total.saturating_add(self.left);
-        if limits.body.is_some_and(|limit| self.total > limit) {
-            return Err(Reject::TooLarge(Part::Body));
+        if let Some(allowed) = self.allowed {
+            let rest = allowed.checked_sub(self.left);
+            self.allowed = Some(rest.ok_or(Reject::TooLarge(Part::Body))?);
         }
         Ok(State::Data)
     }
@@ -304,4 +333,91 @@ pub fn write_end(trailers: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Data, trailers and bytes left over of `input`, fed in pieces of `size`.
+    fn decode(input: &[u8], size: usize) -> Result<(Vec<u8>, Vec<u8>, usize), Reject> {
+        let limits = Limits::default();
+        let (mut decoder, mut data, mut taken) = (Decoder::response(), Vec::new(), 0);
+        for piece in input.chunks(size) {
+            let mut at = 0;
+            while !decoder.is_done() {
+                match decoder.next(&piece[at..], &limits)? {
+                    Step::More => at = piece.len(),
+                    Step::Data(range) => {
+                        data.extend_from_slice(&piece[at..][range.clone()]);
+                        at += range.end;
+                    }
+                    Step::End(end) => at += end,
+                }
+                if at == piece.len() {
+                    break;
+                }
+            }
+            taken += at;
+        }
+        assert!(decoder.is_done());
+        Ok((data, decoder.trailers().to_vec(), input.len() - taken))
+    }
+
+    #[test]
+    fn any_split_gives_the_same() {
+        let input =
+            b"3;a=\"b\\\"c\"\r\nfoo\r\n0000a\r\n0123456789\r\n0\r\nX-A: b\r\nHost: h\r\n\r\nrest";
+        let expected = Ok((b"foo0123456789".to_vec(), b"X-A: b\r\n".to_vec(), 4));
+        for size in 1..=input.len() {
+            assert_eq!(decode(input, size), expected, "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn an_error_stays() {
+        let limits = Limits::default();
+        let mut decoder = Decoder::response();
+        let error = decoder.next(b"x", &limits);
+        assert!(error.is_err());
+        for _ in 0..1000 {
+            assert_eq!(decoder.next(b"0\r\n\r\n", &limits), error);
+        }
+    }
+
+    #[test]
+    fn only_requests_are_bounded() {
+        let limits = Limits {
+            body: Some(4),
+            ..Limits::default()
+        };
+        let too_large = Err(Reject::TooLarge(Part::Body));
+        assert_eq!(Decoder::request(&limits).next(b"5\r\n", &limits), too_large);
+        let largest = b"ffffffffffffffff\r\nx";
+        assert_eq!(Decoder::request(&limits).next(largest, &limits), too_large);
+        assert_eq!(
+            Decoder::response().next(largest, &limits),
+            Ok(Step::Data(18..19))
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for length in [1, 15, 16, 255, 256, 65536, 70000] {
+            let mut out = Vec::new();
+            write_size(length, &mut out);
+            assert_eq!(out, format!("{length:x}\r\n").into_bytes());
+            out.extend(std::iter::repeat_n(b'x', length));
+            out.extend_from_slice(CHUNK_END);
+            write_end(b"X-A: b\r\n", &mut out);
+            let (data, trailers, left) = decode(&out, out.len()).unwrap();
+            assert_eq!(
+                (data.len(), &trailers[..], left),
+                (length, &b"X-A: b\r\n"[..], 0)
+            );
+        }
+        let mut out = Vec::new();
+        write_size(usize::MAX, &mut out);
+        assert_eq!(out, b"ffffffffffffffff\r\n");
+    }
 }

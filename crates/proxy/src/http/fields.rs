@@ -148,30 +148,33 @@ pub(crate) fn parse(
         return Err(BadField("a field line is folded"));
     }
     // Names are short: a plain loop beats a search.
-    let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+    let end_of_name = line.iter().position(|&byte| !is_token_byte(byte));
+    let Some(end_of_name) = end_of_name else {
         return Err(BadField("a field line has no colon"));
     };
-    let (mut name, after) = line.split_at(colon);
+    let (name, mut after) = line.split_at(end_of_name);
     if blanks {
-        name = trim_end(name);
+        after = trim_start(after);
     }
-    if !is_token(name) {
+    let [b':', raw @ ..] = after else {
         return Err(BadField("a field name is invalid"));
+    };
+    if name.is_empty() {
+        return Err(BadField("a field name is empty"));
     }
-    let raw = after.get(1..).unwrap_or_default();
     if !is_value(raw) {
         return Err(BadField("a field value is invalid"));
     }
     let right = trim_end(raw);
     let value = trim_start(right);
-    let value_end = start + colon + 1 + right.len();
+    let value_end = end - (raw.len() - right.len());
     Ok(Field {
         line: Span::new(start, end + ending),
         name: Span::new(start, start + name.len()),
         value: Span::new(value_end - value.len(), value_end),
         known: Name::of(name),
         hop: false,
-        rewrite: ending != 2 || name.len() != colon,
+        rewrite: ending != 2 || name.len() + 1 + raw.len() != line.len(),
     })
 }
 
@@ -227,140 +230,6 @@ pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// A `Content-Length` value: digits only, no overflow.
-pub(crate) fn length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
-        return None;
-    }
-    value.iter().try_fold(0u64, |sum, byte| {
-        let digit = match byte {
-            b'0'..=b'9' => u64::from(byte - b'0'),
-            _ => return None,
-        };
-        sum.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-/// What all `Transfer-Encoding` lines of a head say together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Coding {
-    /// No such line.
-    #[default]
-    Absent,
-    /// One line, exactly `chunked`.
-    Chunked,
-    /// A coding that is not chunked, alone or among others.
-    Other,
-    /// Chunked twice, with parameters, or no list of codings at all.
-    Malformed,
-}
-
-impl Coding {
-    /// Takes one more line into account.
-    pub(crate) fn add(self, value: &[u8]) -> Coding {
-        let this = if value.eq_ignore_ascii_case(b"chunked") {
-            Coding::Chunked
-        } else if !list(value).all(|element| is_token(coding(element))) || value.is_empty() {
-            Coding::Malformed
-        } else if list(value).any(|element| !coding(element).eq_ignore_ascii_case(b"chunked")) {
-            Coding::Other
-        } else {
-            Coding::Malformed
-        };
-        match (self, this) {
-            (Coding::Absent, this) => this,
-            (Coding::Malformed, _) | (_, Coding::Malformed) => Coding::Malformed,
-            (Coding::Other, _) | (_, Coding::Other) => Coding::Other,
-            _ => Coding::Malformed,
-        }
-    }
-}
-
-/// A coding's name, its parameters cut off.
-fn coding(element: &[u8]) -> &[u8] {
-    let name = element.split(|&byte| byte == b';').next();
-    trim_end(name.unwrap_or_default())
-}
-
-/// Most options that `Connection` may list; keeps the work of removing what they name bounded.
-const MAX_OPTIONS: u32 = 64;
-
-/// What all `Connection` lines of a head say together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Options {
-    pub close: bool,
-    pub keep_alive: bool,
-    pub upgrade: bool,
-    /// There are other options; each names a field.
-    named: bool,
-    count: u32,
-}
-
-/// What is wrong with a `Connection` line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BadOption {
-    /// An element is no token.
-    Malformed,
-    /// It names a field that is not for one hop only.
-    Forbidden,
-    /// There are too many.
-    TooMany,
-}
-
-impl Options {
-    /// Takes one more line into account.
-    pub(crate) fn add(&mut self, value: &[u8]) -> Result<(), BadOption> {
-        for option in list(value) {
-            self.count += 1;
-            if self.count > MAX_OPTIONS {
-                return Err(BadOption::TooMany);
-            }
-            if option.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                self.upgrade = true;
-            } else if !is_token(option) {
-                return Err(BadOption::Malformed);
-            } else if is_end_to_end(option) {
-                return Err(BadOption::Forbidden);
-            } else {
-                self.named = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Marks the fields that `Connection` names.
-    pub(crate) fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
-        if !self.named {
-            return;
-        }
-        for at in 0..fields.len() {
-            let value = match fields.get(at) {
-                Some(field) if field.known == Name::Connection => field.value.of(bytes),
-                _ => continue,
-            };
-            for option in list(value) {
-                for field in fields.iter_mut() {
-                    field.hop |= option.eq_ignore_ascii_case(field.name.of(bytes));
-                }
-            }
-        }
-    }
-}
-
-/// Fields that frame, route or tell where a message came from; `Connection` cannot take them off.
-fn is_end_to_end(name: &[u8]) -> bool {
-    matches!(
-        Name::of(name),
-        Name::Host | Name::ContentLength | Name::TransferEncoding | Name::XMachineId
-    ) || name
-        .get(..12)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,34 +245,6 @@ mod tests {
         assert_eq!(Name::of(b"X-Forwarded-Port"), Name::Other);
         assert_eq!(Name::of(b"x-machine.id"), Name::Other);
         assert_eq!(Name::of(b""), Name::Other);
-    }
-
-    #[test]
-    fn a_length_is_digits_only() {
-        assert_eq!(length(b"0"), Some(0));
-        assert_eq!(length(b"18446744073709551615"), Some(u64::MAX));
-        for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "18446744073709551616"] {
-            assert_eq!(length(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn codings_add_up_over_lines() {
-        let all = |lines: &[&str]| {
-            lines
-                .iter()
-                .fold(Coding::Absent, |sum, line| sum.add(line.as_bytes()))
-        };
-        assert_eq!(all(&["Chunked"]), Coding::Chunked);
-        assert_eq!(all(&["gzip"]), Coding::Other);
-        assert_eq!(all(&["gzip, chunked"]), Coding::Other);
-        assert_eq!(all(&["gzip", "chunked"]), Coding::Other);
-        assert_eq!(all(&["chunked", "chunked"]), Coding::Malformed);
-        assert_eq!(all(&["chunked, chunked"]), Coding::Malformed);
-        assert_eq!(all(&["chunked,"]), Coding::Malformed);
-        assert_eq!(all(&["chunked;q=1"]), Coding::Malformed);
-        assert_eq!(all(&[""]), Coding::Malformed);
-        assert_eq!(all(&["\"chunked\""]), Coding::Malformed);
     }
 
     #[test]

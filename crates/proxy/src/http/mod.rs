@@ -4,9 +4,12 @@
 //! bytes. All functions are total: any input gives a verdict, none a panic.
 
 pub mod chunked;
+mod connection;
 pub mod fields;
+mod framing;
 mod host;
 mod lines;
+pub(crate) mod output;
 pub mod request;
 pub mod response;
 

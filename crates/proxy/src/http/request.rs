@@ -1,6 +1,8 @@
 //! Request heads (RFC 9112 sections 2, 3, 5 and 6), read strictly.
 
-use super::fields::{self, BadOption, Coding, Field, Name, Options, Span};
+use super::connection::{BadOption, Options};
+use super::fields::{self, Field, Name, Span};
+use super::framing::{self, Coding};
 use super::host;
 use super::lines::{Found, Lines};
 use super::{Asked, Framing, Part, Progress, Reject, Version};
@@ -158,7 +160,9 @@ impl RequestHead {
                 } => (start, end),
                 Found::Line { .. } => return Err(Reject::Bad("a line ends without CR")),
                 Found::Partial => {
-                    if self.stage == Stage::Line && bytes.len() - start > limits.target {
+                    if self.stage == Stage::Line
+                        && bytes.len().saturating_sub(start) > limits.target
+                    {
                         unfinished(bytes.get(start..).unwrap_or_default(), limits)?;
                     }
                     return Ok(Progress::Partial);
@@ -283,7 +287,7 @@ impl RequestHead {
         match field.known {
             Name::Host => self.host_field(value, field.value)?,
             Name::ContentLength => {
-                let length = fields::length(value);
+                let length = framing::length(value);
                 if length.is_none() || self.length.is_some() {
                     return Err(Reject::Bad("Content-Length is invalid"));
                 }
@@ -367,4 +371,73 @@ fn unfinished(line: &[u8], limits: &Limits) -> Result<(), Reject> {
         return Err(Reject::TooLarge(Part::Target));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+
+    fn parsed(bytes: &[u8], head: &mut RequestHead) -> Result<Progress, Reject> {
+        parse(bytes, &Limits::default(), head)
+    }
+
+    #[test]
+    fn a_head_is_used_again_after_every_outcome() {
+        let mut head = RequestHead::new();
+        for _ in 0..2 {
+            assert_eq!(parsed(WHOLE, &mut head), Ok(Progress::Whole(WHOLE.len())));
+            assert!(!head.keep_alive && head.fields.len() == 2);
+            assert!(parsed(b"POST / HTTP/1.1\r\n:\r\n", &mut head).is_err());
+            assert_eq!(
+                parsed(b"GET / HTTP/1.0\r\nX: y\r\n", &mut head),
+                Ok(Progress::Partial)
+            );
+            head.clear();
+        }
+    }
+
+    #[test]
+    fn only_bytes_of_this_head_are_taken() {
+        let mut head = RequestHead::new();
+        let two = [WHOLE, WHOLE].concat();
+        assert_eq!(parsed(&two, &mut head), Ok(Progress::Whole(WHOLE.len())));
+    }
+
+    #[test]
+    fn spans_of_other_bytes_are_empty() {
+        let mut head = RequestHead::new();
+        parsed(WHOLE, &mut head).unwrap();
+        assert_eq!(head.path.of(WHOLE), b"/a");
+        assert_eq!(head.path.of(b""), b"");
+    }
+
+    #[test]
+    fn bytes_that_shrink_do_no_harm() {
+        let mut head = RequestHead::new();
+        for cut in (0..WHOLE.len()).rev() {
+            let _ = parsed(&WHOLE[..cut], &mut head);
+        }
+    }
+
+    #[test]
+    fn methods_that_may_be_sent_twice() {
+        for (method, idempotent) in [
+            ("GET", true),
+            ("HEAD", true),
+            ("PUT", true),
+            ("DELETE", true),
+            ("OPTIONS", true),
+            ("TRACE", true),
+            ("POST", false),
+            ("PATCH", false),
+            ("get", false),
+        ] {
+            let mut head = RequestHead::new();
+            let bytes = format!("{method} / HTTP/1.1\r\nHost: h\r\n\r\n");
+            parsed(bytes.as_bytes(), &mut head).unwrap();
+            assert_eq!(head.method.is_idempotent(), idempotent, "{method}");
+        }
+    }
 }

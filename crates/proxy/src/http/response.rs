@@ -1,7 +1,9 @@
 //! Response heads of machines (RFC 9112 sections 4 and 6). A machine is hostile: whatever could
 //! be read in two ways is refused.
 
-use super::fields::{self, Coding, Field, Name, Options};
+use super::connection::{BadOption, Options};
+use super::fields::{self, Field, Name};
+use super::framing::{self, Coding};
 use super::lines::{Found, Lines};
 use super::{Asked, Framing, Invalid, Progress, Version};
 use crate::limits::Limits;
@@ -158,14 +160,17 @@ impl ResponseHead {
         match field.known {
             Name::ContentLength => {
                 self.bad_length |= self.length.is_some();
-                self.length = fields::length(value);
+                self.length = framing::length(value);
                 self.bad_length |= self.length.is_none();
             }
             Name::TransferEncoding => self.coding = self.coding.add(value),
-            Name::Connection => self
-                .options
-                .add(value)
-                .map_err(|_| Invalid("Connection is invalid"))?,
+            Name::Connection => match self.options.add(value) {
+                Ok(()) => {}
+                Err(BadOption::TooMany) => return Err(Invalid("Connection is too long")),
+                // The client gets a Connection of our own making; but who writes such a thing
+                // is not trusted to keep the next response apart.
+                Err(_) => self.options.close = true,
+            },
             _ => {}
         }
         self.fields.push(field);
