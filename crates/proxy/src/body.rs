@@ -19,16 +19,32 @@ enum Source {
     UntilClose,
 }
 
-impl Body {
-    /// A body framed as `framing`, to go out in chunks if `chunked`.
-    pub fn new(framing: Framing, chunked: bool) -> Body {
-        let source = match framing {
+impl Source {
+    fn new(framing: Framing, decoder: impl FnOnce() -> Decoder) -> Source {
+        match framing {
             Framing::None | Framing::Length(0) => Source::Ended,
             Framing::Length(length) => Source::Length(length),
-            Framing::Chunked => Source::Chunked(Box::default()),
+            Framing::Chunked => Source::Chunked(Box::new(decoder())),
             Framing::UntilClose => Source::UntilClose,
-        };
-        Body { source, chunked }
+        }
+    }
+}
+
+impl Body {
+    /// A request's body; it goes out as it came, chunks written anew.
+    pub fn request(framing: Framing, limits: &Limits) -> Body {
+        Body {
+            source: Source::new(framing, || Decoder::request(limits)),
+            chunked: framing == Framing::Chunked,
+        }
+    }
+
+    /// A response's body, to go out in chunks if `chunked`.
+    pub fn response(framing: Framing, chunked: bool) -> Body {
+        Body {
+            source: Source::new(framing, Decoder::response),
+            chunked,
+        }
     }
 
     /// All of it has come in; what is to go out was given.
@@ -148,7 +164,7 @@ mod tests {
     fn passed(framing: Framing, chunked: bool, input: &[u8]) -> (Vec<u8>, usize, bool) {
         let limits = Limits::default();
         let mut out = Vec::new();
-        let mut body = Body::new(framing, chunked);
+        let mut body = Body::response(framing, chunked);
         let taken = body.pass(input, &limits, &mut out).unwrap();
         (out, taken, body.ended())
     }
@@ -169,11 +185,11 @@ mod tests {
     #[test]
     fn only_a_body_until_close_ends_by_closing() {
         let mut out = Vec::new();
-        let mut body = Body::new(Framing::UntilClose, true);
+        let mut body = Body::response(Framing::UntilClose, true);
         body.pass(b"hi", &Limits::default(), &mut out).unwrap();
         assert!(body.close(&mut out));
         assert_eq!(out, b"2\r\nhi\r\n0\r\n\r\n");
-        assert!(!Body::new(Framing::Length(1), false).close(&mut out));
-        assert!(!Body::new(Framing::Chunked, true).close(&mut out));
+        assert!(!Body::response(Framing::Length(1), false).close(&mut out));
+        assert!(!Body::response(Framing::Chunked, true).close(&mut out));
     }
 }

@@ -9,6 +9,7 @@ use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
 use crate::http::{Asked, Framing, Progress};
+use crate::limits::Limits;
 use crate::route::{self, Destination, Known, Resolved};
 use crate::table::{Entry, Port, Usage};
 
@@ -201,7 +202,7 @@ impl Intake {
                 let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
                 worker.counters.response(308);
                 let keep = client.send(cx, &out).is_ok() && keep;
-                return (answered(head, keep), length);
+                return (answered(head, &settings.limits, keep), length);
             }
             Resolved::NotFound => {
                 let turn = deny(client, cx, Answer::NotFound, head, bytes, None);
@@ -230,7 +231,7 @@ impl Intake {
         };
         forward::write(head, bytes, &client.peer, &to, &mut buffer);
         let head_length = buffer.len();
-        let mut body = Body::new(head.framing, head.framing == Framing::Chunked);
+        let mut body = Body::request(head.framing, &settings.limits);
         match body.pass(&bytes[length..], &settings.limits, &mut buffer) {
             Ok(taken) => {
                 let request = Request {
@@ -292,7 +293,7 @@ fn deny(
     };
     let asked = head.asked();
     match respond(client, cx, answer, &asked, shape, !readable_away(head)) {
-        Turn::Answered { keep, .. } => answered(head, keep),
+        Turn::Answered { keep, .. } => answered(head, &client.worker.settings.limits, keep),
         turn => turn,
     }
 }
@@ -308,10 +309,10 @@ fn readable_away(head: &RequestHead) -> bool {
     }
 }
 
-fn answered(head: &RequestHead, keep: bool) -> Turn {
+fn answered(head: &RequestHead, limits: &Limits, keep: bool) -> Turn {
     Turn::Answered {
         keep,
-        unread: Body::new(head.framing, false),
+        unread: Body::request(head.framing, limits),
     }
 }
 
@@ -333,6 +334,6 @@ pub fn respond(
     let keep = client.send(cx, &out).is_ok() && keep;
     Turn::Answered {
         keep,
-        unread: Body::new(Framing::None, false),
+        unread: Body::request(Framing::None, &worker.settings.limits),
     }
 }

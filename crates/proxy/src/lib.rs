@@ -25,7 +25,6 @@
 //! The client's connection may be used again if `Final { keep_alive: true }` and the request's body
 //! was read to its end; the machine's if [`http::response::ResponseHead::keep_alive`] and both ended
 //! exactly.
-
 //!
 //! All of the above is pure. Around it stands the process ([`server`]): a thread for each
 //! [`worker`], which owns a [`table`] of machines and a [`pool`] of connections to them, and a

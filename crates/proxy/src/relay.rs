@@ -347,7 +347,7 @@ impl<'a> Relay<'a> {
                 self.download.keep = keep_alive;
                 self.download.until_close = body == reply::Body::UntilClose;
                 let chunked = body == reply::Body::Chunked;
-                self.download.stage = Stage::Body(Body::new(framing, chunked));
+                self.download.stage = Stage::Body(Body::response(framing, chunked));
                 // The head waits in `out` for the body's first bytes: one write for both.
                 self.take_body(cx, bytes, out)
             }
