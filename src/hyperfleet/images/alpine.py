@@ -21,7 +21,16 @@ URL = f"https://dl-cdn.alpinelinux.org/alpine/v{_BRANCH}/releases/x86_64/{TARBAL
 # The file has about 4 MB; what answers with more is not it.
 _LARGEST = 32 * MIB
 _SIZE = 1024 * MIB
-_VERSION = "1"
+_VERSION = "2"
+# Alpine's nginx answers 404 to everything until a site is written. apk never overwrites a file
+# under /etc: once nginx is installed, it serves what lies in its folder of documents.
+_NGINX_SITE = """\
+server {
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    root /var/www/localhost/htdocs;
+}
+"""
 
 
 class Alpine:
@@ -68,6 +77,9 @@ class Alpine:
         tree = work / "files"
         tree.mkdir()
         flavour.first_files(tree)
+        site = tree / "etc/nginx/http.d/default.conf"
+        site.parent.mkdir(parents=True)
+        site.write_text(_NGINX_SITE)
         make_disk(disk, work=work, size=_SIZE, label="alpine", overlay=tree, base=tarball)
 
     def _download(self, target: Path) -> Path:

@@ -15,7 +15,7 @@ from hyperfleet.images.programs import run
 from hyperfleet.images.workshop import Inputs, Workshop
 
 _SIZE = 2048 * MIB
-_VERSION = "1"
+_VERSION = "2"
 # What a host that is no Debian gets.
 _DEFAULT_RELEASE = "bookworm"
 # Always there, so that https works in the machine.
@@ -79,7 +79,16 @@ class Debian:
         tree = work / "files"
         tree.mkdir()
         flavour.first_files(tree)
+        _documents(tree)
         make_disk(disk, work=work, size=_SIZE, label="debian", overlay=tree, base=tarball)
+
+
+def _documents(tree: Path) -> None:
+    """Alpine's folder of web pages leads to Debian's: one example serves for both."""
+    link = tree / "var/www/localhost/htdocs"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../html")
+    (tree / "var/www/html").mkdir()
 
 
 def included(recipe: dict[str, object] | None) -> tuple[str, ...]:
