@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -71,6 +72,6 @@ def _request_id(scope: Scope) -> str:
 
 
 def _level(path: str, status: int) -> int:
-    if status >= 500:  # noqa: PLR2004
-        return 30
-    return 10 if path in _QUIET else 20
+    if path in _QUIET:
+        return logging.DEBUG
+    return logging.WARNING if status >= 500 else logging.INFO  # noqa: PLR2004
