@@ -30,7 +30,7 @@ def test_defaults() -> None:
     assert (settings.proxy_bind, settings.proxy_port) == ("127.0.0.1", 4000)
     assert (settings.proxy_prefix, settings.proxy_host_suffix) == ("/proxy", None)
     assert settings.proxy_exposed_port_poll_interval_ms == 10000
-    assert settings.proxy_trusted_proxies == ("127.0.0.0/8", "::1/128")
+    assert settings.proxy_trusted_proxies == ("127.0.0.0/8", "::1")
     assert settings.database_path == Path("hyperfleet.db")
     assert settings.disable_auth is False
     assert settings.hyperfleet_home == Path(".hyperfleet")
@@ -68,7 +68,7 @@ def test_images_follow_the_home() -> None:
         ("PROXY_PREFIX", "/a/b-c", "/a/b-c"),
         ("PROXY_HOST_SUFFIX", "Local.Dev", ".local.dev"),
         ("PROXY_HOST_SUFFIX", ".local.dev", ".local.dev"),
-        ("PROXY_TRUSTED_PROXIES", "10.0.0.1, 10.1.0.0/16", ("10.0.0.1/32", "10.1.0.0/16")),
+        ("PROXY_TRUSTED_PROXIES", "10.0.0.1, 10.1.0.0/16", ("10.0.0.1", "10.1.0.0/16")),
         ("PROXY_TRUSTED_PROXIES", "", ()),
         ("DISABLE_AUTH", "True", True),
         ("DISABLE_AUTH", "0", False),

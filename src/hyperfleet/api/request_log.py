@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -32,6 +33,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        # As it came, percent-encoded: decoded, it could hold line ends and forge other lines.
+        path = scope["raw_path"].decode("latin-1")
         began = time.monotonic()
         status = 0
 
@@ -46,16 +49,16 @@ class RequestLog:
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception:
-                log.exception("request failed", method=scope["method"], path=scope["path"])
+                log.exception("request failed", method=scope["method"], path=path)
                 if status != 0:
                     # Half an answer is out; breaking the connection is all that is left to say.
                     raise
                 await internal_error(request_id)(scope, receive, send_with_id)
             log.log(
-                _level(scope["path"], status),
+                _level(path, status),
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=path,
                 status=status,
                 ms=round((time.monotonic() - began) * 1000, 1),
             )
@@ -69,6 +72,6 @@ def _request_id(scope: Scope) -> str:
 
 
 def _level(path: str, status: int) -> int:
-    if status >= 500:  # noqa: PLR2004
-        return 30
-    return 10 if path in _QUIET else 20
+    if path in _QUIET:
+        return logging.DEBUG
+    return logging.WARNING if status >= 500 else logging.INFO  # noqa: PLR2004

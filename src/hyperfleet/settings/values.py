@@ -88,7 +88,11 @@ def _suffix(text: str) -> str:
 
 def _networks(text: str) -> tuple[str, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(str(ipaddress.ip_network(part)) for part in parts)
+    networks = [ipaddress.ip_network(part) for part in parts]
+    return tuple(
+        str(network.network_address if network.num_addresses == 1 else network)
+        for network in networks
+    )
 
 
 def _subnet(text: str) -> str:

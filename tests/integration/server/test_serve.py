@@ -1,0 +1,165 @@
+"""The server's life: what it says at start, who it lets be, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .conftest import Server
+
+Serve = Callable[..., Server]
+
+
+def test_start_and_end(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    with server.client() as client:
+        assert client.get("/ready").json() == {"status": "ready"}
+        assert client.get("/machines/web").json()["status"] == "running"
+        assert "server" not in client.get("/health").headers
+    banner = "".join(server.said)
+    shown = re.search(r"Key +(hf_\w{32}) ", banner)
+    assert shown is not None
+    key_file = tmp_path / ".hyperfleet" / "api-key"
+    assert key_file.read_text() == f"{shown[1]}\n"
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert re.search(r"Proxy +http://localhost:\d+/proxy/\{machine\}/\{port\}/", banner)
+    assert "Driver  memory" in banner
+    server.tell(signal.SIGTERM)
+    code, out, _ = server.end()
+    assert code == 0
+    assert "backend closed" in out
+    assert "1 machine runs on (web)" in out
+    assert "`hyperfleet serve` takes over again" in out
+
+
+def test_the_first_key_is_shown_once(serve: Serve, tmp_path: Path) -> None:
+    first = serve()
+    first.client().close()
+    first.tell(signal.SIGINT)
+    assert first.end()[0] == 0
+    before = (tmp_path / ".hyperfleet" / "api-key").read_text()
+    second = serve()
+    with second.client() as client:
+        assert client.get("/keys").status_code == 200
+    assert before.strip() not in "".join(second.said)
+    assert (tmp_path / ".hyperfleet" / "api-key").read_text() == before
+
+
+def test_health_is_answered_while_machines_are_adopted(serve: Serve, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    server = serve(OPEN_GATE=str(gate), PORT=str(port))
+    # Opening it for writing returns when the server has opened it for reading: it is adopting.
+    with gate.open("wb"), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.get("/health").json() == {"status": "ok"}
+        answer = client.get("/ready")
+        assert answer.status_code == 503
+        assert "machines are being adopted" in answer.json()["error"]["message"]
+    with server.client() as client:
+        assert client.get("/ready").status_code == 200
+
+
+def test_two_servers_in_one_home(serve: Serve) -> None:
+    first = serve()
+    first.client().close()
+    second = serve(DATABASE_PATH="other.db")
+    code, _, errors = second.end()
+    assert code == 2
+    assert "HYPERFLEET_HOME .hyperfleet is in use by another hyperfleet serve" in errors
+    assert f"(process {first.pid})" in errors
+
+
+def test_two_servers_on_one_database(serve: Serve) -> None:
+    serve().client().close()
+    code, _, errors = serve(HYPERFLEET_HOME="other").end()
+    assert code == 2
+    assert "the database hyperfleet.db is in use" in errors
+
+
+def test_a_server_that_was_killed_leaves_the_home_free(serve: Serve) -> None:
+    first = serve()
+    first.client().close()
+    first.kill()
+    serve().client().close()
+
+
+def test_a_port_that_is_taken(serve: Serve, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = str(holder.getsockname()[1])
+        code, out, errors = serve(PORT=port).end()
+    assert (code, out) == (2, "")
+    assert errors == (
+        f"hyperfleet: PORT {port} on 127.0.0.1 can't be used: Address already in use; "
+        "stop what holds it, or set PORT to a free port\n"
+    )
+    assert not (tmp_path / "hyperfleet.db").exists()
+
+
+def test_what_the_backend_refuses(serve: Serve) -> None:
+    server = serve(OPEN_FAILS="PROXY_PORT 4000 on 127.0.0.1 can't be used")
+    code, out, errors = server.end()
+    assert code == 2
+    assert errors == "hyperfleet: PROXY_PORT 4000 on 127.0.0.1 can't be used\n"
+    assert "backend closed" in out
+
+
+def test_a_home_that_cant_be(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, errors = serve(HYPERFLEET_HOME="file").end()
+    assert code == 2
+    assert errors.startswith("hyperfleet: HYPERFLEET_HOME file can't be made: ")
+
+
+def test_a_database_that_cant_be(serve: Serve) -> None:
+    code, _, errors = serve(DATABASE_PATH="no/where.db").end()
+    assert code == 2
+    assert len(errors.splitlines()) == 1
+    assert "no/where.db" in errors
+
+
+def test_without_auth(serve: Serve, tmp_path: Path) -> None:
+    server = serve(DISABLE_AUTH="true")
+    url = server.wait_for(r"API +(http://\S+)")
+    assert httpx.get(f"{url}/machines/web").status_code == 200
+    assert not (tmp_path / ".hyperfleet" / "api-key").exists()
+
+
+def test_misspelt_settings_are_warned_about(serve: Serve) -> None:
+    server = serve(PROXY_PREFX="/x")
+    server.client().close()
+    server.tell(signal.SIGTERM)
+    assert "did you mean PROXY_PREFIX?" in server.end()[2]
+
+
+@pytest.mark.parametrize("split", [1, 5000])
+def test_a_body_over_the_limit_over_a_real_socket(serve: Serve, split: int) -> None:
+    """The answer comes though the body goes on for ever, and the connection ends."""
+    server = serve(HYPERFLEET_MAX_BODY_BYTES="1024")
+    with server.client() as client:
+        address, port = client.base_url.host, client.base_url.port
+        authorization = client.headers["Authorization"]
+    with socket.create_connection((address, port)) as raw:
+        raw.sendall(
+            b"POST /machines HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/json\r\nAuthorization: "
+            + authorization.encode()
+            + b"\r\n\r\n"
+        )
+        for _ in range(0, 2048, split):
+            raw.sendall(f"{split:x}\r\n".encode() + b"x" * split + b"\r\n")
+        answer = b""
+        while part := raw.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"TOO_LARGE" in answer
