@@ -33,6 +33,7 @@ _DISK_NEEDED = 256 * _MIB
 # What the microvm machine with ACPI needs (QEMU 5.2).
 _QEMU_OLDEST = (5, 2)
 _ANSWER_TIMEOUT = 2.0
+_MEND_KVM = "a host with hardware virtualisation turned on; for access: sudo usermod -aG kvm $USER"
 
 
 class Verdict(StrEnum):
@@ -104,7 +105,7 @@ def _programs() -> Iterator[Check]:
         name="KVM",
         verdict=Verdict.OK if verdict.usable else Verdict.WARN,
         what=verdict.reason if verdict.usable else f"{verdict.reason}; machines run under TCG",
-        mend=None if verdict.usable else "turn on virtualisation; sudo usermod -aG kvm $USER",
+        mend=None if verdict.usable else _MEND_KVM,
     )
     yield _qemu()
     yield _program("qemu-img", "qemu-utils")

@@ -154,6 +154,7 @@ def test_what_can_not_be_had_is_left_out_unless_it_was_asked_for(
 def test_a_flavour_that_there_is_not_is_refused(setup: Setup) -> None:
     assert setup("ubuntu") == 1
     assert "--flavour ubuntu: there are alpine, debian, minimal, all" in setup.text
+    assert not setup.home.exists()
 
 
 def test_a_missing_agent_does_not_keep_the_disks_from_being_made(

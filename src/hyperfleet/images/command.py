@@ -48,6 +48,7 @@ def setup(
     """
     progress = Progress(console or Console())
     try:
+        _check(flavours)
         with open_workshop(home) as workshop:
             run = _Run(workshop, progress, force=force)
             run.boot_files(kernel)
@@ -60,6 +61,12 @@ def setup(
     except HyperfleetError as error:
         progress.failed("setup", error.message)
         return FAILED
+
+
+def _check(flavours: Sequence[str]) -> None:
+    for name in flavours:
+        if name not in (*FLAVOURS, ALL):
+            raise ValidationError(f"--flavour {name}: there are {', '.join(FLAVOURS)}, {ALL}")
 
 
 class _Run:
@@ -101,14 +108,7 @@ class _Run:
         include: Sequence[str] | None,
         alpine_tarball: Path | None,
     ) -> None:
-        """Each root disk that was asked for.
-
-        Raises:
-            ValidationError: there is no such flavour.
-        """
-        for name in flavours:
-            if name not in (*FLAVOURS, ALL):
-                raise ValidationError(f"--flavour {name}: there are {', '.join(FLAVOURS)}, {ALL}")
+        """Each root disk that was asked for."""
         asked = set(flavours) - {ALL}
         if alpine_tarball is not None:
             asked.add(Alpine.name)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hyperfleet.errors import SetupError
 
-# Lines of a failed program's last words that go into the error.
-_WORDS = 4
+# How many of a failed program's last lines go into the error, and how much of each.
+_LINES = 4
+_LINE_LENGTH = 300
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None) -> bytes:
@@ -36,6 +37,7 @@ def run(command: Sequence[str], *, cwd: Path | None = None) -> bytes:
             f"{command[0]} is not installed: run `scripts/bootstrap system`, or install it"
         ) from None
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-_WORDS:]
+        output = (done.stderr or done.stdout).decode(errors="replace")
+        words = [line[:_LINE_LENGTH] for line in output.strip().splitlines()[-_LINES:]]
         raise SetupError(f"{command[0]} failed ({done.returncode}): {' | '.join(words)}")
     return done.stdout
