@@ -13,7 +13,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 /// How often deadlines are looked at.
-pub const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(100);
 
 const NEVER: u64 = u64::MAX;
 

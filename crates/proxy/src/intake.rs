@@ -38,6 +38,8 @@ pub struct Request {
     pub asked: Asked,
     /// A browser's navigation: errors are pages.
     pub page: bool,
+    /// The client may wait with its body for a 100.
+    pub expects_continue: bool,
     /// May be sent a second time (RFC 9110 section 9.2.2).
     pub idempotent: bool,
     /// The head for the machine, then what was read of the body, framed.
@@ -46,6 +48,24 @@ pub struct Request {
     pub head: usize,
     /// What is still to be read of the body.
     pub body: Body,
+}
+
+impl Request {
+    /// Whether it may be sent a second time, when a kept connection has died.
+    pub fn repeatable(&self) -> bool {
+        self.idempotent && !self.body_begun()
+    }
+
+    /// Whether its client's next bytes may be the body or the next request: it waits for a 100,
+    /// and a final answer lets it do either (RFC 9110 section 10.1.1).
+    pub fn is_ambiguous(&self) -> bool {
+        self.expects_continue && !self.body.ended() && !self.body_begun()
+    }
+
+    /// Bytes of its body were read with the head.
+    pub fn body_begun(&self) -> bool {
+        self.buffer.len() > self.head
+    }
 }
 
 /// One of a machine's requests in flight.
@@ -240,6 +260,7 @@ impl Intake {
                     target,
                     asked: head.asked(),
                     page: answer::wants_page(head, bytes),
+                    expects_continue: head.expects_continue,
                     idempotent: head.method.is_idempotent(),
                     buffer,
                     head: head_length,

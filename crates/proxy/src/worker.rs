@@ -20,6 +20,7 @@ use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::connection;
 use crate::counters::Counters;
+use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
 use crate::routes::Command;
@@ -189,7 +190,7 @@ async fn serve(
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if rest.is_none() {
-                        eprintln!("hyperfleet-proxy: accept: {error}; trying again");
+                        log::line(format_args!("accept: {error}; trying again"));
                     }
                     rest = Some(Instant::now() + ACCEPT_REST);
                 }

@@ -130,3 +130,27 @@ fn too_many_clients_are_told_so() {
     assert_eq!(field(&head, "Retry-After"), Some("1"));
     second.expect_end();
 }
+
+#[test]
+fn a_process_out_of_descriptors_serves_again_when_there_are_some() {
+    let proxy = Proxy::alone(&[], &[]);
+    let limit = libc::rlimit {
+        rlim_cur: 24,
+        rlim_max: 24,
+    };
+    // SAFETY: the limit lives on this stack, the process is ours; nothing is written back.
+    let set = unsafe {
+        libc::prlimit(
+            proxy.pid() as i32,
+            libc::RLIMIT_NOFILE,
+            &limit,
+            std::ptr::null_mut(),
+        )
+    };
+    assert_eq!(set, 0);
+    let many: Vec<_> = (0..40).map(|_| proxy.connect()).collect();
+    assert!(proxy.complaint().contains("accept"));
+    drop(many);
+    let answer = proxy.once(&get("/proxy/nobody/80/"));
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
