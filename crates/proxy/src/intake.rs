@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{ready, Context, Poll};
+use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
@@ -15,6 +16,9 @@ use crate::table::{Entry, Port, Usage};
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER: u32 = 1;
+
+/// How long a new connection may take to its first byte when the process is ending.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a client's bytes lead to.
 pub enum Turn {
@@ -92,6 +96,8 @@ pub struct Intake {
     seen: usize,
     /// The connection has served a request before.
     pub again: bool,
+    /// The process is ending, and a new connection was given its last moment.
+    hurried: bool,
     /// The table was waited for and did not come.
     pub no_table: bool,
 }
@@ -128,8 +134,13 @@ impl Intake {
                 );
                 return Poll::Ready(turn);
             }
-            if worker.draining() && client.input.is_empty() && self.again {
-                return Poll::Ready(Turn::Gone);
+            if worker.draining() && client.input.is_empty() {
+                if self.again {
+                    return Poll::Ready(Turn::Gone);
+                }
+                if !std::mem::replace(&mut self.hurried, true) {
+                    client.timer.set(LAST_CALL);
+                }
             }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = match ready!(client.poll_read(cx, &mut buffer)) {

@@ -175,6 +175,7 @@ async fn serve(
             looked = now;
             pool.borrow_mut().expire(now, idle);
         }
+        !pool.borrow().is_empty()
     }));
     tokio::task::spawn_local(pool::sweep(worker.pool.clone()));
     let mut listener = Some(listener);

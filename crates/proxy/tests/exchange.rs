@@ -373,8 +373,16 @@ fn time_limits_end_what_waits_too_long() {
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
     assert_eq!(body, r#"{"error":"Upstream did not answer in time"}"#);
     upstream.expect_end();
-    // Idle: closed without a word.
+    // Idle: closed without a word, and so is what is kept to a machine, clients or none.
     client.expect_end();
+    let mut client = proxy.connect();
+    client.send("GET /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.rest();
+    drop(client);
+    upstream.expect_end();
 }
 
 #[test]

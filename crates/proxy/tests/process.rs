@@ -106,6 +106,22 @@ fn sigterm_finishes_what_is_in_flight_and_ends() {
 }
 
 #[test]
+fn a_connection_that_was_made_before_sigterm_is_still_served() {
+    let mut proxy = Proxy::alone(&[], &[]);
+    let mut idle = proxy.connect();
+    idle.send(get("/proxy/nobody/80/"));
+    idle.response();
+    let mut client = proxy.connect();
+    proxy.signal(libc::SIGTERM);
+    idle.expect_end();
+    client.send(get("/proxy/nobody/80/"));
+    let (head, _) = client.response();
+    assert_eq!(field(&head, "Connection"), Some("close"));
+    drop(client);
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
 fn a_drain_has_its_limit() {
     let server = Server::new();
     let mut proxy = Proxy::alone(&[(80, server.address)], &["--drain-timeout-ms", "100"]);
