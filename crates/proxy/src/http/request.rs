@@ -64,7 +64,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// The request asks for an upgrade that is forwarded (never h2c alone).
     pub upgrade: bool,
-    /// `Expect: 100-continue`: the client may wait with its body.
+    /// `Expect: 100-continue`: the client may wait with its body, and never send it after an
+    /// answer that is final. Then only a body that has begun can be read away.
     pub expects_continue: bool,
     /// The field lines, in order.
     pub fields: Vec<Field>,
