@@ -52,6 +52,11 @@ impl Body {
         matches!(self.source, Source::Ended)
     }
 
+    /// Whether what is still to come is known to be over `limit` bytes.
+    pub fn is_over(&self, limit: u64) -> bool {
+        matches!(self.source, Source::Length(left) if left > limit)
+    }
+
     /// How many bytes from the start of `input` can go out as they are, now taken as sent.
     /// `None` when they have to be framed by [`Body::pass`].
     pub fn pass_as_is(&mut self, input: &[u8]) -> Option<usize> {

@@ -114,14 +114,14 @@ impl Client {
         }
     }
 
-    /// Sends all that is kept; false if the client does not take it.
-    pub async fn flush(&mut self) -> bool {
-        self.timer.set(self.worker.settings.times.body);
+    /// Sends all that is kept; false if the client takes nothing of it for `limit`.
+    pub async fn flush(&mut self, limit: Duration) -> bool {
+        self.timer.set(limit);
         poll_fn(|cx| {
             let mut moved = false;
             let flushed = self.poll_flush(cx, &mut moved);
             if moved {
-                self.timer.set(self.worker.settings.times.body);
+                self.timer.set(limit);
             }
             match flushed {
                 Poll::Pending if self.timer.expired() => Poll::Ready(false),
@@ -174,7 +174,7 @@ impl Client {
     /// Closes so that the client can read what it was sent: data that arrives at a closed socket
     /// resets the connection, the answer included (RFC 9112 section 9.6).
     pub async fn linger(mut self) {
-        if !self.flush().await {
+        if !self.flush(LINGER).await {
             return;
         }
         let worker = self.worker.clone();

@@ -13,7 +13,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 /// How often deadlines are looked at.
-pub const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(100);
 
 const NEVER: u64 = u64::MAX;
 
@@ -67,10 +67,12 @@ impl Clock {
         }
     }
 
-    /// Runs for ever; `each_tick` is called after the deadlines of each tick.
-    pub async fn run(self: Rc<Self>, mut each_tick: impl FnMut(u64)) {
+    /// Runs for ever; `each_tick` is called after the deadlines of each tick and says whether it
+    /// needs the next one.
+    pub async fn run(self: Rc<Self>, mut each_tick: impl FnMut(u64) -> bool) {
+        let mut needed = false;
         loop {
-            if self.entries.borrow().is_empty() {
+            if !needed && self.entries.borrow().is_empty() {
                 self.asleep.set(true);
                 self.wanted.notified().await;
                 self.asleep.set(false);
@@ -85,7 +87,7 @@ impl Clock {
                     entry.waker.wake_by_ref();
                 }
             }
-            each_tick(now);
+            needed = each_tick(now);
         }
     }
 
@@ -158,7 +160,7 @@ mod tests {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             let clock = Clock::new();
-            tokio::task::spawn_local(clock.clone().run(|_| ()));
+            tokio::task::spawn_local(clock.clone().run(|_| false));
             for _ in 0..2 {
                 let after = Duration::from_millis(30);
                 assert!(expiry(clock.clone(), after).await >= after);

@@ -28,6 +28,7 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, 
         .await;
         return client.linger().await;
     }
+    let body_limit = worker.settings.times.body;
     let mut intake = Intake::default();
     loop {
         intake.begin(&client);
@@ -39,7 +40,8 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, 
                 continue;
             }
             Turn::Answered { keep, mut unread } => {
-                let kept = keep && client.flush().await && client.read_away(&mut unread).await;
+                let kept =
+                    keep && client.flush(body_limit).await && client.read_away(&mut unread).await;
                 if !kept {
                     return client.linger().await;
                 }

@@ -130,6 +130,9 @@ impl Link {
                         if let Some(message) = session.probes.ask(ask, Instant::now()) {
                             session.send(&message);
                         }
+                        if session.is_clogged() {
+                            self.session = None;
+                        }
                     }
                 },
                 event = next(&mut self.session) => match event {
@@ -301,6 +304,8 @@ fn greet(mut session: Session, greeted: mpsc::Sender<Session>) {
 struct Session {
     stream: UnixStream,
     input: Vec<u8>,
+    /// Bytes of `input` that were handled.
+    taken: usize,
     output: Vec<u8>,
     /// The number of the table; none before the first snapshot.
     have: Option<u64>,
@@ -317,6 +322,7 @@ impl Session {
         Session {
             stream,
             input: Vec::new(),
+            taken: 0,
             output: Vec::new(),
             have: None,
             resync: false,
@@ -328,11 +334,15 @@ impl Session {
 
     /// The next whole message that has come.
     fn message(&mut self) -> Result<Option<ToProxy>, String> {
-        let Some((payload, taken)) = length::read(&self.input).map_err(|e| e.to_string())? else {
+        let rest = &self.input[self.taken..];
+        let Some((payload, taken)) = length::read(rest).map_err(|e| e.to_string())? else {
+            // Once for all messages of a read, not once each.
+            self.input.drain(..self.taken);
+            self.taken = 0;
             return Ok(None);
         };
         let message = decode(payload).map_err(|e| e.to_string())?;
-        self.input.drain(..taken);
+        self.taken += taken;
         Ok(Some(message))
     }
 
@@ -392,10 +402,15 @@ impl Session {
             // The link's own business: it ends it.
             ToProxy::Drain { .. } => {}
         }
-        if self.output.len() > OUTPUT_LIMIT {
+        if self.is_clogged() {
             return Err("its answers are not read".to_owned());
         }
         Ok(())
+    }
+
+    /// It does not read what it is told.
+    fn is_clogged(&self) -> bool {
+        self.output.len() > OUTPUT_LIMIT
     }
 
     fn send(&mut self, message: &FromProxy) {

@@ -8,13 +8,13 @@ use std::task::Poll;
 use hyperfleet_wire::control::ProbeOutcome;
 
 use crate::answer::{Answer, Shape};
-use crate::client::Client;
+use crate::client::{Client, READ_AWAY};
 use crate::intake::{respond, Request, Turn, RETRY_AFTER};
 use crate::pool::Key;
 use crate::relay::{Outcome, Relay};
 use crate::table::{Ended, Watch};
 use crate::tunnel;
-use crate::upstream::{connect, NoConnection, Upstream};
+use crate::upstream::{connect, NoConnection, Reuse, Upstream};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,11 @@ async fn converse(
         }
         probed = Some(outcome);
     }
-    let mut fresh = false;
+    let mut reuse = if request.repeatable() {
+        Reuse::Any
+    } else {
+        Reuse::Checked
+    };
     loop {
         let Some(to) = address else {
             return Err(Answer::ConnectFailed);
@@ -82,7 +86,7 @@ async fn converse(
             port: request.destination.port,
             address: to,
         };
-        let connecting = connect(&client.worker, &request.admitted.0, key, fresh);
+        let connecting = connect(&client.worker, &request.admitted.0, key, reuse);
         let mut upstream = match unless_ended(watch, connecting).await? {
             Ok(upstream) => upstream,
             Err(NoConnection::Capacity) => {
@@ -105,7 +109,7 @@ async fn converse(
             return Ok((relayed, upstream));
         };
         if upstream.reused && request.idempotent && !body_read {
-            fresh = true;
+            reuse = Reuse::None;
             continue;
         }
         drop(upstream);
@@ -227,13 +231,15 @@ async fn fail(client: &mut Client, request: &mut Request, answer: Answer) -> End
     } else {
         Shape::Json
     };
+    let close = request.is_ambiguous() || request.body.is_over(READ_AWAY);
     let turn = poll_fn(|cx| {
-        let turn = respond(client, cx, answer, &request.asked, shape, false);
+        let turn = respond(client, cx, answer, &request.asked, shape, close);
         Poll::Ready(turn)
     })
     .await;
+    let body_limit = client.worker.settings.times.body;
     let keep = matches!(turn, Turn::Answered { keep: true, .. });
-    if keep && client.flush().await && client.read_away(&mut request.body).await {
+    if keep && client.flush(body_limit).await && client.read_away(&mut request.body).await {
         End::Keep
     } else {
         End::Linger

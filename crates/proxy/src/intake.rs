@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{ready, Context, Poll};
+use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
@@ -15,6 +16,9 @@ use crate::table::{Entry, Port, Usage};
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER: u32 = 1;
+
+/// How long a new connection may take to its first byte when the process is ending.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a client's bytes lead to.
 pub enum Turn {
@@ -38,6 +42,8 @@ pub struct Request {
     pub asked: Asked,
     /// A browser's navigation: errors are pages.
     pub page: bool,
+    /// The client may wait with its body for a 100.
+    pub expects_continue: bool,
     /// May be sent a second time (RFC 9110 section 9.2.2).
     pub idempotent: bool,
     /// The head for the machine, then what was read of the body, framed.
@@ -46,6 +52,24 @@ pub struct Request {
     pub head: usize,
     /// What is still to be read of the body.
     pub body: Body,
+}
+
+impl Request {
+    /// Whether it may be sent a second time, when a kept connection has died.
+    pub fn repeatable(&self) -> bool {
+        self.idempotent && !self.body_begun()
+    }
+
+    /// Whether its client's next bytes may be the body or the next request: it waits for a 100,
+    /// and a final answer lets it do either (RFC 9110 section 10.1.1).
+    pub fn is_ambiguous(&self) -> bool {
+        self.expects_continue && !self.body.ended() && !self.body_begun()
+    }
+
+    /// Bytes of its body were read with the head.
+    pub fn body_begun(&self) -> bool {
+        self.buffer.len() > self.head
+    }
 }
 
 /// One of a machine's requests in flight.
@@ -72,6 +96,8 @@ pub struct Intake {
     seen: usize,
     /// The connection has served a request before.
     pub again: bool,
+    /// The process is ending, and a new connection was given its last moment.
+    hurried: bool,
     /// The table was waited for and did not come.
     pub no_table: bool,
 }
@@ -108,8 +134,13 @@ impl Intake {
                 );
                 return Poll::Ready(turn);
             }
-            if worker.draining() && client.input.is_empty() && self.again {
-                return Poll::Ready(Turn::Gone);
+            if worker.draining() && client.input.is_empty() {
+                if self.again {
+                    return Poll::Ready(Turn::Gone);
+                }
+                if !std::mem::replace(&mut self.hurried, true) {
+                    client.timer.set(LAST_CALL);
+                }
             }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = match ready!(client.poll_read(cx, &mut buffer)) {
@@ -240,6 +271,7 @@ impl Intake {
                     target,
                     asked: head.asked(),
                     page: answer::wants_page(head, bytes),
+                    expects_continue: head.expects_continue,
                     idempotent: head.method.is_idempotent(),
                     buffer,
                     head: head_length,

@@ -47,6 +47,7 @@ pub mod http;
 mod intake;
 mod io;
 pub mod limits;
+pub mod log;
 mod page;
 mod pool;
 mod probe;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use hyperfleet_proxy::cli::{self, Asked};
-use hyperfleet_proxy::server;
+use hyperfleet_proxy::{log, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,12 +17,12 @@ fn main() -> ExitCode {
         Ok(Asked::Run(settings)) => match server::run(*settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                eprintln!("hyperfleet-proxy: {failure}");
+                log::line(&failure);
                 ExitCode::from(failure.exit_code())
             }
         },
         Err(why) => {
-            eprintln!("hyperfleet-proxy: {why}");
+            log::line(why);
             ExitCode::from(2)
         }
     }

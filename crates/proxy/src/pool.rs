@@ -129,6 +129,10 @@ impl Pool {
         self.by_key.clear();
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.idle.is_empty()
+    }
+
     fn forget_where(&mut self, mut gone: impl FnMut(&Idle) -> bool) {
         let places: Vec<usize> = self
             .idle

@@ -319,7 +319,7 @@ impl<'a> Relay<'a> {
                     return sent.is_err().then_some(Outcome::Broken(End::Break));
                 }
                 Ok(Progress::Whole(length)) => {
-                    let close = worker.draining();
+                    let close = worker.draining() || self.is_ambiguous();
                     let reply = reply::write(head, bytes, &self.request.asked, close, &mut out);
                     worker.counters.response(head.status);
                     bytes = &bytes[length..];
@@ -393,7 +393,7 @@ impl<'a> Relay<'a> {
     /// The machine's connection ended, with an error or in order.
     fn upstream_ended(&mut self, cx: &mut Context<'_>, error: bool) -> Option<Outcome> {
         let Stage::Body(body) = &mut self.download.stage else {
-            let body_read = self.upload.body_read || self.request.buffer_has_body();
+            let body_read = self.upload.body_read || self.request.body_begun();
             return Some(if self.download.heard {
                 Outcome::Failed(Answer::InvalidResponse)
             } else {
@@ -445,10 +445,16 @@ impl<'a> Relay<'a> {
         })
     }
 
+    /// See [`Request::is_ambiguous`]; of a body that has begun to come there is no doubt.
+    fn is_ambiguous(&self) -> bool {
+        self.request.is_ambiguous() && !self.upload.body_read
+    }
+
     /// After its whole response: whether the machine has closed, or sends what nobody asked for,
     /// so that the rest of the request is of no use to it.
     fn upstream_left(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.download.reuse {
+        if !self.download.reuse || self.is_ambiguous() {
+            self.download.reuse = false;
             return true;
         }
         let mut byte = [0];
@@ -463,11 +469,5 @@ impl<'a> Relay<'a> {
             keep: self.download.keep,
             upload_ended: self.upload.ended,
         }
-    }
-}
-
-impl Request {
-    fn buffer_has_body(&self) -> bool {
-        self.buffer.len() > self.head
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::future::pending;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::cli;
 use crate::control::{self, Link, Process};
 use crate::counters::Counters;
+use crate::log;
 use crate::probe::Prober;
 use crate::routes::{read_file, Command, Routes};
 use crate::settings::{Settings, Source};
@@ -89,7 +90,8 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     if socket.is_none() {
         routes.replace(&machines).map_err(Failure::Start)?;
     }
-    println!("hyperfleet-proxy listens on {address}");
+    // For people and supervisors; nobody has to listen.
+    let _ = writeln!(io::stdout(), "hyperfleet-proxy listens on {address}");
     let counters = workers.counters.clone();
     let process = Process {
         routes,
@@ -142,8 +144,8 @@ async fn supervise(
 fn reload(path: &Path, routes: &mut Routes) {
     let replaced = read_file(path).and_then(|machines| routes.replace(&machines));
     match replaced {
-        Ok(_) => eprintln!("hyperfleet-proxy: {} read again", path.display()),
-        Err(why) => eprintln!("hyperfleet-proxy: the routes stay as they were: {why}"),
+        Ok(_) => log::line(format_args!("{} read again", path.display())),
+        Err(why) => log::line(format_args!("the routes stay as they were: {why}")),
     }
 }
 
@@ -218,7 +220,7 @@ impl Workers {
                 .spawn(move || {
                     let _over = over;
                     if let Err(error) = worker::run(parts) {
-                        eprintln!("hyperfleet-proxy: worker {index}: {error}");
+                        log::line(format_args!("worker {index}: {error}"));
                     }
                 })?;
             counters.push(mine);

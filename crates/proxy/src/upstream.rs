@@ -1,10 +1,12 @@
 //! One connection to a server in a machine, and how one is made.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::pool::Key;
@@ -31,7 +33,18 @@ pub enum NoConnection {
     Capacity,
 }
 
-/// A connection for `key`, an idle one if there is one and `fresh` is not asked for.
+/// Which idle connections may serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Any: a request that finds it dead is sent again.
+    Any,
+    /// One that the system says is open at this moment, for a request that can be sent only once:
+    /// a system call more, and no such request is lost to a close that has come already.
+    Checked,
+    None,
+}
+
+/// A connection for `key`, an idle one if `reuse` lets it.
 ///
 /// # Errors
 /// Why there is none.
@@ -39,18 +52,19 @@ pub async fn connect(
     worker: &Rc<Worker>,
     entry: &Entry,
     key: Key,
-    fresh: bool,
+    reuse: Reuse,
 ) -> Result<Upstream, NoConnection> {
-    if !fresh {
-        if let Some(mut idle) = worker.pool.borrow_mut().take(&key) {
-            idle.reused = true;
-            worker.counters.upstream_reuses.add(1);
-            return Ok(idle);
-        }
+    if let Some(idle) = take_idle(worker, &key, reuse) {
+        worker.counters.upstream_reuses.add(1);
+        return Ok(idle);
     }
     let settings = &worker.settings;
-    let place = Place::take(&entry.record.usage, settings.max_machine_connections)
-        .ok_or(NoConnection::Capacity)?;
+    let place = Place::take(&entry.record.usage, settings.max_machine_connections).or_else(|| {
+        // Its idle connections to other ports make room.
+        worker.pool.borrow_mut().end(key.life);
+        Place::take(&entry.record.usage, settings.max_machine_connections)
+    });
+    let place = place.ok_or(NoConnection::Capacity)?;
     let connecting = TcpStream::connect(key.address);
     let stream = match tokio::time::timeout(settings.times.connect, connecting).await {
         Err(_) => return Err(NoConnection::Timeout),
@@ -66,6 +80,27 @@ pub async fn connect(
         reused: false,
         _place: place,
     })
+}
+
+fn take_idle(worker: &Worker, key: &Key, reuse: Reuse) -> Option<Upstream> {
+    if reuse == Reuse::None {
+        return None;
+    }
+    let mut pool = worker.pool.borrow_mut();
+    loop {
+        let mut idle = pool.take(key)?;
+        if reuse == Reuse::Any || is_quiet(&idle.stream) {
+            idle.reused = true;
+            return Some(idle);
+        }
+    }
+}
+
+/// Open, with nothing to read.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let peeked = SockRef::from(stream).peek(&mut byte);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn reason(error: &io::Error) -> NoConnection {

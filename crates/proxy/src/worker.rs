@@ -20,6 +20,7 @@ use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::connection;
 use crate::counters::Counters;
+use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
 use crate::routes::Command;
@@ -174,6 +175,7 @@ async fn serve(
             looked = now;
             pool.borrow_mut().expire(now, idle);
         }
+        !pool.borrow().is_empty()
     }));
     tokio::task::spawn_local(pool::sweep(worker.pool.clone()));
     let mut listener = Some(listener);
@@ -189,7 +191,7 @@ async fn serve(
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if rest.is_none() {
-                        eprintln!("hyperfleet-proxy: accept: {error}; trying again");
+                        log::line(format_args!("accept: {error}; trying again"));
                     }
                     rest = Some(Instant::now() + ACCEPT_REST);
                 }

@@ -179,6 +179,37 @@ fn snapshot_then_changes_then_a_gap_then_resync() {
 }
 
 #[test]
+fn a_hundred_thousand_machines_and_a_change() {
+    let server = Server::new();
+    let proxy = Proxy::controlled(&[]);
+    let mut plane = ControlPlane::new(&proxy);
+    plane.say(&ToProxy::SnapshotBegin { number: 1 });
+    for part in 0..100 {
+        let machines = (0..1000)
+            .map(|at| other(&format!("m{part}-{at}")))
+            .collect();
+        plane.say(&ToProxy::SnapshotPart { machines });
+    }
+    plane.say(&ToProxy::SnapshotEnd { number: 1 });
+    assert_eq!(plane.hear(), FromProxy::Applied { number: 1 });
+    let answer = proxy.once(&get("/proxy/name-m99-999/80/"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    plane.change(
+        2,
+        vec![web("running", Some(server.address), true)],
+        &["m0-0"],
+    );
+    assert_eq!(plane.hear(), FromProxy::Applied { number: 2 });
+    assert_eq!(proxy.once(&get("/proxy/m0-0/80/"))[9..12], *"404");
+    let mut client = proxy.connect();
+    client.send(get("/proxy/web/80/"));
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.expect(OK);
+}
+
+#[test]
 fn without_any_snapshot_it_says_so_in_time() {
     let proxy = Proxy::controlled(&["--snapshot-timeout-ms", "50"]);
     let answer = proxy.once(&get("/proxy/web/80/"));

@@ -164,6 +164,35 @@ fn continue_and_early_hints_pass_but_not_to_http_1_0() {
 }
 
 #[test]
+fn a_final_answer_to_a_client_that_waits_with_its_body_ends_the_connection() {
+    // What it sends next could be read as the body or as a request.
+    let expecting =
+        "POST /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 99\r\n\r\n";
+    let (server, proxy) = one_server();
+    let mut client = proxy.connect();
+    client.send(expecting);
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+    let (head, body) = client.response();
+    assert_eq!(
+        (field(&head, "Connection"), body.as_str()),
+        (Some("close"), "no")
+    );
+    client.expect_end();
+    upstream.expect_end();
+    let mut client = proxy.connect();
+    client.send(expecting);
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send("nonsense\r\n\r\n");
+    let (head, _) = client.response();
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+    assert_eq!(field(&head, "Connection"), Some("close"));
+    client.expect_end();
+}
+
+#[test]
 fn a_body_cut_short_is_never_completed() {
     let (server, proxy) = one_server();
     for head in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
@@ -299,6 +328,26 @@ fn only_an_idempotent_request_without_body_is_sent_again_and_once() {
 }
 
 #[test]
+fn a_connection_kept_to_one_port_makes_room_for_another() {
+    let (first, second) = (Server::new(), Server::new());
+    let ports = [(80, first.address), (81, second.address)];
+    let proxy = Proxy::alone(&ports, &["--max-machine-connections", "1"]);
+    let mut client = proxy.connect();
+    client.send(get("/proxy/web/80/"));
+    let mut upstream = first.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.expect(OK);
+    client.send(get("/proxy/web/81/"));
+    let mut other = second.accept();
+    upstream.expect_end();
+    let answer = proxy.once(&get("/proxy/web/80/"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    other.send(OK);
+    client.expect(OK);
+}
+
+#[test]
 fn time_limits_end_what_waits_too_long() {
     let server = Server::new();
     let proxy = Proxy::alone(
@@ -324,8 +373,16 @@ fn time_limits_end_what_waits_too_long() {
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
     assert_eq!(body, r#"{"error":"Upstream did not answer in time"}"#);
     upstream.expect_end();
-    // Idle: closed without a word.
+    // Idle: closed without a word, and so is what is kept to a machine, clients or none.
     client.expect_end();
+    let mut client = proxy.connect();
+    client.send("GET /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.rest();
+    drop(client);
+    upstream.expect_end();
 }
 
 #[test]
