@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyperfleet_wire::guest::{Exec, FromGuest, MAX_CHUNK};
+use hyperfleet_wire::guest::{Exec, FromGuest};
 use rustix::process::{Pid, Signal};
-use serde_bytes::ByteBuf;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
 use crate::answers::{Answers, Refusal};
 use crate::leftovers::Leftovers;
+use crate::output::{Kind, Output};
 use crate::processes::{Ended, Processes};
 use crate::program::Program;
 use crate::stdin::Stdin;
@@ -160,8 +160,8 @@ pub async fn carry(
         // The sender lives in the table of processes until it has sent.
         (how.unwrap_or(Ended::Code(0)), timed_out)
     };
-    let mut out = Stream::new(id, false, call.output_limit, answers);
-    let mut err = Stream::new(id, true, call.output_limit, answers);
+    let mut out = Output::new(id, Kind::Stdout, call.output_limit, answers);
+    let mut err = Output::new(id, Kind::Stderr, call.output_limit, answers);
     let work = async {
         tokio::join!(
             end,
@@ -190,86 +190,5 @@ pub async fn carry(
         signal,
         timed_out,
         truncated: out.truncated || err.truncated,
-    }
-}
-
-/// Standard output or standard error of one process.
-struct Stream<'a> {
-    id: u32,
-    is_stderr: bool,
-    /// Bytes that may still be told.
-    room: u64,
-    truncated: bool,
-    answers: &'a Answers,
-}
-
-impl<'a> Stream<'a> {
-    fn new(id: u32, is_stderr: bool, room: u64, answers: &'a Answers) -> Self {
-        Self {
-            id,
-            is_stderr,
-            room,
-            truncated: false,
-            answers,
-        }
-    }
-
-    /// Tells what comes through `pipe` until its end, or until the process has gone and all it
-    /// wrote has been read. A daemon that it left may hold the other end open for ever.
-    async fn carry(
-        &mut self,
-        pipe: pipe::Receiver,
-        mut gone: watch::Receiver<bool>,
-        leftovers: &Leftovers,
-    ) {
-        loop {
-            tokio::select! {
-                biased;
-                _ = gone.wait_for(|gone| *gone) => break,
-                ready = pipe.readable() => {
-                    if ready.is_err() || !self.read(&pipe, MAX_CHUNK).await {
-                        return;
-                    }
-                }
-            }
-        }
-        // Counted once: a daemon that goes on writing must not keep the call from ending.
-        let mut left = rustix::io::ioctl_fionread(&pipe).map_or(0, |count| count as usize);
-        while left > 0 {
-            let piece = left.min(MAX_CHUNK);
-            if !self.read(&pipe, piece).await {
-                return;
-            }
-            left -= piece;
-        }
-        leftovers.keep(pipe);
-    }
-
-    /// Reads once, up to `most` bytes. False at the stream's end.
-    async fn read(&mut self, pipe: &pipe::Receiver, most: usize) -> bool {
-        let mut data = vec![0; most];
-        let count = match pipe.try_read(&mut data) {
-            Ok(0) => return false,
-            Ok(count) => count,
-            Err(why) => return why.kind() == io::ErrorKind::WouldBlock,
-        };
-        let kept = self.room.min(count as u64);
-        self.room -= kept;
-        self.truncated |= kept < count as u64;
-        data.truncate(kept as usize);
-        if data.is_empty() {
-            // A flood beyond the limit must not keep the other tasks of this thread waiting.
-            tokio::task::yield_now().await;
-            return true;
-        }
-        data.shrink_to_fit();
-        let (id, data) = (self.id, ByteBuf::from(data));
-        let message = if self.is_stderr {
-            FromGuest::Stderr { id, data }
-        } else {
-            FromGuest::Stdout { id, data }
-        };
-        self.answers.send(message).await;
-        true
     }
 }

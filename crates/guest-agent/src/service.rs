@@ -68,6 +68,7 @@ struct ExecCall {
 /// What of one channel is on its way in or out.
 struct Flow {
     reader: slip::Reader,
+    landing: Box<[u8]>,
     inbox: VecDeque<Result<Vec<u8>, WireError>>,
     unwritten: Vec<u8>,
     written: usize,
@@ -364,6 +365,7 @@ impl Flow {
     fn new() -> Self {
         Self {
             reader: slip::Reader::new(),
+            landing: vec![0; PIECE].into(),
             inbox: VecDeque::new(),
             unwritten: Vec::new(),
             written: 0,
@@ -417,12 +419,11 @@ impl Flow {
     }
 
     fn read(&mut self, channel: &Channel) -> io::Result<Read> {
-        let mut piece = vec![0; PIECE];
-        let read = channel.read(&mut piece)?;
+        let read = channel.read(&mut self.landing)?;
         match read {
             Read::Bytes(count) => {
                 let inbox = &mut self.inbox;
-                self.reader.feed(&piece[..count], |frame| {
+                self.reader.feed(&self.landing[..count], |frame| {
                     inbox.push_back(frame.map(<[u8]>::to_vec))
                 });
             }

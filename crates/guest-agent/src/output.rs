@@ -1,0 +1,112 @@
+//! Standard output and standard error of one process, from their pipes to the host.
+
+use std::cell::RefCell;
+use std::io;
+
+use hyperfleet_wire::guest::{FromGuest, MAX_CHUNK};
+use serde_bytes::ByteBuf;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use crate::answers::Answers;
+use crate::leftovers::Leftovers;
+
+thread_local! {
+    /// Where every read lands first, so that a pipe that waits holds no memory.
+    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_CHUNK].into());
+}
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Stdout,
+    Stderr,
+}
+
+/// One stream of one call.
+pub struct Output<'a> {
+    id: u32,
+    kind: Kind,
+    /// Bytes that may still be told.
+    room: u64,
+    /// Whether more came than could be told.
+    pub truncated: bool,
+    answers: &'a Answers,
+}
+
+impl<'a> Output<'a> {
+    /// Of call `id`, which keeps the first `limit` bytes.
+    pub fn new(id: u32, kind: Kind, limit: u64, answers: &'a Answers) -> Self {
+        Self {
+            id,
+            kind,
+            room: limit,
+            truncated: false,
+            answers,
+        }
+    }
+
+    /// Tells what comes through `pipe` until its end, or until the process has `gone` and all that
+    /// it wrote has been told. A daemon that it left may hold the other end open for ever.
+    pub async fn carry(
+        &mut self,
+        pipe: pipe::Receiver,
+        mut gone: watch::Receiver<bool>,
+        leftovers: &Leftovers,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = gone.wait_for(|gone| *gone) => break,
+                ready = pipe.readable() => {
+                    if ready.is_err() {
+                        return;
+                    }
+                }
+            }
+            match self.take(MAX_CHUNK, |landing| pipe.try_read(landing)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+        // Counted once: a daemon that goes on writing must not keep the call from ending.
+        let mut left = rustix::io::ioctl_fionread(&pipe).map_or(0, |count| count as usize);
+        while left > 0 {
+            // Not `try_read`, which reads nothing when the runtime has not heard of the bytes yet.
+            let read = |landing: &mut [u8]| Ok(rustix::io::read(&pipe, landing)?);
+            match self.take(left, read).await {
+                Ok(count) if count > 0 => left -= count,
+                _ => return,
+            }
+        }
+        leftovers.keep(pipe);
+    }
+
+    /// Reads up to `most` bytes and tells of them. How many were read.
+    async fn take(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let (count, kept) = LANDING.with_borrow_mut(|landing| {
+            let count = read(&mut landing[..most.min(MAX_CHUNK)])?;
+            let kept = self.room.min(count as u64) as usize;
+            io::Result::Ok((count, landing[..kept].to_vec()))
+        })?;
+        self.room -= kept.len() as u64;
+        self.truncated |= kept.len() < count;
+        if !kept.is_empty() {
+            let (id, data) = (self.id, ByteBuf::from(kept));
+            let message = match self.kind {
+                Kind::Stdout => FromGuest::Stdout { id, data },
+                Kind::Stderr => FromGuest::Stderr { id, data },
+            };
+            self.answers.send(message).await;
+        }
+        // A flood must not keep the other tasks of this thread waiting.
+        tokio::task::yield_now().await;
+        Ok(count)
+    }
+}
