@@ -20,7 +20,7 @@ use crate::uevent::Uevents;
 /// The name that the host gives to the virtio-serial port of the agent.
 const PORT_NAME: &str = "hyperfleet.agent";
 /// How long a device may take to appear once its module is loaded.
-const DEVICE_TAKES: Duration = Duration::from_secs(20);
+const DEVICE_TAKES: Duration = Duration::from_secs(10);
 /// Where the root disk is mounted before it is switched to.
 const NEW_ROOT: &str = "/newroot";
 /// Descriptors a process may open, soft and hard. The kernel's 1024 are few for a server, and its
@@ -110,7 +110,7 @@ fn load_modules(directory: &Path) -> Result<(), Failure> {
 
 fn mount_root(options: &Options, uevents: &Uevents) -> Result<(), Failure> {
     let Options { root, file_system } = options;
-    let what = format!("mount the root disk {root}");
+    let what = format!("mount the root disk {root} as {file_system}");
     uevents
         .wait_for(DEVICE_TAKES, || Path::new(root).exists().then_some(()))
         .ok_or_else(|| {

@@ -100,7 +100,7 @@ async fn be_a_machine() -> Result<(), Failure> {
     let mut service = Service::new(boot_id()?, System::Guest(None), processes.clone());
     let end = tokio::select! {
         end = service.serve(&channel) => end.or_cannot("serve the host")?,
-        end = stop_signal() => end?,
+        stop = stop_signal() => stop.map(|()| End::Shutdown { grace: GRACE })?,
     };
     if let End::Shutdown { grace } = end {
         service.system().end_all(&processes, grace).await;
@@ -136,7 +136,7 @@ async fn be_a_test(socket: &Path) -> Result<(), Failure> {
     };
     let end = tokio::select! {
         end = serve => end,
-        end = stop_signal() => end,
+        stop = stop_signal() => stop.map(|()| End::Shutdown { grace: Duration::ZERO }),
     };
     let _ = fs::remove_file(socket);
     if let End::Shutdown { grace } = end? {
@@ -147,7 +147,7 @@ async fn be_a_test(socket: &Path) -> Result<(), Failure> {
 
 /// Waits for one of the signals that ask an init to stop: TERM and INT of anyone, USR1 and USR2 of
 /// busybox's `halt` and `poweroff`.
-async fn stop_signal() -> Result<End, Failure> {
+async fn stop_signal() -> Result<(), Failure> {
     let watch = |kind| signal(kind).or_cannot("watch for signals");
     let (mut term, mut int) = (
         watch(SignalKind::terminate())?,
@@ -163,7 +163,7 @@ async fn stop_signal() -> Result<End, Failure> {
         _ = usr1.recv() => {}
         _ = usr2.recv() => {}
     }
-    Ok(End::Shutdown { grace: GRACE })
+    Ok(())
 }
 
 fn boot_id() -> Result<String, Failure> {

@@ -3,7 +3,9 @@
 //! A session begins with [`ToGuest::Hello`]; the guest answers [`FromGuest::Welcome`] with the
 //! same nonce. The host ignores everything before that welcome: it belongs to whoever talked
 //! before. A new hello ends the session before it: the guest forgets that session's unanswered
-//! calls (their processes run on to their own time limits, their output is dropped).
+//! calls (their processes run on to their own time limits, their output is dropped). So does the
+//! host's leaving, where the guest sees it. A hello with the nonce of the session that stands is
+//! welcomed again and changes nothing: hosts repeat it until the welcome comes.
 //!
 //! Every call carries an `id` that the host chose and that is free in its session; each gets
 //! exactly one ending: `done`, `exited`, `listeners`, `relay`, or `refused`. Many run at once.

@@ -49,13 +49,19 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(message).expect("messages are plain data")
 }
 
+/// Deepest nesting of a payload. Messages nest four deep (a map, its fields, a list, its maps);
+/// without a bound a few kilobytes of nesting would overflow the stack.
+const MAX_DEPTH: usize = 16;
+
 /// Decodes one whole payload.
 ///
 /// # Errors
 /// [`WireError::Unknown`] for another shape or type, [`WireError::Corrupt`] for bytes left over.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
     let mut rest = payload;
-    let message = rmp_serde::from_read(&mut rest).map_err(|e| WireError::Unknown(e.to_string()))?;
+    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+    decoder.set_max_depth(MAX_DEPTH);
+    let message = T::deserialize(&mut decoder).map_err(|e| WireError::Unknown(e.to_string()))?;
     if rest.is_empty() {
         Ok(message)
     } else {

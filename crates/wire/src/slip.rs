@@ -81,27 +81,32 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if self.overlong {
-                return;
-            }
-            let plain = match (std::mem::take(&mut self.escaped), byte) {
-                (false, ESC) => {
-                    self.escaped = true;
-                    continue;
-                }
-                (true, ESC_END) => END,
-                (true, ESC_ESC) => ESC,
+    /// Unescapes what stands between two ENDs, or a piece of it.
+    fn take(&mut self, mut bytes: &[u8]) {
+        while let (false, Some(&first)) = (self.overlong, bytes.first()) {
+            if std::mem::take(&mut self.escaped) {
                 // Any other byte after ESC is kept as it is: the checksum tells.
-                (_, other) => other,
-            };
-            if self.frame.len() == MAX_PAYLOAD + 5 {
-                self.overlong = true;
-                self.frame.clear();
-                return;
+                self.keep(&[match first {
+                    ESC_END => END,
+                    ESC_ESC => ESC,
+                    other => other,
+                }]);
+                bytes = &bytes[1..];
+                continue;
             }
-            self.frame.push(plain);
+            let plain = memchr::memchr(ESC, bytes).unwrap_or(bytes.len());
+            self.keep(&bytes[..plain]);
+            self.escaped = plain < bytes.len();
+            bytes = &bytes[(plain + 1).min(bytes.len())..];
+        }
+    }
+
+    fn keep(&mut self, plain: &[u8]) {
+        if self.frame.len() + plain.len() > MAX_PAYLOAD + 5 {
+            self.overlong = true;
+            self.frame.clear();
+        } else {
+            self.frame.extend_from_slice(plain);
         }
     }
 }
@@ -110,16 +115,18 @@ fn check(frame: &[u8]) -> Result<&[u8], WireError> {
     let Some((body, crc)) = frame.split_last_chunk::<4>() else {
         return Err(WireError::Corrupt("it is too short"));
     };
+    let Some((&version, payload)) = body.split_first() else {
+        return Err(WireError::Corrupt("it is too short"));
+    };
     if crc32fast::hash(body) != u32::from_be_bytes(*crc) {
         return Err(WireError::Corrupt("its checksum does not match"));
     }
-    match body.split_first() {
-        Some((&VERSION, payload)) => Ok(payload),
-        _ => Err(WireError::Unknown(format!(
-            "framing version {}, this side speaks {VERSION}",
-            body.first().copied().unwrap_or(0)
-        ))),
+    if version != VERSION {
+        return Err(WireError::Unknown(format!(
+            "framing version {version}, this side speaks {VERSION}"
+        )));
     }
+    Ok(payload)
 }
 
 #[cfg(test)]

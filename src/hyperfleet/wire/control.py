@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperfleet.wire import DECODE_ERRORS, WireError
+from hyperfleet.wire import DECODE_ERRORS, U16, U32, U64, WireError
 
 PROTOCOL = 1
 
@@ -12,7 +12,7 @@ PROTOCOL = 1
 class Port(msgspec.Struct, frozen=True, kw_only=True):
     """An exposed port; `upstream` is `ADDRESS:PORT` or None."""
 
-    port: int
+    port: U16
     upstream: str | None
     listening: bool = True
 
@@ -23,7 +23,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     status: str
-    lifecycle: int = 0
+    lifecycle: U64 = 0
     ports: tuple[Port, ...] = ()
 
 
@@ -43,11 +43,11 @@ ProbeOutcome = Listening | Closed | Unknown
 
 
 class ControlHello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    protocol: int
+    protocol: U32
 
 
 class SnapshotBegin(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot_begin"):
-    number: int
+    number: U64
 
 
 class SnapshotPart(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot_part"):
@@ -55,17 +55,17 @@ class SnapshotPart(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot_part
 
 
 class SnapshotEnd(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot_end"):
-    number: int
+    number: U64
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag="change"):
-    number: int
+    number: U64
     upsert: tuple[Machine, ...]
     remove: tuple[str, ...]
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, tag="probe_result"):
-    id: int
+    id: U64
     outcome: ProbeOutcome
 
 
@@ -74,43 +74,43 @@ class CountersRequest(msgspec.Struct, frozen=True, kw_only=True, tag="counters_r
 
 
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
-    timeout_ms: int
+    timeout_ms: U32
 
 
 class ProxyHello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    protocol: int
+    protocol: U32
     version: str
-    pid: int
+    pid: U32
     arguments: tuple[tuple[str, str], ...]
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
-    number: int
+    number: U64
 
 
 class Resync(msgspec.Struct, frozen=True, kw_only=True, tag="resync"):
-    have: int
+    have: U64
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
-    id: int
+    id: U64
     machine: str
-    port: int
+    port: U16
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """Totals since the data plane started, but for `connections` and `tunnels`, which are now."""
 
-    connections: int
-    tunnels: int
-    accepted: int
-    requests: int
-    responses: tuple[int, int, int, int, int]
-    errors: tuple[tuple[str, int], ...]
-    bytes_in: int
-    bytes_out: int
-    upstream_connects: int
-    upstream_reuses: int
+    connections: U64
+    tunnels: U64
+    accepted: U64
+    requests: U64
+    responses: tuple[U64, U64, U64, U64, U64]
+    errors: tuple[tuple[str, U64], ...]
+    bytes_in: U64
+    bytes_out: U64
+    upstream_connects: U64
+    upstream_reuses: U64
 
 
 class CountersMessage(msgspec.Struct, frozen=True, kw_only=True, tag="counters"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hyperfleet.wire import DECODE_ERRORS, WireError
+from hyperfleet.wire import DECODE_ERRORS, I32, U16, U32, U64, WireError
 
 PROTOCOL = 1
 # Most data bytes in one stdin, stdout or stderr message.
@@ -22,7 +22,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
-    time_ns: int
+    time_ns: U64
     network: Network | None
 
 
@@ -30,110 +30,110 @@ class ExecCall(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     cwd: str | None
-    timeout_ms: int
+    timeout_ms: U64
     stdin: bool
-    output_limit: int
+    output_limit: U64
 
 
 class ListenerMessage(msgspec.Struct, frozen=True, kw_only=True):
-    port: int
+    port: U16
     address: str
     direct: bool
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    nonce: int
-    min: int
-    max: int
+    nonce: U64
+    min: U32
+    max: U32
 
 
 class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
-    id: int
+    id: U32
     config: Config
 
 
 class Exec(msgspec.Struct, frozen=True, kw_only=True, tag="exec"):
-    id: int
+    id: U32
     exec: ExecCall
 
 
 class Stdin(msgspec.Struct, frozen=True, kw_only=True, tag="stdin"):
-    id: int
+    id: U32
     data: bytes
     eof: bool
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="kill"):
-    id: int
-    signal: int
+    id: U32
+    signal: I32
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True, tag="ports"):
-    id: int
+    id: U32
 
 
 class RelayCall(msgspec.Struct, frozen=True, kw_only=True, tag="relay"):
-    id: int
+    id: U32
     address: str
-    port: int
+    port: U16
 
 
 class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
-    id: int
-    grace_ms: int
+    id: U32
+    grace_ms: U32
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True, tag="ping"):
-    id: int
+    id: U32
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
-    nonce: int
-    protocol: int
+    nonce: U64
+    protocol: U32
     agent: str
     boot_id: str
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    id: int
+    id: U32
 
 
 class Stdout(msgspec.Struct, frozen=True, kw_only=True, tag="stdout"):
-    id: int
+    id: U32
     data: bytes
 
 
 class Stderr(msgspec.Struct, frozen=True, kw_only=True, tag="stderr"):
-    id: int
+    id: U32
     data: bytes
 
 
 class StdinTaken(msgspec.Struct, frozen=True, kw_only=True, tag="stdin_taken"):
-    id: int
-    bytes: int
+    id: U32
+    bytes: U32
 
 
 class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
-    id: int
-    code: int | None
-    signal: int | None
+    id: U32
+    code: I32 | None
+    signal: I32 | None
     timed_out: bool
     truncated: bool
 
 
 class Listeners(msgspec.Struct, frozen=True, kw_only=True, tag="listeners"):
-    id: int
+    id: U32
     listeners: tuple[ListenerMessage, ...]
     truncated: bool
 
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True, tag="relay"):
-    id: int
-    port: int
+    id: U32
+    port: U16
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    id: int
+    id: U32
     code: str
     message: str
 

@@ -39,6 +39,14 @@ async def echo(address: str, *, only_v6: bool = False) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+async def first_byte(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        return await reader.readexactly(1)
+    finally:
+        writer.transport.abort()
+
+
 @pytest.mark.parametrize(
     ("address", "only_v6", "direct"),
     [
@@ -96,12 +104,9 @@ async def test_a_relay_to_a_server_that_has_gone_resets(agent):
     with listen("127.0.0.1") as server:
         port = server.getsockname()[1]
     relay = await agent.relay("127.0.0.1", port)
-    reader, writer = await asyncio.open_connection("127.0.0.1", relay)
+    # At the connect or at the read, as it happens; never a clean end, never an answer.
     with pytest.raises(ConnectionResetError):
-        await reader.readexactly(1)
-    writer.close()
-    with contextlib.suppress(ConnectionResetError):
-        await writer.wait_closed()
+        await first_byte(relay)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "localhost", "", "224.0.0.1"])

@@ -1,0 +1,260 @@
+"""The agent's client against guests that lie, flood, stay silent or go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hyperfleet.errors import GuestError, OperationTimeoutError
+from hyperfleet.guest.agent import Agent
+from hyperfleet.guest.values import ExecRequest, ExecResult
+from hyperfleet.wire import WireError, slip
+from hyperfleet.wire import guest as wire
+
+LIMIT = 10
+
+
+class Guest:
+    """The other end: reads what the client says, says what a test wants."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._frames = slip.Reader()
+        self._received: list[wire.ToGuest] = []
+
+    async def receive(self) -> wire.ToGuest:
+        while not self._received:
+            data = await asyncio.wait_for(self.reader.read(65536), LIMIT)
+            assert data
+            for payload in self._frames.feed(data):
+                assert not isinstance(payload, WireError)
+                self._received.append(wire.decode_to_guest(payload))
+        return self._received.pop(0)
+
+    def say(self, *messages: wire.FromGuest) -> None:
+        for message in messages:
+            self.writer.write(slip.frame(wire.encode(message)))
+
+    async def welcome(self) -> None:
+        hello = await self.receive()
+        assert isinstance(hello, wire.Hello)
+        self.say(wire.Welcome(nonce=hello.nonce, protocol=1, agent="test", boot_id="b"))
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[tuple[Guest, asyncio.StreamReader, asyncio.StreamWriter]]:
+    here, there = socket.socketpair()
+    guest = Guest(*await asyncio.open_unix_connection(sock=there))
+    yield guest, *await asyncio.open_unix_connection(sock=here)
+    guest.writer.close()
+    await guest.writer.wait_closed()
+
+
+@pytest.fixture
+async def pair(ends) -> AsyncIterator[tuple[Guest, Agent]]:
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    await guest.welcome()
+    agent = await connecting
+    yield guest, agent
+    await agent.close()
+
+
+def start(agent: Agent, **more: object) -> asyncio.Task[ExecResult]:
+    return asyncio.create_task(agent.exec(ExecRequest(argv=("x",), **more)))
+
+
+def exited(call_id: int, **more: object) -> wire.Exited:
+    fields = {"code": 0, "signal": None, "timed_out": False, "truncated": False}
+    return wire.Exited(id=call_id, **(fields | more))
+
+
+async def test_what_comes_before_the_welcome_is_the_host_befores(ends):
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    hello = await guest.receive()
+    guest.writer.write(b"half a frame" + slip.frame(b"no message") + slip.frame(b"x")[:-3])
+    guest.say(
+        wire.Stdout(id=1, data=b"old"),
+        wire.Refused(id=0, code="version", message="of an older host"),
+        wire.Welcome(nonce=hello.nonce ^ 1, protocol=1, agent="old", boot_id="old"),
+        wire.Welcome(nonce=hello.nonce, protocol=1, agent="new", boot_id="new"),
+        wire.Welcome(nonce=hello.nonce, protocol=1, agent="again", boot_id="again"),
+    )
+    agent = await connecting
+    assert (agent.agent_version, agent.boot_id) == ("new", "new")
+    await agent.close()
+
+
+async def test_another_version_is_said_in_words(ends):
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    await guest.receive()
+    guest.say(wire.Refused(id=0, code="version", message="the host speaks 1, this agent 2"))
+    with pytest.raises(GuestError, match="another version of the protocol: the host speaks 1"):
+        await connecting
+
+
+async def test_a_channel_lost_before_the_welcome(ends):
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    await guest.receive()
+    guest.writer.close()
+    with pytest.raises(GuestError, match="lost"):
+        await connecting
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        wire.Done(id=77),
+        wire.Stdout(id=77, data=b"x"),
+        wire.Welcome(nonce=5, protocol=1, agent="", boot_id=""),
+        wire.Refused(id=0, code="invalid", message="what?"),
+        wire.Done(id=1),
+        wire.Relay(id=1, port=80),
+        wire.Stdout(id=1, data=b"x" * 101),
+        wire.StdinTaken(id=1, bytes=1),
+        exited(1, code=None),
+        exited(1, signal=9),
+        exited(1, code=256),
+        exited(1, code=-1),
+        exited(1, code=None, signal=65),
+        exited(1, code=None, signal=0),
+    ],
+    ids=repr,
+)
+async def test_a_lie_ends_the_channel_and_every_call(pair, lie):
+    guest, agent = pair
+    running = start(agent, output_limit=100)
+    assert (await guest.receive()).id == 1
+    guest.say(lie)
+    with pytest.raises(GuestError):
+        await running
+    await asyncio.wait_for(agent.closed(), LIMIT)
+    with pytest.raises(GuestError):
+        await agent.ping(1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        slip.frame(b"x")[:-3] + b"\xc0",
+        slip.frame(b"no message"),
+        slip.frame(b"\x82\xa4type\xa4done\xa2id" + b"\x91" * 10000),
+        b"\xc0" + b"x" * 600_000 + b"\xc0",
+    ],
+    ids=["checksum", "no message", "nested without end", "too large"],
+)
+async def test_noise_after_the_welcome_ends_the_channel(pair, data):
+    guest, agent = pair
+    running = start(agent)
+    await guest.receive()
+    guest.writer.write(data)
+    with pytest.raises(GuestError, match="broke the agent's protocol"):
+        await running
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        wire.ListenerMessage(port=0, address="::", direct=True),
+        wire.ListenerMessage(port=80, address="not an address", direct=True),
+        wire.ListenerMessage(port=80, address="fe80::1%eth0", direct=True),
+    ],
+    ids=repr,
+)
+async def test_listeners_are_checked(pair, listener):
+    guest, agent = pair
+    asking = asyncio.create_task(agent.listeners())
+    call = await guest.receive()
+    guest.say(wire.Listeners(id=call.id, listeners=(listener,), truncated=False))
+    with pytest.raises(GuestError, match="broke"):
+        await asking
+
+
+async def test_the_guests_words_are_made_fit_to_print(pair):
+    guest, agent = pair
+    running = start(agent)
+    call = await guest.receive()
+    guest.say(wire.Refused(id=call.id, code="failed", message="a\x1b[2Jb\n" + "x" * 5000))
+    with pytest.raises(GuestError) as raised:
+        await running
+    assert raised.value.message.startswith("a\N{REPLACEMENT CHARACTER}[2Jb")
+    assert raised.value.message.isprintable()
+    assert len(raised.value.message) == 1000
+
+
+async def test_silence_is_a_timeout_and_a_late_answer_is_known(pair):
+    guest, agent = pair
+    with pytest.raises(OperationTimeoutError, match=r"within 0\.05 s"):
+        await agent.ping(0.05)
+    late = await guest.receive()
+    asking = asyncio.create_task(agent.ping(LIMIT))
+    guest.say(wire.Done(id=late.id), wire.Done(id=(await guest.receive()).id))
+    await asking
+
+
+async def test_a_guest_that_answers_nothing_is_asked_no_more(pair, monkeypatch):
+    _, agent = pair
+    monkeypatch.setattr("hyperfleet.guest.agent._MAX_CALLS", 3)
+    for _ in range(3):
+        with pytest.raises(OperationTimeoutError):
+            await agent.ping(0.01)
+    with pytest.raises(GuestError, match="3 calls unanswered"):
+        await agent.ping(0.01)
+
+
+async def test_a_guest_that_reads_nothing_is_told_no_more(pair, monkeypatch):
+    _, agent = pair
+    monkeypatch.setattr("hyperfleet.guest.agent._MAX_UNSENT", 100_000)
+    big = ("x" * 100_000,)
+    waiting = [asyncio.create_task(agent.exec(ExecRequest(argv=big))) for _ in range(20)]
+    done, _ = await asyncio.wait(waiting, timeout=LIMIT, return_when=asyncio.FIRST_EXCEPTION)
+    assert "does not read" in str(done.pop().exception())
+    await agent.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_input_waits_for_its_credit(pair):
+    guest, agent = pair
+    data = b"x" * (wire.STDIN_WINDOW + 10)
+    running = start(agent, stdin=data)
+    call_id = (await guest.receive()).id
+    pieces = [await guest.receive() for _ in range(4)]
+    assert sum(len(piece.data) for piece in pieces) == wire.STDIN_WINDOW
+    asking = asyncio.create_task(agent.ping(LIMIT))
+    ping = await guest.receive()
+    assert isinstance(ping, wire.Ping)
+    guest.say(wire.Done(id=ping.id), wire.StdinTaken(id=call_id, bytes=5))
+    await asking
+    rest = [await guest.receive()]
+    assert (len(rest[0].data), rest[0].eof) == (5, False)
+    guest.say(wire.StdinTaken(id=call_id, bytes=5))
+    assert (await guest.receive()).eof
+    guest.say(exited(call_id))
+    assert (await running).exit_code == 0
+
+
+async def test_an_agent_that_never_kills_is_not_waited_for(pair, monkeypatch):
+    guest, agent = pair
+    monkeypatch.setattr("hyperfleet.guest.agent._KILL_TAKES", 0.01)
+    running = start(agent, timeout=0.01)
+    call = await guest.receive()
+    assert call.exec.timeout_ms == 10
+    with pytest.raises(OperationTimeoutError):
+        await running
+    assert await guest.receive() == wire.Kill(id=call.id, signal=9)
+
+
+async def test_realtime_signals_have_names(pair):
+    guest, agent = pair
+    running = start(agent)
+    call = await guest.receive()
+    guest.say(exited(call.id, code=None, signal=40))
+    result = await running
+    assert (result.exit_code, result.signal) == (168, "RTMIN+6")
