@@ -95,21 +95,24 @@ class Acts:
         machine = self._state.machine
         return layout.known_launch(machine, self._tools.layout.directory(machine.id))
 
-    async def boot(self) -> None:
-        """From at rest to running.
+    async def prepare(self) -> None:
+        """From at rest to starting; nothing runs yet.
 
         Raises:
             ValidationError: kernel or disk are not usable; nothing has changed.
-            GuestError, OperationTimeoutError: it did not come up; the machine is failed.
         """
-        machine = self._state.machine
-        launch = layout.launch_spec(
-            machine, self._tools.layout.directory(machine.id), self._tools.images
-        )
+        self._full_launch()
         await self._state.go(Status.STARTING, error_message=None, pid=None)
         await self._state.publish()
+
+    async def boot(self) -> None:
+        """From starting to running.
+
+        Raises:
+            GuestError, OperationTimeoutError, ValidationError: it did not come up; it is failed.
+        """
         async with self._tools.boots:
-            await self._or_fail(self._start(launch))
+            await self._or_fail(self._start())
 
     async def come_up(self) -> None:
         """The rest of a boot that another control plane began; raises as `boot` does."""
@@ -158,7 +161,7 @@ class Acts:
             await self._tools.driver.sweep(self.launch)
             self._tools.layout.condemn(machine_id)
             await self._tools.store.remove(machine_id)
-        except BaseException:
+        except Exception:
             self._tools.layout.reprieve(machine_id)
             await self._state.publish()
             raise
@@ -209,7 +212,13 @@ class Acts:
             self._found.release()
             self._found = None
 
-    async def _start(self, launch: LaunchSpec) -> None:
+    def _full_launch(self) -> LaunchSpec:
+        machine = self._state.machine
+        directory = self._tools.layout.directory(machine.id)
+        return layout.launch_spec(machine, directory, self._tools.images)
+
+    async def _start(self) -> None:
+        launch = self._full_launch()
         self._console_start = console.size(self._tools.driver.console(launch))
         await self._come_up(await self._tools.driver.start(launch))
 

@@ -31,6 +31,8 @@ class Want(Enum):
 class Act(Enum):
     """What an owner does."""
 
+    # Writes down that the machine is to start.
+    PREPARE = auto()
     BOOT = auto()
     # Takes up a boot whose process is there already.
     COME_UP = auto()
@@ -57,13 +59,13 @@ _STOP_FIRST = "stop it first, or delete with force=true"
 
 _PLANS: dict[Want, dict[Status, Plan]] = {
     Want.START: {
-        _S.PENDING: (Act.BOOT,),
-        _S.STARTING: (Act.HALT, Act.BOOT),
+        _S.PENDING: (Act.PREPARE, Act.BOOT),
+        _S.STARTING: (Act.HALT, Act.PREPARE, Act.BOOT),
         _S.RUNNING: (),
         _S.PAUSED: "resume it instead",
-        _S.STOPPING: (Act.HALT, Act.BOOT),
-        _S.STOPPED: (Act.BOOT,),
-        _S.FAILED: (Act.BOOT,),
+        _S.STOPPING: (Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.STOPPED: (Act.PREPARE, Act.BOOT),
+        _S.FAILED: (Act.PREPARE, Act.BOOT),
     },
     Want.STOP: {
         _S.PENDING: "it was never started",

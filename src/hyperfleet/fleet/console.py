@@ -11,6 +11,7 @@ _MOST_BYTES = 16 * 1024 * 1024
 _LOOKED_AT_BYTES = 64 * 1024
 _REASON_BYTES = 2048
 _LAST_LINES = 8
+_LINE_CHARACTERS = 200
 
 # ANSI escape sequences (ECMA-48: CSI, OSC, two-byte ones), then all other controls but LF.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -43,20 +44,13 @@ def reason(path: Path, since: int = 0) -> str:
 def last_words(console: bytes) -> str:
     """The telling line, if there is one, and the last lines; without controls, at most 2 KiB."""
     text = _CONTROLS.sub("", _ESCAPES.sub("", console.decode(errors="replace").replace("\r", "")))
-    lines = [line.rstrip() for line in text.split("\n") if line.strip()]
+    lines = [line.rstrip()[:_LINE_CHARACTERS] for line in text.split("\n") if line.strip()]
     told = [line for line in lines if _TELLING.search(line)][:1]
     last = lines[-_LAST_LINES:]
     if told and told[0] in last:
         told = []
-    return _bounded("\n".join((*told, *last)), keep_start=bool(told))
-
-
-def _bounded(text: str, *, keep_start: bool) -> str:
-    data = text.encode()
-    if len(data) <= _REASON_BYTES:
-        return text
-    kept = data[:_REASON_BYTES] if keep_start else data[-_REASON_BYTES:]
-    return kept.decode(errors="ignore")
+    # Lines are short, so this cuts only where many bytes make a character.
+    return "\n".join((*told, *last)).encode()[:_REASON_BYTES].decode(errors="ignore")
 
 
 def _read(path: Path, since: int, most: int) -> bytes:

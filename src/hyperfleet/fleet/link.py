@@ -55,7 +55,9 @@ class AgentLink:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._agent is None:
+                while self._agent is None or self._agent.lost:
+                    # The keeper has yet to see the loss, perhaps.
+                    self._connected.clear()
                     await self._connected.wait()
                 return self._agent
         except TimeoutError as error:

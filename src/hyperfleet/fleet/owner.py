@@ -37,22 +37,25 @@ class _Wish:
         self.process: Process | None = None
         self.ended = Exit()
         self.sight: Sight | None = None
-        self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[Machine] = asyncio.get_running_loop().create_future()
         # Nobody may be left to hear it: the caller's connection is gone, or it is our own wish.
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
-    async def answer(self) -> None:
-        """Returns, or raises, when it is done. Whoever waits may go: the act goes on."""
-        await asyncio.shield(self._answer)
+    async def answer(self) -> Machine:
+        """The machine as it stood when it was done, or what went wrong.
 
-    def settle(self, error: Exception | None = None) -> None:
+        Whoever waits may go: the act goes on.
+        """
+        return await asyncio.shield(self._answer)
+
+    def settle(self, outcome: Machine | Exception) -> None:
         """Tells all who wait."""
         if self._answer.done():
             return
-        if error is None:
-            self._answer.set_result(None)
+        if isinstance(outcome, Machine):
+            self._answer.set_result(outcome)
         else:
-            self._answer.set_exception(error)
+            self._answer.set_exception(outcome)
 
 
 class Owner:
@@ -154,20 +157,14 @@ class Owner:
         else:
             wish = _Wish(want, force=force)
             self._enqueue(wish)
-        await wish.answer()
-        return self.machine
+        return await wish.answer()
 
     def _enqueue(self, wish: _Wish) -> None:
         if self._closed or self.state.removed:
             wish.settle(NotFoundError(f"Machine not found: {self.machine.id}"))
             return
         self._queue.append(wish)
-        current = self._current.want if self._current is not None else None
-        if self._boot is not None and agenda.interrupts(
-            current, [waiting.want for waiting in self._queue]
-        ):
-            self._given_up = True
-            self._boot.cancel()
+        self._give_up_boot()
         if self._task is None:
             self._task = asyncio.create_task(self._work(), name=f"owner of {self.machine.id}")
 
@@ -178,8 +175,13 @@ class Owner:
                 await self._do(self._current)
             except Exception as error:  # noqa: BLE001 - told to whoever asked
                 self._current.settle(error)
+            except asyncio.CancelledError:
+                if self._closed:
+                    raise
+                # Something within was cancelled, not this task: nobody may wait for ever.
+                self._current.settle(RuntimeError(f"{self._current.want} was cut off"))
             else:
-                self._current.settle()
+                self._current.settle(self.machine)
             self._current = None
         self._task = None
 
@@ -199,6 +201,8 @@ class Owner:
 
     async def _act(self, act: Act, wish: _Wish) -> None:
         match act:
+            case Act.PREPARE:
+                await self._acts.prepare()
             case Act.BOOT:
                 await self._interruptible(self._acts.boot())
             case Act.COME_UP:
@@ -212,10 +216,19 @@ class Owner:
             case Act.NOTE if wish.sight is not None:
                 await self._acts.note(wish.sight)
 
+    def _give_up_boot(self) -> None:
+        """Cancels the boot under way if what waits says so."""
+        current = self._current.want if self._current is not None else None
+        queued = [wish.want for wish in self._queue]
+        if self._boot is not None and agenda.interrupts(current, queued):
+            self._given_up = True
+            self._boot.cancel()
+
     async def _interruptible(self, boot: Coroutine[Any, Any, None]) -> None:
         """A boot, which a stop that arrives meanwhile ends."""
         self._given_up = False
         self._boot = asyncio.create_task(boot, name=f"boot of {self.machine.id}")
+        self._give_up_boot()
         try:
             await asyncio.wait((self._boot,))
             if self._boot.cancelled() and self._given_up:

@@ -235,6 +235,11 @@ class Agent:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the channel is lost or closed; calls would fail."""
+        return self._closed.is_set()
+
     async def closed(self) -> None:
         """Returns when the channel is lost or closed."""
         await self._closed.wait()

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import shutil
 import signal
-from asyncio import Server, StreamReader, StreamWriter
+import socket
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,20 +136,20 @@ class _Way:
     def __init__(self, guest: FakeGuest, guest_port: int) -> None:
         self._guest = guest
         self._port = guest_port
-        self._opening = asyncio.ensure_future(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._serving = asyncio.ensure_future(
+            asyncio.start_server(self._connected, sock=self._socket)
+        )
         self._writers: set[StreamWriter] = set()
 
     async def open(self) -> str:
-        """Its `ADDRESS:PORT`; the server is made once however many ask."""
-        server: Server = await asyncio.shield(self._opening)
-        host, port = server.sockets[0].getsockname()
+        """Its `ADDRESS:PORT`, when connections to it are taken."""
+        await asyncio.shield(self._serving)
+        host, port = self._socket.getsockname()
         return f"{host}:{port}"
 
     def close(self) -> None:
-        if self._opening.done():
-            self._opening.result().close()
-        else:
-            self._opening.add_done_callback(lambda opening: opening.result().close())
+        self._serving.add_done_callback(lambda serving: serving.result().close())
         for writer in self._writers:
             writer.transport.abort()
 
@@ -181,9 +182,9 @@ class FakeDriver:
         self.console(launch).touch()
         process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), faults)
         self._processes[launch.id] = process
-        process.begin()
         for port in launch.ports:
             await process.forward(port)
+        process.begin()
         return process
 
     async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:

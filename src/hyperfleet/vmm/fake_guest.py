@@ -79,6 +79,10 @@ class FakeGuest:
         self._sockets.clear()
         self.hang_up()
 
+    def freeze(self) -> None:
+        """From now on nothing of what the host says is read, as in a guest that hangs."""
+        self._awake = False
+
     def hang_up(self) -> None:
         """Closes every connection of the host's."""
         for stream in list(self._streams):

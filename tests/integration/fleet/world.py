@@ -1,0 +1,217 @@
+"""A home, its record and its fake machines, which outlive the control planes opened on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from hyperfleet.errors import ValidationError
+from hyperfleet.fleet import Fleet, FleetConfig
+from hyperfleet.guest.values import ExecRequest, ExecResult
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import Machine, MachineSpec
+from hyperfleet.store.memory import MemoryStore
+from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.fake import FakeDriver, FakeProcess
+
+
+class Crash(BaseException):
+    """The control plane is killed here: nothing of it runs on."""
+
+
+class Routes:
+    """What the data plane was told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[Machine | str] = []
+        self._heard = asyncio.Event()
+
+    async def publish(self, machine: Machine) -> None:
+        self.told.append(machine)
+        self._heard.set()
+
+    async def withdraw(self, machine_id: str) -> None:
+        self.told.append(machine_id)
+
+    def statuses(self) -> list[Status]:
+        return [told.status for told in self.told if isinstance(told, Machine)]
+
+    async def until(self, holds: Callable[[Machine], bool]) -> Machine:
+        """The first machine from now on, or the last one told, of which it holds."""
+        async with asyncio.timeout(10):
+            while True:
+                last = self.told[-1] if self.told else None
+                if isinstance(last, Machine) and holds(last):
+                    return last
+                self._heard.clear()
+                await self._heard.wait()
+
+
+class Images:
+    """Every path is good, unless it says that it is not."""
+
+    def kernel(self, path: str) -> Path:
+        if path == "missing":
+            raise ValidationError("kernel_image_path: missing")
+        return Path(path)
+
+    def root_disk(self, path: str) -> Path:
+        return Path(path)
+
+    def initramfs(self) -> Path:
+        return Path("initramfs")
+
+
+class CrashingStore(MemoryStore):
+    """Dies at the save of one status, before or after it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dies_before: Status | None = None
+        self.dies_after: Status | None = None
+        self.dies_at_remove = False
+        self.refuses: Status | None = None
+        self.crashed = asyncio.Event()
+
+    async def save(self, machine: Machine) -> None:
+        if machine.status is self.dies_before:
+            self.crash()
+        if machine.status is self.refuses:
+            raise OSError("disk full")
+        await super().save(machine)
+        if machine.status is self.dies_after:
+            self.crash()
+
+    async def remove(self, machine_id: str) -> None:
+        if self.dies_at_remove:
+            self.crash()
+        await super().remove(machine_id)
+
+    def crash(self) -> None:
+        self.crashed.set()
+        raise Crash
+
+
+class WatchedDriver(FakeDriver):
+    """Tells when a machine's process is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def start(self, launch: LaunchSpec) -> FakeProcess:
+        process = await super().start(launch)
+        self.spawned[launch.id].set()
+        return process
+
+
+class World:
+    """A home, a record and a driver that outlive the fleets that are opened on them."""
+
+    died = Exit(signal=9)
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.store = CrashingStore()
+        self.driver = WatchedDriver()
+        self.routes = Routes()
+        self._fleets: list[Fleet] = []
+
+    async def fleet(self, **changes: Any) -> Fleet:
+        """A control plane; one that is open already is as good as dead."""
+        limits = {"boot_deadline": 5.0, "stop_grace": 0.1, "poll_interval": 60.0, **changes}
+        fleet = Fleet(
+            driver=self.driver,
+            store=self.store,
+            routes=self.routes,
+            images=Images(),
+            config=FleetConfig(home=self.home, **limits),
+        )
+        self._fleets.append(fleet)
+        await fleet.open()
+        return fleet
+
+    async def spawned(self, machine: Machine) -> None:
+        """Returns when the machine's process is there."""
+        async with asyncio.timeout(5):
+            await self.driver.spawned[machine.id].wait()
+
+    async def crash(self) -> None:
+        """The control plane is killed: its tasks are gone, nothing was said or written."""
+        self._fleets.clear()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self.store.dies_before = self.store.dies_after = self.store.refuses = None
+        self.store.dies_at_remove = False
+
+    async def crash_when_told(self, act: Coroutine[Any, Any, Any]) -> None:
+        """Begins `act` and kills the control plane where the store dies."""
+        doing = asyncio.create_task(act)
+        async with asyncio.timeout(10):
+            await self.store.crashed.wait()
+        await self.crash()
+        assert doing.done()
+
+    async def close(self) -> None:
+        for fleet in self._fleets:
+            await fleet.close()
+        for machine in await self.store.all():
+            launch = self.launch(machine)
+            await self.driver.sweep(launch)
+
+    def launch(self, machine: Machine) -> LaunchSpec:
+        return LaunchSpec(
+            id=machine.id,
+            name=machine.spec.name,
+            directory=self.home / "machines" / machine.id,
+            vcpu_count=1,
+            mem_size_mib=64,
+            kernel=Path("k"),
+            initramfs=Path("i"),
+            kernel_args=None,
+            base_disk=Path("d"),
+            guest_mac="52:00:00:00:00:01",
+        )
+
+    def process(self, machine: Machine) -> FakeProcess:
+        process = self.driver.process(machine.id)
+        assert process is not None
+        return process
+
+
+def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
+    fields: dict[str, Any] = {
+        "vcpu_count": 1,
+        "mem_size_mib": 64,
+        "kernel_image_path": "kernel",
+        "rootfs_path": "disk",
+        "exposed_ports": (80,),
+        "kernel_args": faults or None,
+        **changes,
+    }
+    return MachineSpec(name=name, **fields)
+
+
+async def run(fleet: Fleet, ref: str, *argv: str, **fields: Any) -> ExecResult:
+    return await fleet.exec(ref, ExecRequest(argv=argv, **fields))
+
+
+async def get(upstream: str | None) -> bytes:
+    """A page from the host's address of a machine's port; b"" when it is reset."""
+    assert upstream is not None
+    host, port = upstream.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+    return answer.partition(b"\r\n\r\n")[2]

@@ -1,0 +1,96 @@
+"""What a request means in each state."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperfleet.fleet import agenda
+from hyperfleet.fleet.agenda import Act, Arrival, Want
+from hyperfleet.lifecycle import AT_REST, TRANSITIONS, Status
+
+ASKED = (Want.START, Want.STOP, Want.DELETE)
+
+
+@pytest.mark.parametrize("status", AT_REST)
+def test_a_machine_at_rest_boots_when_started_and_goes_when_deleted(status: Status) -> None:
+    assert agenda.on_turn(status, Want.START, force=False) == (Act.PREPARE, Act.BOOT)
+    assert agenda.on_turn(status, Want.DELETE, force=False) == (Act.REMOVE,)
+
+
+def test_what_is_so_already_needs_nothing() -> None:
+    assert agenda.on_turn(Status.RUNNING, Want.START, force=False) == ()
+    assert agenda.on_turn(Status.STOPPED, Want.STOP, force=False) == ()
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.FAILED])
+def test_nothing_to_stop_is_refused_in_words(status: Status) -> None:
+    plan = agenda.on_turn(status, Want.STOP, force=False)
+    assert isinstance(plan, str)
+    sentence = agenda.refusal(Want.STOP, "web", status, plan)
+    assert sentence.startswith(f"machine 'web' is {status} and can't be stopped: ")
+
+
+@pytest.mark.parametrize("status", set(Status) - AT_REST)
+def test_delete_asks_for_force_unless_at_rest(status: Status) -> None:
+    assert isinstance(agenda.on_turn(status, Want.DELETE, force=False), str)
+    assert agenda.on_turn(status, Want.DELETE, force=True) == (Act.HALT, Act.REMOVE)
+
+
+@pytest.mark.parametrize("status", [Status.STARTING, Status.STOPPING])
+def test_delete_is_refused_at_once_while_things_change(status: Status) -> None:
+    assert agenda.on_arrival(status, Want.START, [], Want.DELETE, force=False) is Arrival.REFUSE
+    assert agenda.on_arrival(status, Want.START, [], Want.DELETE, force=True) is Arrival.WAIT
+
+
+def test_the_same_wish_again_shares_the_answer() -> None:
+    join = agenda.on_arrival(Status.STARTING, Want.START, [Want.SIGHT], Want.START, force=False)
+    assert join is Arrival.JOIN
+    # A stop stands between: this start is for after it.
+    wait = agenda.on_arrival(Status.STARTING, Want.START, [Want.STOP], Want.START, force=False)
+    assert wait is Arrival.WAIT
+
+
+def test_a_stop_that_is_next_ends_the_boot() -> None:
+    assert agenda.interrupts(Want.START, [Want.STOP])
+    assert agenda.interrupts(Want.RESUME, [Want.STOP, Want.START])
+    assert not agenda.interrupts(Want.START, [Want.DELETE, Want.STOP])
+    assert not agenda.interrupts(Want.STOP, [Want.STOP])
+    assert not agenda.interrupts(Want.START, [])
+
+
+# Where each act leads, as `acts` does it.
+LEADS = {
+    Act.PREPARE: (Status.STARTING,),
+    Act.BOOT: (Status.RUNNING,),
+    Act.COME_UP: (Status.RUNNING,),
+    Act.HALT: (Status.STOPPING, Status.STOPPED),
+    Act.SETTLE: (Status.FAILED,),
+    Act.NOTE: (),
+    Act.REMOVE: (),
+}
+
+
+@given(
+    status=st.sampled_from(Status), wants=st.lists(st.tuples(st.sampled_from(Want), st.booleans()))
+)
+def test_no_order_of_requests_breaks_the_table_of_states(
+    status: Status, wants: list[tuple[Want, bool]]
+) -> None:
+    for want, force in wants:
+        plan = agenda.on_turn(status, want, force=force)
+        if isinstance(plan, str):
+            assert want in ASKED
+            continue
+        for act in plan:
+            if act is Act.REMOVE:
+                assert status in AT_REST
+                return
+            for step in LEADS[act]:
+                assert step is status or step in TRANSITIONS[status]
+                status = step
+        if want is Want.START:
+            assert status is Status.RUNNING
+        if want is Want.STOP:
+            assert status is Status.STOPPED

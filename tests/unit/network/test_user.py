@@ -1,0 +1,70 @@
+"""User networking: what QEMU is told, and what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperfleet.errors import GuestError
+from hyperfleet.machine import new_machine_id
+from hyperfleet.network import user
+from hyperfleet.network.user import UserNetwork
+
+USERNET = """Hub -1 (n0):\r
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
+  TCP[ESTABLISHED]   16       10.0.2.15 33456    93.184.216.34   443     0     0\r
+  TCP[HOST_FORWARD]  13       127.0.0.1 34567       10.0.2.15    80     0     0\r
+  UDP[236 sec]       14       10.0.2.15 50000        10.0.2.3    53     0     0\r
+  TCP[HOST_FORWARD]  12       127.0.0.1 40001       10.0.2.15  8080     0     0\r
+"""
+
+
+class Monitor:
+    """Answers as QEMU's human monitor does."""
+
+    def __init__(self, *, refuses: str = "") -> None:
+        self.said: list[str] = []
+        self._refuses = refuses
+
+    async def __call__(self, line: str) -> str:
+        self.said.append(line)
+        return USERNET if line == "info usernet" else self._refuses
+
+
+def test_forwards_are_read_from_info_usernet() -> None:
+    assert user.parse_forwards(USERNET) == {80: "127.0.0.1:34567", 8080: "127.0.0.1:40001"}
+    assert user.parse_forwards("") == {}
+
+
+async def test_a_forward_is_asked_for_and_found() -> None:
+    monitor = Monitor()
+    assert await UserNetwork().forward(monitor, 8080) == "127.0.0.1:40001"
+    assert monitor.said == ["hostfwd_add n0 tcp:127.0.0.1:0-:8080", "info usernet"]
+
+
+async def test_a_refused_forward_says_why() -> None:
+    monitor = Monitor(refuses="Could not set up host forwarding rule 'tcp::80-:80'\r\n")
+    with pytest.raises(GuestError, match="no way in to port 8080: Could not set up"):
+        await UserNetwork().forward(monitor, 8080)
+
+
+async def test_a_forward_is_taken_away_by_its_host_address() -> None:
+    monitor = Monitor()
+    await UserNetwork().unforward(monitor, 80, "127.0.0.1:34567")
+    assert monitor.said == ["hostfwd_remove n0 tcp:127.0.0.1:34567"]
+
+
+def test_every_port_has_a_way_in_from_the_start() -> None:
+    netdev, device = UserNetwork().arguments("52:00:00:00:00:01", (80, 8080))[1::2]
+    assert netdev.endswith(",hostfwd=tcp:127.0.0.1:0-:80,hostfwd=tcp:127.0.0.1:0-:8080")
+    assert device.endswith(",mac=52:00:00:00:00:01")
+
+
+def test_a_hardware_address_is_local_unicast_and_steady() -> None:
+    ids = [new_machine_id() for _ in range(200)]
+    addresses = {user.guest_mac(one) for one in ids}
+    assert len(addresses) == len(ids)
+    assert user.guest_mac(ids[0]) == user.guest_mac(ids[0])
+    for address in addresses:
+        octets = [int(octet, 16) for octet in address.split(":")]
+        assert len(octets) == 6
+        assert octets[0] & 0b11 == 0b10
