@@ -289,7 +289,7 @@ async def test_a_base_that_was_written_to_is_refused(bench: Bench, tmp_path: Pat
     await guest.power_off()
     with (tmp_path / "old.ext4").open("r+b") as old:
         old.write(b"changed")
-    with pytest.raises(ValidationError, match="rootfs_path: .* was written to"):
+    with pytest.raises(ValidationError, match=r"rootfs_path: .* was written to"):
         await bench.driver.start(launch)
 
 

@@ -178,8 +178,9 @@ class Server:
         return output
 
     def processes(self) -> list[str]:
-        """Command lines of every process that has this server's folder in its own."""
-        return [line for _, line in _processes_naming(str(self.folder))]
+        """Command lines of what it started: whatever names its folder or runs in it."""
+        own = self._process.pid if self._process is not None else None
+        return [line for pid, line in _processes_in(self.folder) if pid != own]
 
     def close(self) -> None:
         """Ends everything that was started here and removes the folder."""
@@ -188,7 +189,7 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self._end(signal.SIGTERM)
         # Data planes and machines outlive the control plane by design.
-        for pid, _ in _processes_naming(str(self.folder)):
+        for pid, _ in _processes_in(self.folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -205,12 +206,14 @@ def hyperfleet() -> Sequence[str]:
     return [str(Path(sys.executable).parent / "hyperfleet")]
 
 
-def _processes_naming(text: str) -> Iterator[tuple[int, str]]:
+def _processes_in(folder: Path) -> Iterator[tuple[int, str]]:
+    """Processes that name the folder in their command line, or run in it: pid and command line."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
                 line = (
                     (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 )
-                if text in line:
+                directory = (entry / "cwd").readlink()
+                if str(folder) in line or directory.is_relative_to(folder):
                     yield int(entry.name), line.strip()

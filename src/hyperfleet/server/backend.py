@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from hyperfleet import binaries
-from hyperfleet.fleet import Fleet, FleetConfig
+from hyperfleet.errors import SettingsError
+from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike
 from hyperfleet.images.locate import Images
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
@@ -48,7 +52,7 @@ class Backend:
             driver=driver,
             store=SqlMachineStore(database),
             routes=self._data_plane,
-            images=Images(settings.hyperfleet_home, settings.hyperfleet_image_dirs),
+            images=_images(settings),
             config=_fleet_config(settings),
         )
 
@@ -76,10 +80,38 @@ class Backend:
         return await self.machines.probe(machine_id, port)
 
 
+class _AnyImages:
+    """For the fake driver, which boots from nothing: any path will do."""
+
+    def kernel(self, path: str) -> Path:
+        return Path(path)
+
+    def root_disk(self, path: str) -> Path:
+        return Path(path)
+
+    def initramfs(self) -> Path:
+        return Path("none")
+
+
+def _images(settings: Settings) -> ImagesLike:
+    if settings.hyperfleet_vmm == "fake":
+        return _AnyImages()
+    return Images(settings.hyperfleet_home, settings.hyperfleet_image_dirs)
+
+
 def _driver(settings: Settings) -> tuple[Driver, str]:
-    """The driver and what it is called before people."""
+    """The driver and what it is called before people.
+
+    Raises:
+        SettingsError: the driver that is asked for can't work here.
+    """
     if settings.hyperfleet_vmm == "fake":
         return FakeDriver(), "fake (no real machines)"
+    if shutil.which("qemu-system-x86_64") is None:
+        raise SettingsError(
+            f"HYPERFLEET_VMM={settings.hyperfleet_vmm}: QEMU is not installed;"
+            " `apt-get install qemu-system-x86 qemu-utils` does it, `hyperfleet doctor` says more"
+        )
     verdict = kvm.probe()
     qemu = QemuDriver(network=UserNetwork(), kvm=verdict.usable)
     return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"

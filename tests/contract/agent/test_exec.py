@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from hyperfleet.guest.values import ExecRequest
 from hyperfleet.wire import guest as wire
 
 
-def shell(script: str, **more: object) -> ExecRequest:
+def shell(script: str, **more: Any) -> ExecRequest:
     return ExecRequest(argv=("sh", "-c", script), **more)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -64,12 +65,12 @@ async def pair(ends) -> AsyncIterator[tuple[Guest, Agent]]:
     await agent.close()
 
 
-def start(agent: Agent, **more: object) -> asyncio.Task[ExecResult]:
+def start(agent: Agent, **more: Any) -> asyncio.Task[ExecResult]:
     return asyncio.create_task(agent.exec(ExecRequest(argv=("x",), **more)))
 
 
-def exited(call_id: int, **more: object) -> wire.Exited:
-    fields = {"code": 0, "signal": None, "timed_out": False, "truncated": False}
+def exited(call_id: int, **more: Any) -> wire.Exited:
+    fields: dict[str, Any] = {"code": 0, "signal": None, "timed_out": False, "truncated": False}
     return wire.Exited(id=call_id, **(fields | more))
 
 

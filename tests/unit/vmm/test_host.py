@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet.vmm import tsc, unix_sockets
+from hyperfleet import unix_sockets
+from hyperfleet.vmm import tsc
 from hyperfleet.vmm.driver import Exit
 from hyperfleet.vmm.host_process import HostProcess
 

@@ -1,0 +1,113 @@
+"""The whole control plane and its data plane; the driver is the fake, all else is real."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hyperfleet import binaries
+from hyperfleet.errors import SetupError
+from support.need import Need
+from support.server import Server
+
+
+@pytest.fixture
+def server(need: Need) -> Iterator[Server]:
+    need.that(_has_proxy(), "hyperfleet-proxy is not built: run `make setup`")
+    made = Server(HYPERFLEET_VMM="fake", PROXY_HOST_SUFFIX=".local.dev")
+    yield made
+    made.close()
+
+
+def _has_proxy() -> bool:
+    try:
+        binaries.proxy()
+    except SetupError:
+        return False
+    return True
+
+
+def _page(server: Server, path: str, **headers: str) -> tuple[int, str]:
+    answer = httpx.get(f"{server.proxy_url}{path}", headers=headers)
+    return answer.status_code, answer.text.strip()
+
+
+def test_a_page_through_the_proxy_and_each_of_its_errors(server: Server) -> None:
+    server.start()
+    machine = server.create("web", exposed_ports=[80])
+    ref = machine["id"]
+    path = f"/proxy/{ref}/80/"
+    assert _page(server, path) == (503, '{"error":"Machine is not running"}')
+    server.start_machine("web")
+    assert _page(server, path) == (502, '{"error":"Failed to connect to upstream"}')
+    assert _page(server, f"/proxy/{ref}/81/")[0] == 403
+    server.sh("web", "echo hello > /www/index.html; httpd -p 80 -h /www")
+    assert _page(server, path) == (200, "hello")
+    assert _page(server, "/proxy/web/80/") == (200, "hello")
+    assert _page(server, "/", Host=f"{ref}-80.local.dev") == (200, "hello")
+    [port] = server.api.get("/machines/web/ports").json()["ports"]
+    assert port["listening"]
+    assert port["urls"] == {
+        "path": f"http://localhost:{server.proxy_port}{path}",
+        "host": f"http://{ref}-80.local.dev:{server.proxy_port}/",
+    }
+    assert httpx.get(port["urls"]["path"]).text.strip() == "hello"
+    assert server.api.post("/machines/web/stop").json()["status"] == "stopped"
+    assert _page(server, path) == (503, '{"error":"Machine is not running"}')
+    assert server.api.delete("/machines/web").status_code == 204
+    assert _page(server, path) == (404, '{"error":"Machine not found"}')
+
+
+def test_the_data_plane_outlives_the_control_plane(server: Server) -> None:
+    server.start()
+    server.create("web", exposed_ports=[80])
+    server.start_machine("web")
+    [before] = server.processes()
+    assert server.stop() == 0
+    # The fake's guests live in the control plane; that something answers at all is the point.
+    assert _page(server, "/proxy/web/80/")[0] == 502
+    assert server.processes() == [before]
+
+
+def test_down_leaves_no_process(server: Server) -> None:
+    server.start()
+    server.create("web", exposed_ports=[80])
+    server.start_machine("web")
+    done = server.run("down")
+    assert done.stdout == "web is stopped.\nThe server has stopped.\n"
+    assert server.processes() == []
+
+
+def test_the_proxys_port_is_taken(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        server.environment["PROXY_PORT"] = str(holder.getsockname()[1])
+        refused = server.run("serve", check=False)
+    assert refused.returncode == 2
+    [line] = [line for line in refused.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith(f"hyperfleet: PROXY_PORT {server.environment['PROXY_PORT']}")
+
+
+def test_a_home_whose_path_is_longer_than_a_sockets(server: Server) -> None:
+    server.home = server.folder / Path(*["x" * 30] * 5)
+    server.environment["HYPERFLEET_HOME"] = os.fspath(server.home)
+    server.start()
+    assert len(os.fspath(server.home / "proxy.sock")) > 108
+    assert _page(server, "/proxy/unknown/80/")[0] == 404
+
+
+def test_bounds_of_driver_and_host(server: Server) -> None:
+    server.start()
+    for field, value in (
+        ("vcpu_count", 100_000),
+        ("mem_size_mib", 10**9),
+        ("mem_size_mib", 10**30),
+    ):
+        body = {"name": "web", "vcpu_count": 1, "mem_size_mib": 128} | {field: value}
+        answer = server.api.post("/machines", json=body)
+        assert answer.status_code == 400, answer.text
+        assert field in answer.json()["error"]["message"]
