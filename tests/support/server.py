@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ class Server:
             self.environment["HYPERFLEET_IMAGE_DIRS"] = str(images)
         self._process: subprocess.Popen[bytes] | None = None
         self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
 
     @property
     def api_url(self) -> str:
@@ -83,13 +85,14 @@ class Server:
 
     @property
     def api(self) -> httpx.Client:
-        """A client with the server's first key."""
-        if self._client is None:
-            self._client = httpx.Client(
-                base_url=self.api_url,
-                headers={"Authorization": f"Bearer {self.key}"},
-                timeout=300,
-            )
+        """A client with the server's first key; threads share it."""
+        with self._lock:
+            if self._client is None:
+                self._client = httpx.Client(
+                    base_url=self.api_url,
+                    headers={"Authorization": f"Bearer {self.key}"},
+                    timeout=300,
+                )
         return self._client
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
