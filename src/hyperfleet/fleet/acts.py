@@ -190,7 +190,7 @@ class Acts:
             return False
         if status is Status.STOPPING:
             if process is not None:
-                await self._hold(process, {})
+                self._hold(process, {})
             await self._state.publish()
             return True
         if process is None:
@@ -250,7 +250,7 @@ class Acts:
         except BaseException:
             await link.close()
             raise
-        await self._hold(process, await process.forwards(), link)
+        self._hold(process, await process.forwards(), link)
         await self._first_look()
 
     async def _take_over(self, process: Process) -> None:
@@ -262,7 +262,7 @@ class Acts:
             await self._fail(f"its process could not be taken over: {error}")
             return
         self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
-        await self._hold(process, ways)
+        self._hold(process, ways)
         if self._state.status is Status.RUNNING:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
@@ -270,9 +270,7 @@ class Acts:
         await self._state.publish()
         self._attend()
 
-    async def _hold(
-        self, process: Process, ways: dict[int, str], link: AgentLink | None = None
-    ) -> None:
+    def _hold(self, process: Process, ways: dict[int, str], link: AgentLink | None = None) -> None:
         if link is None:
             link = AgentLink(process)
             link.keep()
@@ -284,6 +282,7 @@ class Acts:
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
             on_sight=lambda sight: self._on_sight(process, sight),
+            on_turn=lambda: console.bound(self._tools.driver.console(self.launch)),
         )
         self.running = Running(process=process, link=link, looker=looker)
 

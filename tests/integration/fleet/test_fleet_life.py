@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hyperfleet.errors import (
@@ -236,7 +237,7 @@ async def test_what_the_host_can_never_give_is_refused(
     fleet: Fleet, field: str, value: int
 ) -> None:
     with pytest.raises(ValidationError, match=f"{field}: must be from "):
-        await fleet.create(spec(**{field: value}))
+        await fleet.create(msgspec.structs.replace(spec(), **{field: value}))
     assert fleet.machines() == []
 
 
