@@ -227,9 +227,13 @@ class Acts:
         try:
             async with asyncio.timeout(deadline):
                 await self._unless_ended(process, self._introduce(process, deadline))
-        except (TimeoutError, OperationTimeoutError) as error:
+        except TimeoutError as error:
             raise OperationTimeoutError(
                 await self._with_reason(f"the machine did not come up within {deadline:g} s")
+            ) from error
+        except OperationTimeoutError as error:
+            raise OperationTimeoutError(
+                await self._with_reason(f"the machine did not come up: {error}")
             ) from error
         await self._state.go(
             Status.RUNNING,
