@@ -190,7 +190,7 @@ class Acts:
             return False
         if status is Status.STOPPING:
             if process is not None:
-                await self._hold(process, {})
+                self._hold(process, {})
             await self._state.publish()
             return True
         if process is None:
@@ -227,9 +227,13 @@ class Acts:
         try:
             async with asyncio.timeout(deadline):
                 await self._unless_ended(process, self._introduce(process, deadline))
-        except (TimeoutError, OperationTimeoutError) as error:
+        except TimeoutError as error:
             raise OperationTimeoutError(
                 await self._with_reason(f"the machine did not come up within {deadline:g} s")
+            ) from error
+        except OperationTimeoutError as error:
+            raise OperationTimeoutError(
+                await self._with_reason(f"the machine did not come up: {error}")
             ) from error
         await self._state.go(
             Status.RUNNING,
@@ -250,7 +254,7 @@ class Acts:
         except BaseException:
             await link.close()
             raise
-        await self._hold(process, await process.forwards(), link)
+        self._hold(process, await process.forwards(), link)
         await self._first_look()
 
     async def _take_over(self, process: Process) -> None:
@@ -262,7 +266,7 @@ class Acts:
             await self._fail(f"its process could not be taken over: {error}")
             return
         self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
-        await self._hold(process, ways)
+        self._hold(process, ways)
         if self._state.status is Status.RUNNING:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
@@ -270,9 +274,7 @@ class Acts:
         await self._state.publish()
         self._attend()
 
-    async def _hold(
-        self, process: Process, ways: dict[int, str], link: AgentLink | None = None
-    ) -> None:
+    def _hold(self, process: Process, ways: dict[int, str], link: AgentLink | None = None) -> None:
         if link is None:
             link = AgentLink(process)
             link.keep()
@@ -284,6 +286,7 @@ class Acts:
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
             on_sight=lambda sight: self._on_sight(process, sight),
+            on_turn=lambda: console.bound(self._tools.driver.console(self.launch)),
         )
         self.running = Running(process=process, link=link, looker=looker)
 

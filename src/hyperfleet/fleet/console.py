@@ -8,6 +8,7 @@ from pathlib import Path
 
 # A guest may write what it likes; nobody gets more of it at once.
 _MOST_BYTES = 16 * 1024 * 1024
+_KEPT_BYTES = 1024 * 1024
 _LOOKED_AT_BYTES = 64 * 1024
 _REASON_BYTES = 2048
 _LAST_LINES = 8
@@ -39,6 +40,19 @@ def tail(path: Path, lines: int | None) -> bytes:
 def reason(path: Path, since: int = 0) -> str:
     """Why the guest died, as its console tells from byte `since` on. Blocks. May be empty."""
     return last_words(_read(path, since, _LOOKED_AT_BYTES))
+
+
+def bound(path: Path) -> None:
+    """Cuts a console that has outgrown its bound down to its last part. Blocks for some ms.
+
+    QEMU appends (O_APPEND), so what it writes meanwhile is in order again after the cut.
+    """
+    if size(path) <= _MOST_BYTES:
+        return
+    kept = _read(path, 0, _KEPT_BYTES)
+    os.truncate(path, 0)
+    with path.open("ab") as file:
+        file.write(kept)
 
 
 def last_words(console: bytes) -> str:

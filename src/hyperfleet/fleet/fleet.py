@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 
 import msgspec
 
-from hyperfleet.errors import ConflictError, NotFoundError, ValidationError
+from hyperfleet.errors import ConflictError, InvalidStateError, NotFoundError, ValidationError
 from hyperfleet.fleet import console, discovery, layout
 from hyperfleet.fleet.acts import Tools
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
@@ -74,7 +74,8 @@ class Fleet:
         """Loads the record, completes what was cut off, adopts what runs.
 
         Returns when every machine that runs can be reached (or has failed to answer for some
-        seconds); boots that were cut off go on afterwards.
+        seconds); boots that were cut off go on afterwards. Machines of another driver are listed
+        and left alone.
         """
         self._layout.prepare()
         await self._complete_deletions()
@@ -86,7 +87,7 @@ class Fleet:
             async with gate:
                 await owner.adopt()
 
-        await _all(adopt(owner) for owner in self._owners.values())
+        await _all(adopt(owner) for owner in self._owners.values() if self._drives(owner))
 
     async def close(self) -> None:
         """Lets go of every machine; they run on."""
@@ -167,7 +168,7 @@ class Fleet:
             NotFoundError: there is no such machine.
             InvalidStateError: it is not at rest, and not `force`.
         """
-        owner = self._owner(ref)
+        owner = self._driven(ref)
         try:
             await owner.delete(force=force)
         finally:
@@ -183,7 +184,7 @@ class Fleet:
             ValidationError: its kernel or disk is not usable any more.
             GuestError, OperationTimeoutError: it did not come up, and is failed.
         """
-        return await self._owner(ref).start()
+        return await self._driven(ref).start()
 
     async def stop(self, ref: str) -> Machine:
         """Returns when it is stopped; at once if it is.
@@ -192,7 +193,7 @@ class Fleet:
             NotFoundError: there is no such machine.
             InvalidStateError: it was never started, or has failed.
         """
-        return await self._owner(ref).stop()
+        return await self._driven(ref).stop()
 
     async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         """Returns when the machine is `status`; `timeout` in seconds.
@@ -212,7 +213,7 @@ class Fleet:
             GuestError: its agent can't be reached, or refused.
             OperationTimeoutError: the program's time was up; it was killed.
         """
-        owner = self._owner(ref)
+        owner = self._driven(ref)
         agent = await owner.agent()
         environment = {**owner.machine.spec.env, **request.env}
         try:
@@ -266,6 +267,20 @@ class Fleet:
         owner = self._owners.get(ref) or self._owners.get(self._names.get(ref, ""))
         if owner is None or owner.state.removed:
             raise NotFoundError(f"Machine not found: {ref}")
+        return owner
+
+    def _drives(self, owner: Owner) -> bool:
+        return owner.machine.vmm == self._driver.name
+
+    def _driven(self, ref: str) -> Owner:
+        """The owner, where something is to be done with the machine."""
+        owner = self._owner(ref)
+        if not self._drives(owner):
+            machine = owner.machine
+            raise InvalidStateError(
+                f"machine {machine.spec.name!r} belongs to the {machine.vmm} driver; this control "
+                f"plane runs with {self._driver.name} (HYPERFLEET_VMM)"
+            )
         return owner
 
     def _enter(self, machine: Machine) -> Owner:

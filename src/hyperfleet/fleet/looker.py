@@ -52,8 +52,20 @@ class Looker:
         interval: float,
         slots: Slots,
         on_sight: Callable[[Sight], None],
+        on_turn: Callable[[], None],
     ) -> None:
-        """`known_ways`: the ways in that the process has; what no port needs is taken away."""
+        """Does nothing yet.
+
+        Args:
+            process: the machine's.
+            link: to its agent.
+            exposed: the ports to find ways to.
+            known_ways: the ways in that the process has; what no port needs is taken away.
+            interval: between two looks, seconds.
+            slots: shared by all lookers.
+            on_sight: hears of each look that succeeds.
+            on_turn: what else is to be done every `interval`.
+        """
         self._process = process
         self._link = link
         self._exposed = exposed
@@ -61,6 +73,7 @@ class Looker:
         self._interval = interval
         self._slots = slots
         self._on_sight = on_sight
+        self._on_turn = on_turn
         self._sound = True
         self._now: asyncio.Task[Sight] | None = None
         self._next: asyncio.Task[Sight] | None = None
@@ -78,16 +91,14 @@ class Looker:
         Raises:
             GuestError, OperationTimeoutError: the agent can't be asked.
         """
-        if self._next is None:
-            self._next = asyncio.create_task(self._after(self._now))
-            self._next.add_done_callback(_retrieve)
-        return await asyncio.shield(self._next)
+        return await asyncio.shield(self.nudge())
 
-    def nudge(self) -> None:
-        """Has a look taken soon, without waiting for it."""
+    def nudge(self) -> asyncio.Task[Sight]:
+        """Has a look taken soon; nobody need wait for it."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._now))
             self._next.add_done_callback(_retrieve)
+        return self._next
 
     async def end(self) -> None:
         """No look from now on."""
@@ -101,8 +112,9 @@ class Looker:
             await asyncio.wait(tasks)
 
     def _tick(self) -> None:
-        self.nudge()
         self.begin()
+        self.nudge()
+        self._on_turn()
 
     async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
         if before is not None:

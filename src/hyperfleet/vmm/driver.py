@@ -103,6 +103,7 @@ class Driver(Protocol):
         Raises:
             GuestError: it would not start; the message holds its own words.
             ValidationError: kernel, initramfs or disk is missing or of the wrong kind.
+            CapacityError: the host can't give now what the machine needs.
         """
 
     async def adopt(self, launch: LaunchSpec) -> Process | None:

@@ -17,14 +17,20 @@ from typing import BinaryIO
 
 import msgspec
 
+<<<<<<< HEAD
 from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError, ValidationError
 from hyperfleet.vmm import qemu_command, qemu_disk, tsc
+=======
+from hyperfleet.errors import CapacityError, GuestError, ValidationError
+from hyperfleet.vmm import qemu_command, qemu_disk, tsc, unix_sockets
+>>>>>>> fleet
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_process import AGENT_SOCKET, QMP_SOCKET, QemuProcess
 
+_MEMINFO = Path("/proc/meminfo")
 _LOG = "qemu.log"
 _LOG_TAIL_BYTES = 2000
 # QEMU sees its environment; ours may hold secrets.
@@ -56,6 +62,7 @@ class QemuDriver:
         """See `driver.Driver.start`. A process that is left from before is ended first."""
         await self.sweep(launch)
         _must_be_files(launch)
+        _must_fit(launch.mem_size_mib)
         khz = None if self._kvm else await asyncio.to_thread(tsc.tsc_khz)
         await asyncio.to_thread(self._prepare_directory, launch)
         spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, launch, khz))
@@ -212,6 +219,14 @@ def _must_be_files(launch: LaunchSpec) -> None:
     ):
         if not path.is_file():
             raise ValidationError(f"{field}: there is no file {path}")
+
+
+def _must_fit(mib: int) -> None:
+    """Refuses what would have the host's kernel kill machines that run."""
+    meminfo = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+    free = int(meminfo["MemAvailable"].split()[0]) >> 10
+    if mib > free:
+        raise CapacityError(f"memory: {mib} MiB are needed, the host has {free} MiB to give")
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from hyperfleet.errors import InvalidStateError
 from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import Status
 
@@ -138,3 +139,18 @@ async def test_a_stop_ends_a_boot_that_was_taken_over(world: World) -> None:
     assert second.get("web").status is Status.STARTING
     assert (await second.stop("web")).status is Status.STOPPED
     assert world.driver.process(machine.id) is None
+
+
+async def test_machines_of_another_driver_are_left_alone(world: World) -> None:
+    first = await world.fleet()
+    machine = await first.create(spec())
+    await first.start("web")
+    process = world.process(machine)
+    await first.close()
+    world.driver.name = "other"
+    second = await world.fleet()
+    assert second.get("web").status is Status.RUNNING
+    for act in (second.stop("web"), second.delete("web", force=True), run(second, "web", "true")):
+        with pytest.raises(InvalidStateError, match="belongs to the fake driver"):
+            await act
+    assert process.alive

@@ -53,3 +53,16 @@ def test_tail_and_reason_read_the_file(tmp_path: Path) -> None:
     assert console.reason(log, since=19) == "one\ntwo\nthree"
     # The log was cut short since.
     assert console.reason(log, since=1000) == ""
+
+
+def test_a_guest_can_not_fill_the_hosts_disk(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    with log.open("ab", buffering=0) as qemu:
+        qemu.write(b"x" * 1000)
+        console.bound(log)
+        assert console.size(log) == 1000
+        qemu.write(b"y" * (16 * 1024 * 1024) + b"\nlast line\n")
+        console.bound(log)
+        assert console.size(log) == 1024 * 1024
+        qemu.write(b"next line\n")
+    assert console.tail(log, 2) == b"last line\nnext line\n"

@@ -1,0 +1,122 @@
+"""A driver under test, with the machines that a test starts on it.
+
+QEMU's boot real guests from what `hyperfleet setup` makes: HYPERFLEET_TEST_HOME names the home that
+holds it, the checkout's own unless told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hyperfleet.guest.agent import Agent
+from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork
+from hyperfleet.machine import new_machine_id
+from hyperfleet.network import user
+from hyperfleet.network.user import UserNetwork
+from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
+from hyperfleet.vmm.qemu import QemuDriver
+
+BOOT_S = 60.0
+CHECKOUT = Path(__file__).parents[3]
+FILES = Path(os.environ.get("HYPERFLEET_TEST_HOME", CHECKOUT / ".hyperfleet"))
+
+
+class Bench:
+    """A driver, what its machines boot from, and those that were started."""
+
+    def __init__(self, driver: Driver, home: Path, files: Path) -> None:
+        self.driver = driver
+        self._home = home
+        self._files = files
+        self.launches: list[LaunchSpec] = []
+
+    def launch(self, **changes: object) -> LaunchSpec:
+        machine_id = new_machine_id()
+        launch = LaunchSpec(
+            id=machine_id,
+            name="web",
+            # Deeper than the path of a Unix socket may be.
+            directory=self._home / ("deep" * 30) / machine_id,
+            vcpu_count=1,
+            mem_size_mib=128,
+            kernel=self._files / "vmlinux",
+            initramfs=self._files / "initramfs.cpio",
+            kernel_args=None,
+            base_disk=self._files / "minimal-rootfs.ext4",
+            guest_mac=user.guest_mac(machine_id),
+            ports=(80,),
+        )
+        launch = msgspec.structs.replace(launch, **changes)
+        self.launches.append(launch)
+        return launch
+
+    async def start(self, launch: LaunchSpec) -> Guest:
+        return await Guest.of(await self.driver.start(launch))
+
+    async def close(self) -> None:
+        for launch in self.launches:
+            await self.driver.remove(launch)
+
+
+class Guest:
+    """A machine that has come up, with its agent."""
+
+    def __init__(self, process: Process, agent: Agent) -> None:
+        self.process = process
+        self.agent = agent
+
+    @classmethod
+    async def of(cls, process: Process) -> Guest:
+        return cls(process, await Agent.connect(*await process.channel(), timeout=BOOT_S))
+
+    async def run(self, *argv: str) -> ExecResult:
+        return await self.agent.exec(ExecRequest(argv=argv))
+
+    async def serve(self, page: str) -> None:
+        network = GuestNetwork(address=user.GUEST_ADDRESS, gateway=user.GATEWAY, dns=user.DNS)
+        await self.agent.configure("web", network)
+        made = await self.run("sh", "-c", f"echo {page} > /index.html; httpd -p 80 -h /")
+        assert made.exit_code == 0
+
+    async def power_off(self) -> Exit:
+        await self.agent.shutdown(0.2)
+        ended = await self.process.wait()
+        await self.let_go()
+        return ended
+
+    async def let_go(self) -> None:
+        await self.agent.close()
+        self.process.release()
+
+
+async def page(upstream: str) -> bytes:
+    host, port = upstream.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /index.html HTTP/1.0\r\n\r\n")
+    try:
+        return (await reader.read()).partition(b"\r\n\r\n")[2]
+    finally:
+        writer.close()
+
+
+def qemu_driver() -> QemuDriver:
+    """Skips the test (in CI: fails it) where something that real guests need is missing."""
+    _need_vms(FILES)
+    return QemuDriver(network=UserNetwork(), kvm=False)
+
+
+def _need_vms(files: Path) -> None:
+    missing = [name for name in ("qemu-system-x86_64", "qemu-img") if shutil.which(name) is None]
+    needed = ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4")
+    missing += [name for name in needed if not (files / name).is_file()]
+    if missing:
+        reason = f"missing: {', '.join(missing)} (make setup)"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)

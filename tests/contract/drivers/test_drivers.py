@@ -1,0 +1,143 @@
+"""What every driver keeps: the same tests for the fake and for QEMU."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hyperfleet.errors import GuestError
+from hyperfleet.vmm.driver import Exit
+
+from .bench import BOOT_S, Bench, Guest, page
+
+PANIC = {"fake": "fake.boot=panic", "qemu": "console=ttyS0 panic=-1 reboot=t rdinit=/nothing"}
+
+
+async def test_a_machine_lives_from_start_to_power_off(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    ways = await guest.process.forwards()
+    assert list(ways) == [80]
+    assert await guest.process.forward(80) == ways[80]
+    await guest.serve("page")
+    assert await page(ways[80]) == b"page\n"
+    assert bench.driver.console(launch).is_file()
+
+    more = await guest.process.forward(8080)
+    assert more != ways[80]
+    assert await guest.process.forwards() == {80: ways[80], 8080: more}
+    await guest.process.unforward(8080)
+    await guest.process.unforward(8080)
+    assert await guest.process.forwards() == ways
+
+    ended = await guest.power_off()
+    assert ended == Exit(code=0, powered_off=True)
+    with pytest.raises(GuestError, match="has ended"):
+        await guest.process.channel()
+    with pytest.raises(GuestError):
+        await guest.process.forward(81)
+    await guest.process.kill()
+
+
+async def test_a_channel_may_be_opened_again(bench: Bench) -> None:
+    guest = await bench.start(bench.launch())
+    boot = guest.agent.boot_id
+    await guest.agent.close()
+    again = await Guest.of(guest.process)
+    assert again.agent.boot_id == boot
+    assert (await again.run("echo", "again")).stdout == b"again\n"
+    await again.let_go()
+
+
+async def test_a_disk_is_kept_and_not_shared(bench: Bench) -> None:
+    one, two = bench.launch(), bench.launch()
+    first, second = await asyncio.gather(bench.start(one), bench.start(two))
+    for name, guest in (("one", first), ("two", second)):
+        await guest.run("sh", "-c", f"echo {name} > /file")
+    for name, guest in (("one", first), ("two", second)):
+        assert (await guest.run("cat", "/file")).stdout == f"{name}\n".encode()
+        await guest.power_off()
+    await bench.driver.sweep(one)
+    again = await bench.start(one)
+    assert (await again.run("cat", "/file")).stdout == b"one\n"
+    await again.let_go()
+
+
+async def test_a_killed_machine_is_gone_for_all_who_wait(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    waiting = [asyncio.create_task(guest.process.wait()) for _ in range(3)]
+    await guest.process.kill()
+    assert {(end.signal, end.powered_off) for end in await asyncio.gather(*waiting)} == {(9, False)}
+    await guest.agent.closed()
+    await guest.let_go()
+    assert await bench.driver.adopt(launch) is None
+
+
+async def test_a_machine_is_adopted(bench: Bench) -> None:
+    launch = bench.launch()
+    first = await bench.start(launch)
+    await first.serve("page")
+    before = await first.process.forwards()
+    await first.let_go()
+
+    process = await bench.driver.adopt(launch)
+    assert process is not None
+    assert process.pid == first.process.pid
+    assert await process.forwards() == before
+    assert await page(before[80]) == b"page\n"
+    second = await Guest.of(process)
+    assert second.agent.boot_id == first.agent.boot_id
+    assert (await second.power_off()).powered_off
+
+
+async def test_a_machine_is_found_without_its_pid_file(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    await guest.let_go()
+    for path in launch.directory.glob("*.pid"):
+        path.unlink()
+    process = await bench.driver.adopt(launch)
+    assert process is not None
+    assert process.pid == guest.process.pid
+    process.release()
+
+
+async def test_sweep_and_remove_leave_nothing(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    await guest.let_go()
+    for _ in range(2):
+        await bench.driver.sweep(launch)
+    assert await bench.driver.adopt(launch) is None
+    left = {path.name for path in launch.directory.iterdir()}
+    assert not [name for name in left if name.endswith((".sock", ".pid"))]
+    assert "console.log" in left
+    for _ in range(2):
+        await bench.driver.remove(launch)
+    assert not launch.directory.exists()
+
+
+async def test_a_panic_is_an_end_but_no_power_off(bench: Bench) -> None:
+    launch = bench.launch(kernel_args=PANIC[bench.driver.name])
+    process = await bench.driver.start(launch)
+    async with asyncio.timeout(BOOT_S):
+        ended = await process.wait()
+    assert (ended.code, ended.powered_off) == (0, False)
+    assert "Kernel panic" in bench.driver.console(launch).read_text(errors="replace")
+
+
+async def test_a_process_that_would_not_start_says_why(bench: Bench, tmp_path: Path) -> None:
+    if bench.driver.name == "fake":
+        launch = bench.launch(kernel_args="fake.boot=refused")
+        words = "asked not to"
+    else:
+        kernel = tmp_path / "no-kernel"
+        kernel.write_bytes(b"not a kernel" * 1000)
+        launch = bench.launch(kernel=kernel)
+        words = r"exit status 1.*(kernel|PVH)"
+    with pytest.raises(GuestError, match=words):
+        await bench.driver.start(launch)
+    assert await bench.driver.adopt(launch) is None
