@@ -17,14 +17,9 @@ from typing import BinaryIO
 
 import msgspec
 
-<<<<<<< HEAD
 from hyperfleet import unix_sockets
-from hyperfleet.errors import GuestError, ValidationError
-from hyperfleet.vmm import qemu_command, qemu_disk, tsc
-=======
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
-from hyperfleet.vmm import qemu_command, qemu_disk, tsc, unix_sockets
->>>>>>> fleet
+from hyperfleet.vmm import qemu_command, qemu_disk, tsc
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
