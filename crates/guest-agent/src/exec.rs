@@ -92,15 +92,32 @@ fn command(program: &Program, stdin: bool) -> Command {
     unsafe {
         command.pre_exec(|| {
             rustix::process::setsid()?;
-            for signal in 1..=libc::SIGRTMAX() {
-                // An ignored signal stays ignored through exec, a handled one does not. KILL, STOP
-                // and libc's own refuse, rightly. The mask is reset by the standard library.
-                libc::signal(signal, libc::SIG_DFL);
-            }
+            default_signals();
             Ok(())
         });
     }
     command
+}
+
+/// Every signal back to its default: an ignored one would stay ignored through exec. The mask is
+/// reset by the standard library.
+fn default_signals() {
+    // The kernel's own struct sigaction, all zero: SIG_DFL, no flags, an empty mask.
+    let default = [0u64; 4];
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: one system call that reads `default`, which is as large as the kernel's struct
+        // (rt_sigaction(2)). By libc it could not be said for the two signals that libc keeps for
+        // its threads, and GNU make leaves those ignored. KILL and STOP refuse, rightly.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            );
+        }
+    }
 }
 
 fn receiver(fd: Option<OwnedFd>) -> io::Result<pipe::Receiver> {

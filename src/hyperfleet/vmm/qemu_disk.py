@@ -46,6 +46,7 @@ def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[
         _check(directory)
         return
     try:
+        base = base.resolve()  # a link may lead elsewhere tomorrow
         stat = base.stat()
     except OSError as error:
         raise ValidationError(f"rootfs_path: {base}: {error.strerror}") from error
