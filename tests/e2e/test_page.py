@@ -21,96 +21,45 @@ import httpx
 import pytest
 import websockets
 
+from support.page import Page, Reader
 from support.server import Server, free_port
 
 pytestmark = pytest.mark.vm
 
-PAGE = Path(__file__).parents[2] / "docs/guides/reverse-proxy.md"
+PAGE = Page(Path(__file__).parents[2] / "docs/guides/reverse-proxy.md")
 HELLO = "<h1>Hello from Hyperfleet!</h1>\n"
-APK = '["apk", "add", "--no-cache", "nginx"]'
-APT = '["apt-get", "install", "-y", "nginx-light"]'
-
-
-def blocks(language: str) -> list[str]:
-    """The page's code blocks in a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def block_with(text: str, language: str = "bash") -> str:
-    (found,) = [block for block in blocks(language) if text in block]
-    return found
-
-
-class Reader:
-    """Somebody who reads the page and types what it says."""
-
-    def __init__(self, server: Server, alpine: bool) -> None:
-        self.server = server
-        self.alpine = alpine
-        self.machine = "abc123"
-
-    def types(self, block: str) -> list[str]:
-        """Runs a block; what each curl in it printed."""
-        script = block.replace("abc123", self.machine).replace("hf_your_api_key", self.server.key)
-        if not self.alpine:
-            script = script.replace("alpine-rootfs", "debian-rootfs").replace(APK, APT)
-        mark = "=== next ==="
-        # Each command of the page ends its paragraph; the mark tells their outputs apart.
-        paragraphs = [part for part in script.split("\n\n") if part.strip()]
-        curlrc = self.server.folder / ".curlrc"
-        ports = ((3000, self.server.api_port), (4000, self.server.proxy_port))
-        hosts = ("localhost", f"{self.machine}-80.local.dev")
-        curlrc.write_text(
-            "silent\nshow-error\nfail-with-body\nmax-time = 120\n"
-            + "".join(
-                f'connect-to = "{host}:{port}:127.0.0.1:{real}"\n'
-                for port, real in ports
-                for host in hosts
-            )
-        )
-        ended = subprocess.run(
-            ["bash", "-euc", f"\necho '{mark}'\n".join(paragraphs)],
-            cwd=self.server.folder,
-            env={**self.server.environment, "CURL_HOME": str(self.server.folder)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert ended.returncode == 0, f"{script}\n{ended.stdout}\n{ended.stderr}"
-        return [output.removeprefix("\n") for output in ended.stdout.split(mark)]
 
 
 @pytest.fixture(scope="module")
 def reader(server: Server, images: Path) -> Reader:
-    return Reader(server, (images / "alpine-rootfs.ext4").exists())
+    return Reader(server, alpine=(images / "alpine-rootfs.ext4").exists())
 
 
 def test_the_example(reader: Reader) -> None:
-    (made,) = reader.types(block_with('"name": "nginx-server"'))
+    (made,) = reader.types(PAGE.block_with('"name": "nginx-server"'))
     machine = json.loads(made)
     assert machine["status"] == "pending"
     reader.machine = machine["id"]
 
-    (started,) = reader.types(block_with("abc123/start"))
+    (started,) = reader.types(PAGE.block_with("abc123/start"))
     assert json.loads(started)["status"] == "running"
 
-    answers = [json.loads(answer) for answer in reader.types(block_with("# Install nginx"))]
+    answers = [json.loads(answer) for answer in reader.types(PAGE.block_with("# Install nginx"))]
     assert [answer["exit_code"] for answer in answers] == [0, 0, 0], answers
 
-    (page,) = reader.types(block_with("# Output:"))
+    (page,) = reader.types(PAGE.block_with("# Output:"))
     assert page == HELLO
-    expected = re.search(r"# Output: (.*)", block_with("# Output:"))
+    expected = re.search(r"# Output: (.*)", PAGE.block_with("# Output:"))
     assert expected is not None
     assert page.strip() == expected[1]
 
-    by_host = reader.types(block_with("local.dev:4000"))
+    by_host = reader.types(PAGE.block_with("local.dev:4000"))
     assert by_host[-1] == HELLO
     reader.server.api.post(f"/machines/{reader.machine}/stop")
 
 
 def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str], None]) -> None:
-    (made,) = reader.types(block_with('"name": "web-server"'))
+    (made,) = reader.types(PAGE.block_with('"name": "web-server"'))
     machine = json.loads(made)
     assert (machine["vcpu_count"], machine["mem_size_mib"]) == (2, 512)
     assert machine["exposed_ports"] == [80, 8080]
@@ -122,17 +71,27 @@ def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str
     )
     _until_reached(f"{reader.server.proxy_url}/proxy/{machine['id']}/8080/")
 
-    port_80, port_8080 = reader.types(block_with("8080/api/health"))
+    port_80, port_8080 = reader.types(PAGE.block_with("8080/api/health"))
     assert json.loads(port_80)["target"] == "/"
     assert json.loads(port_8080)["target"] == "/api/health"
-    by_host = json.loads(reader.types(block_with("local.dev:4000"))[-1])
+    by_host = json.loads(reader.types(PAGE.block_with("local.dev:4000"))[-1])
     assert dict(by_host["headers"])["host"] == f"{machine['id']}-80.local.dev:4000"
     asyncio.run(_websocket_of_the_page(reader))
     reader.server.api.post(f"/machines/{reader.machine}/stop")
 
 
+def test_the_readmes_example(reader: Reader) -> None:
+    readme = Page(Path(__file__).parents[2] / "README.md").block_with("hyperfleet serve")
+    _, _, without_the_start = readme.partition("\n")
+    *_, page = reader.types(without_the_start)
+    assert page == "<h1>Hello</h1>\n"
+    expected = readme.strip().splitlines()[-1]
+    assert expected == f"# {page.strip()}"
+    reader.server.api.post("/machines/web/stop")
+
+
 async def _websocket_of_the_page(reader: Reader) -> None:
-    address = re.search(r'WebSocket\("(.*?)"\)', block_with("WebSocket(", "javascript"))
+    address = re.search(r'WebSocket\("(.*?)"\)', PAGE.block_with("WebSocket(", "javascript"))
     assert address is not None
     url = address[1].replace("abc123", reader.machine)
     async with websockets.connect(
@@ -164,7 +123,7 @@ def https(server: Server, need: Any, tmp_path: Path) -> Iterator[tuple[int, ssl.
         capture_output=True,
     )
     port = free_port()
-    (block,) = blocks("nginx")
+    (block,) = PAGE.blocks("nginx")
     filled = (
         block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
         .replace("/path/to/cert.pem", str(certificate))
