@@ -138,8 +138,13 @@ class CreateMachine(Body):
         description="the path of a root disk in HYPERFLEET_HOME or a folder of "
         "HYPERFLEET_IMAGE_DIRS",
     )
-    exposed_ports: Annotated[list[PortNumber], AfterValidator(_distinct)] = Field(
-        default=[], description="a list of ports, whole numbers from 1 to 65535, none twice"
+    # Each is a listening socket of the machine's process, whose descriptors are limited, and an
+    # entry in a route, which has to fit a frame.
+    exposed_ports: Annotated[list[PortNumber], Field(max_length=256), AfterValidator(_distinct)] = (
+        Field(
+            default=[],
+            description="a list of at most 256 ports, whole numbers from 1 to 65535, none twice",
+        )
     )
     env: Variables = Field(default={}, description=_VARIABLES)
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(

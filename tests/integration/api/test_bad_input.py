@@ -27,7 +27,7 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
     "rootfs_path": [*NO_STRING, "", "a" * 4097],
     "exposed_ports": [
         None, 80, "80", True, {"80": 80}, ["80"], [80.5], [True], [None], [[80]], [0], [-1],
-        [65536], [80, 80], [10**30],
+        [65536], [80, 80], [10**30], list(range(1, 258)),
     ],
     "env": [*NO_OBJECT, {"A": 1}, {"A": None}, {"1A": "x"}, {"": "x"}, {"A B": "x"}, {"A": "\0"},
             {"A=B": "x"}, {"A": "x" * 32769}, {"A": ["x"]}, {f"A{n}": "" for n in range(513)}],
