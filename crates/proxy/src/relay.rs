@@ -55,6 +55,8 @@ pub struct Relay<'a> {
     download: Download,
     /// Bytes have moved since the deadline was last set.
     moved: bool,
+    /// The deadline is that of the response's head.
+    head_is_due: bool,
 }
 
 /// The request's way to the machine.
@@ -121,6 +123,7 @@ impl<'a> Relay<'a> {
                 until_close: false,
             },
             moved: true,
+            head_is_due: false,
         }
     }
 
@@ -149,22 +152,30 @@ impl<'a> Relay<'a> {
         if (self.upload.ended || self.upload.broken) && self.client.poll_ahead(cx).is_err() {
             return Poll::Ready(Outcome::Broken(End::Break));
         }
-        let times = &self.client.worker.settings.times;
-        if std::mem::take(&mut self.moved) {
-            let limit = match self.download.stage {
-                Stage::Head if self.upload.ended => times.response,
-                _ => times.body,
-            };
-            self.client.timer.set(limit);
-        } else if self.client.timer.expired() {
+        self.set_deadline();
+        if self.client.timer.expired() {
             return Poll::Ready(self.late());
         }
         Poll::Pending
     }
 
+    /// Bytes that move put the deadline off; but a head has to be whole in time, however it drips.
+    fn set_deadline(&mut self) {
+        let times = &self.client.worker.settings.times;
+        let moved = std::mem::take(&mut self.moved);
+        let head_is_due = self.upload.ended && matches!(self.download.stage, Stage::Head);
+        if !head_is_due && moved {
+            self.client.timer.set(times.body);
+        } else if head_is_due && !self.head_is_due {
+            self.client.timer.set(times.response);
+        }
+        self.head_is_due = head_is_due;
+    }
+
     /// Sends what the client sends. Some only when that ends the exchange.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         let worker = self.client.worker.clone();
+        let mut share = Share::new();
         while !self.upload.ended && !self.upload.broken {
             match self.flush_upload(cx) {
                 Poll::Pending => return None,
@@ -324,7 +335,8 @@ impl<'a> Relay<'a> {
                     worker.counters.response(head.status);
                     bytes = &bytes[length..];
                     match reply {
-                        Reply::Interim => {}
+                        // The next head has its own time.
+                        Reply::Interim => self.head_is_due = false,
                         reply => break reply,
                     }
                 }
