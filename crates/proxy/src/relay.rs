@@ -15,7 +15,7 @@ use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::{poll_read, Outbox};
+use crate::io::{poll_read, Outbox, Share};
 use crate::reply::{self, Reply};
 use crate::table::Watch;
 use crate::upstream::Upstream;
@@ -189,6 +189,9 @@ impl<'a> Relay<'a> {
                 self.upload.ended = true;
                 return None;
             }
+            if !share.is_left(cx) {
+                return None;
+            }
             let mut buffer = worker.buffers.read.borrow_mut();
             let ahead = std::mem::take(&mut self.client.input);
             let bytes = if ahead.is_empty() {
@@ -201,6 +204,7 @@ impl<'a> Relay<'a> {
             } else {
                 ahead.as_slice()
             };
+            share.take(bytes.len());
             self.moved = true;
             self.upload.body_read = true;
             self.release();
@@ -264,6 +268,7 @@ impl<'a> Relay<'a> {
     /// Passes on what the machine sends. Some only when that ends the exchange.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         let worker = self.client.worker.clone();
+        let mut share = Share::new();
         loop {
             match self.client.poll_flush(cx, &mut self.moved) {
                 Poll::Pending => return None,
@@ -278,6 +283,9 @@ impl<'a> Relay<'a> {
                 }
                 _ => {}
             }
+            if !share.is_left(cx) {
+                return None;
+            }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = match poll_read(&mut self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
@@ -290,6 +298,7 @@ impl<'a> Relay<'a> {
                 }
                 continue;
             }
+            share.take(count);
             self.moved = true;
             self.download.heard = true;
             self.release();
