@@ -352,6 +352,7 @@ impl<'a> Relay<'a> {
             }
         };
         self.download.reuse = head.keep_alive && head.framing != Framing::UntilClose;
+        self.upstream.doubtful = head.withholds_body();
         let framing = head.framing;
         drop(shared);
         match reply {
