@@ -82,6 +82,13 @@ impl Client {
         Ok(())
     }
 
+    /// Nothing is there that the client has sent ahead.
+    pub async fn is_quiet(&mut self) -> bool {
+        // An error is the connection's own; there is nothing more to be lost then.
+        let _ = poll_fn(|cx| Poll::Ready(self.poll_ahead(cx))).await;
+        self.input.is_empty()
+    }
+
     /// Sends, and keeps what the socket does not take at once. True if bytes moved.
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<bool> {
         let count = self

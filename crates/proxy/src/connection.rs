@@ -46,10 +46,12 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, 
                     return client.linger().await;
                 }
             }
-            Turn::Forward(request) => match exchange::run(&mut client, request).await {
+            // Boxed: what an exchange needs is several times what waiting for one does, and most
+            // connections wait.
+            Turn::Forward(request) => match Box::pin(exchange::run(&mut client, request)).await {
                 End::Keep => {}
                 // What was sent ahead is never read: closing at once would reset the answer away.
-                End::Close if client.input.is_empty() => return,
+                End::Close if client.is_quiet().await => return,
                 End::Close | End::Linger => return client.linger().await,
                 End::Break => return,
                 End::Reset => return client.reset(),

@@ -112,6 +112,10 @@ async fn converse(
             reuse = Reuse::None;
             continue;
         }
+        // What a server has been given that listened a moment ago is never sent twice.
+        if upstream.reused {
+            return Err(Answer::InvalidResponse);
+        }
         drop(upstream);
         // It may have been heard: only a whole request, and only another address, is tried.
         let next = elsewhere(client, request, watch, &mut probed)

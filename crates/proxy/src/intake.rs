@@ -94,6 +94,8 @@ pub struct Intake {
     partial: Option<Box<RequestHead>>,
     /// Bytes of the client's input that the parser has seen.
     seen: usize,
+    /// They are more than the empty line that may precede a request.
+    begun: bool,
     /// The connection has served a request before.
     pub again: bool,
     /// The process is ending, and a new connection was given its last moment.
@@ -120,7 +122,7 @@ impl Intake {
                 }
             }
             if client.timer.expired() {
-                if client.input.is_empty() {
+                if !self.begun {
                     return Poll::Ready(Turn::Gone);
                 }
                 let asked = Asked::NOTHING;
@@ -134,7 +136,7 @@ impl Intake {
                 );
                 return Poll::Ready(turn);
             }
-            if worker.draining() && client.input.is_empty() {
+            if worker.draining() && !self.begun {
                 if self.again {
                     return Poll::Ready(Turn::Gone);
                 }
@@ -170,6 +172,7 @@ impl Intake {
     pub fn begin(&mut self, client: &Client) {
         self.partial = None;
         self.seen = 0;
+        self.begun = false;
         let times = &client.worker.settings.times;
         client
             .timer
@@ -177,7 +180,10 @@ impl Intake {
     }
 
     fn wait_for_head(&mut self, client: &Client) {
-        if self.seen == 0 {
+        // Some clients end a body with a CRLF that is not its own (RFC 9112 section 2.2): a
+        // connection that is idle after it is as idle as any.
+        if !self.begun && !matches!(client.input.as_slice(), b"\r" | b"\r\n") {
+            self.begun = true;
             client.timer.set(client.worker.settings.times.head);
         }
         self.seen = client.input.len();

@@ -1,8 +1,9 @@
 //! Reading and writing in as few system calls as can be: a write is tried before it is waited
 //! for, a read that came back short is not tried again until the socket says so.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{pin, Pin};
 use std::task::{ready, Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,6 +26,34 @@ pub fn poll_read(
 pub fn shut(stream: &mut TcpStream, cx: &mut Context<'_>) {
     // For TCP this is one system call that never waits.
     let _ = Pin::new(stream).poll_shutdown(cx);
+}
+
+/// Most bytes that a connection moves each way before the others have their turn. A peer that sends
+/// without end is read in whole buffers, and what is small in them (interim answers, chunks of one
+/// byte) costs much: without a bound one such peer would hold up a worker's other clients.
+const SHARE: usize = 256 * 1024;
+
+/// What is left of one direction's turn.
+pub struct Share(usize);
+
+impl Share {
+    pub fn new() -> Share {
+        Share(SHARE)
+    }
+
+    pub fn take(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_sub(bytes);
+    }
+
+    /// False when nothing is left: the task is then woken again after the others, and after the
+    /// system was asked what has come for them meanwhile.
+    pub fn is_left(&self, cx: &mut Context<'_>) -> bool {
+        if self.0 == 0 {
+            // Pending at its first poll; a plain wake would come before the system is asked.
+            return pin!(tokio::task::yield_now()).poll(cx).is_ready();
+        }
+        true
+    }
 }
 
 /// Bytes for a socket that it has not taken yet.

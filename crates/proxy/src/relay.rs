@@ -15,7 +15,7 @@ use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::{poll_read, Outbox};
+use crate::io::{poll_read, Outbox, Share};
 use crate::reply::{self, Reply};
 use crate::table::Watch;
 use crate::upstream::Upstream;
@@ -55,6 +55,8 @@ pub struct Relay<'a> {
     download: Download,
     /// Bytes have moved since the deadline was last set.
     moved: bool,
+    /// The deadline is that of the response's head.
+    head_is_due: bool,
 }
 
 /// The request's way to the machine.
@@ -121,6 +123,7 @@ impl<'a> Relay<'a> {
                 until_close: false,
             },
             moved: true,
+            head_is_due: false,
         }
     }
 
@@ -149,22 +152,30 @@ impl<'a> Relay<'a> {
         if (self.upload.ended || self.upload.broken) && self.client.poll_ahead(cx).is_err() {
             return Poll::Ready(Outcome::Broken(End::Break));
         }
-        let times = &self.client.worker.settings.times;
-        if std::mem::take(&mut self.moved) {
-            let limit = match self.download.stage {
-                Stage::Head if self.upload.ended => times.response,
-                _ => times.body,
-            };
-            self.client.timer.set(limit);
-        } else if self.client.timer.expired() {
+        self.set_deadline();
+        if self.client.timer.expired() {
             return Poll::Ready(self.late());
         }
         Poll::Pending
     }
 
+    /// Bytes that move put the deadline off; but a head has to be whole in time, however it drips.
+    fn set_deadline(&mut self) {
+        let times = &self.client.worker.settings.times;
+        let moved = std::mem::take(&mut self.moved);
+        let head_is_due = self.upload.ended && matches!(self.download.stage, Stage::Head);
+        if !head_is_due && moved {
+            self.client.timer.set(times.body);
+        } else if head_is_due && !self.head_is_due {
+            self.client.timer.set(times.response);
+        }
+        self.head_is_due = head_is_due;
+    }
+
     /// Sends what the client sends. Some only when that ends the exchange.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         let worker = self.client.worker.clone();
+        let mut share = Share::new();
         while !self.upload.ended && !self.upload.broken {
             match self.flush_upload(cx) {
                 Poll::Pending => return None,
@@ -176,6 +187,9 @@ impl<'a> Relay<'a> {
             }
             if self.request.body.ended() {
                 self.upload.ended = true;
+                return None;
+            }
+            if !share.is_left(cx) {
                 return None;
             }
             let mut buffer = worker.buffers.read.borrow_mut();
@@ -190,6 +204,7 @@ impl<'a> Relay<'a> {
             } else {
                 ahead.as_slice()
             };
+            share.take(bytes.len());
             self.moved = true;
             self.upload.body_read = true;
             self.release();
@@ -253,6 +268,7 @@ impl<'a> Relay<'a> {
     /// Passes on what the machine sends. Some only when that ends the exchange.
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Option<Outcome> {
         let worker = self.client.worker.clone();
+        let mut share = Share::new();
         loop {
             match self.client.poll_flush(cx, &mut self.moved) {
                 Poll::Pending => return None,
@@ -267,6 +283,9 @@ impl<'a> Relay<'a> {
                 }
                 _ => {}
             }
+            if !share.is_left(cx) {
+                return None;
+            }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = match poll_read(&mut self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
@@ -279,6 +298,7 @@ impl<'a> Relay<'a> {
                 }
                 continue;
             }
+            share.take(count);
             self.moved = true;
             self.download.heard = true;
             self.release();
@@ -324,13 +344,15 @@ impl<'a> Relay<'a> {
                     worker.counters.response(head.status);
                     bytes = &bytes[length..];
                     match reply {
-                        Reply::Interim => {}
+                        // The next head has its own time.
+                        Reply::Interim => self.head_is_due = false,
                         reply => break reply,
                     }
                 }
             }
         };
         self.download.reuse = head.keep_alive && head.framing != Framing::UntilClose;
+        self.upstream.doubtful = head.withholds_body();
         let framing = head.framing;
         drop(shared);
         match reply {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::exchange::End;
-use crate::io::{poll_read, shut, Outbox};
+use crate::io::{poll_read, shut, Outbox, Share};
 use crate::table::Watch;
 use crate::upstream::Upstream;
 use crate::websocket::{FrameWalk, CLOSE_GOING_AWAY};
@@ -114,6 +114,7 @@ impl Tunnel<'_> {
     /// Client to machine. Ready when the client has ended and all of it was passed on.
     fn poll_up(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
         let worker = self.client.worker.clone();
+        let mut share = Share::new();
         loop {
             let stream = &mut self.upstream.stream;
             if !self.up.is_empty() {
@@ -128,8 +129,12 @@ impl Tunnel<'_> {
                 }
                 return Poll::Ready(Ok(()));
             }
+            if !share.is_left(cx) {
+                return Poll::Pending;
+            }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = ready!(self.client.poll_read(cx, &mut buffer))?;
+            share.take(count);
             *moved = true;
             self.up_ended = count == 0;
             self.up
@@ -140,6 +145,7 @@ impl Tunnel<'_> {
     /// Machine to client, likewise.
     fn poll_down(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
         let worker = self.client.worker.clone();
+        let mut share = Share::new();
         loop {
             ready!(self.client.poll_flush(cx, moved))?;
             if self.down_ended {
@@ -148,8 +154,12 @@ impl Tunnel<'_> {
                 }
                 return Poll::Ready(Ok(()));
             }
+            if !share.is_left(cx) {
+                return Poll::Pending;
+            }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = ready!(poll_read(&mut self.upstream.stream, cx, &mut buffer))?;
+            share.take(count);
             *moved = true;
             self.down_ended = count == 0;
             let bytes = &buffer[..count];

@@ -19,6 +19,9 @@ pub struct Upstream {
     pub key: Key,
     /// Whether it has served an exchange before this one.
     pub reused: bool,
+    /// A broken server would send a body after its last response
+    /// ([`crate::http::response::ResponseHead::withholds_body`]).
+    pub doubtful: bool,
     _place: Place,
 }
 
@@ -78,6 +81,7 @@ pub async fn connect(
         stream,
         key,
         reused: false,
+        doubtful: false,
         _place: place,
     })
 }
@@ -89,7 +93,7 @@ fn take_idle(worker: &Worker, key: &Key, reuse: Reuse) -> Option<Upstream> {
     let mut pool = worker.pool.borrow_mut();
     loop {
         let mut idle = pool.take(key)?;
-        if reuse == Reuse::Any || is_quiet(&idle.stream) {
+        if (reuse == Reuse::Any && !idle.doubtful) || is_quiet(&idle.stream) {
             idle.reused = true;
             return Some(idle);
         }

@@ -312,6 +312,32 @@ fn what_a_probe_says_decides() {
 }
 
 #[test]
+fn what_a_kept_connection_may_have_heard_is_sent_nowhere_else() {
+    let server = Server::new();
+    let proxy = Proxy::controlled(&[]);
+    let mut plane = ControlPlane::new(&proxy);
+    plane.snapshot(1, vec![web("running", Some(server.address), true)]);
+    let mut client = proxy.connect();
+    client.send(get("/proxy/web/80/"));
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(OK);
+    client.expect(OK);
+    client.send("POST /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    upstream.head();
+    drop(upstream);
+    let (head, _) = client.response();
+    assert_eq!(
+        field(&head, "X-Hyperfleet-Error"),
+        Some("upstream_invalid_response")
+    );
+    // Nor was it asked whether the port listens elsewhere.
+    plane.say(&ToProxy::CountersRequest);
+    assert!(matches!(plane.hear(), FromProxy::Counters { .. }));
+    assert!(server.has_no_connection());
+}
+
+#[test]
 fn a_probe_that_is_never_answered_ends_in_a_502() {
     let closed = Server::new().address;
     let proxy = Proxy::controlled(&[]);

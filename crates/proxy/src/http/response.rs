@@ -90,6 +90,15 @@ impl ResponseHead {
         self.coding != Coding::Absent
     }
 
+    /// It speaks of a body that it must not have: the answer to HEAD, or a 304.
+    pub fn withholds_body(&self) -> bool {
+        self.framing == Framing::None && self.is_framed()
+    }
+
+    fn is_framed(&self) -> bool {
+        self.is_coded() || self.length.is_some_and(|length| length > 0)
+    }
+
     fn advance(
         &mut self,
         bytes: &[u8],
@@ -195,7 +204,10 @@ impl ResponseHead {
         self.framing = if bodiless { Framing::None } else { framing };
         self.options.mark(bytes, &mut self.fields);
         let lasting = self.version == Version::Http11 || self.options.keep_alive;
-        self.keep_alive = lasting && !self.options.close && self.framing != Framing::UntilClose;
+        // A 204 that frames a body (RFC 9112 section 6.1 forbids it) will be followed by one.
+        let faulty = self.status == 204 && self.is_framed();
+        self.keep_alive =
+            lasting && !faulty && !self.options.close && self.framing != Framing::UntilClose;
         Ok(())
     }
 }

@@ -158,6 +158,26 @@ impl Proxy {
         self.child.id()
     }
 
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    /// Waits until it has no more than `count` descriptors.
+    #[track_caller]
+    pub fn expect_descriptors(&self, count: usize) {
+        let began = Instant::now();
+        while self.descriptors() > count {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{} descriptors, not {count}",
+                self.descriptors()
+            );
+            std::thread::yield_now();
+        }
+    }
+
     /// Peak resident memory, KiB (proc(5), VmHWM).
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -313,6 +333,28 @@ impl Peer {
         let length = field(&head, "Content-Length").map_or(0, |text| text.parse().unwrap());
         let body = self.bytes(length);
         (head, String::from_utf8(body).unwrap())
+    }
+
+    /// Whether something comes, or its end, within `limit`.
+    pub fn comes(&self, limit: Duration) -> bool {
+        self.stream.set_read_timeout(Some(limit)).unwrap();
+        let came = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        came
+    }
+
+    /// Everything up to the end, and whether that was a reset.
+    pub fn rest_and_reset(&mut self) -> (String, bool) {
+        let mut buffer = [0; 65536];
+        let reset = loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => break false,
+                Ok(count) => self.ahead.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break true,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        (text(&std::mem::take(&mut self.ahead)), reset)
     }
 
     /// Everything up to the end.
