@@ -8,12 +8,13 @@ import signal
 import socket
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from .conftest import Server
+from .conftest import PATIENCE, Server
 
 Serve = Callable[..., Server]
 
@@ -68,6 +69,28 @@ def test_health_is_answered_while_machines_are_adopted(serve: Serve, tmp_path: P
         assert "machines are being adopted" in answer.json()["error"]["message"]
     with server.client() as client:
         assert client.get("/ready").status_code == 200
+
+
+def test_a_stop_while_machines_are_adopted_waits_for_none(serve: Serve) -> None:
+    server = serve(OPEN_HANGS="1")
+    server.wait_for("open hangs (here)")
+    server.tell(signal.SIGTERM)
+    code, out, errors = server.end()
+    assert (code, errors) == (0, "")
+    assert "backend closed" in out
+    assert "Driver" not in out
+
+
+def test_a_request_that_outlasts_the_server_is_told(serve: Serve) -> None:
+    server = serve()
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/machines/stuck/stop", timeout=PATIENCE)
+        server.wait_for("stop is stuck (here)")
+        server.tell(signal.SIGTERM)
+        answer = asked.result()
+    assert answer.status_code == 503
+    assert answer.json() == {"error": {"code": "CAPACITY", "message": "The server is stopping"}}
+    assert server.end()[0] == 0
 
 
 def test_two_servers_in_one_home(serve: Serve) -> None:
