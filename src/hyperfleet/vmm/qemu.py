@@ -69,7 +69,7 @@ class QemuDriver:
             raise
         host = HostProcess(pid)
         try:
-            return await QemuProcess.connect(host, launch.directory, self._network)
+            return await QemuProcess.connect(host, launch, self._network)
         except GuestError as error:
             ended = _describe(await host.kill())
             words = await asyncio.to_thread(_last_words, launch.directory)
@@ -84,7 +84,7 @@ class QemuDriver:
         if host is None:
             return None
         try:
-            return await QemuProcess.connect(host, launch.directory, self._network)
+            return await QemuProcess.connect(host, launch, self._network)
         except BaseException:
             host.release()
             raise
@@ -132,7 +132,7 @@ class QemuDriver:
                 kvm=self._kvm,
                 tsc_khz=khz,
                 sockets=qemu_command.Sockets(qmp=qmp.fileno(), agent=agent.fileno()),
-                network=self._network.arguments(launch.guest_mac, launch.ports),
+                network=self._network.arguments(launch.id, launch.guest_mac, launch.ports),
             )
             try:
                 child = subprocess.Popen(
