@@ -122,8 +122,10 @@ async def _refuse_strangers(request: Request) -> None:
     parts: Parts = request.app.state.parts
     machines, _ = parts.machines.list(status=None, labels=(), limit=sys.maxsize, offset=0)
     pids = [machine.pid for machine in machines if machine.pid is not None]
-    peer, server = request.scope["client"], request.scope["server"]
-    if pids and await asyncio.to_thread(peers.is_machines, peer, server, pids):
+    peer, here = request.scope["client"], request.scope["server"]
+    if not pids:
+        return
+    if await asyncio.to_thread(peers.is_machines, peer, here, pids):
         raise ForbiddenError("With DISABLE_AUTH, requests from inside machines are refused")
 
 
