@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import msgspec
 from hyperfleet.auth import keys
 from hyperfleet.auth.files import write_private
 from hyperfleet.auth.keys import Key, Scope
-from hyperfleet.errors import NotFoundError, UnauthorizedError
+from hyperfleet.errors import CapacityError, NotFoundError, UnauthorizedError
 
 # Last use is for people who tidy up; a write a request would be for nobody.
 LAST_USE_EVERY = timedelta(minutes=1)
@@ -124,4 +125,6 @@ class Keyring:
         last = max((at for at in (self._touched.get(key.id), key.last_used_at) if at), default=None)
         if last is None or now - last >= LAST_USE_EVERY:
             self._touched[key.id] = now
-            await self._store.touch(key.id, now)
+            # A full disk must not lock out those who would make room.
+            with contextlib.suppress(CapacityError):
+                await self._store.touch(key.id, now)
