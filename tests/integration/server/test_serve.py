@@ -54,6 +54,23 @@ def test_the_first_key_is_shown_once(serve: Serve, tmp_path: Path) -> None:
     assert (tmp_path / ".hyperfleet" / "api-key").read_text() == before
 
 
+def test_a_new_database_in_an_old_home_keeps_the_old_key(serve: Serve, tmp_path: Path) -> None:
+    """The old database still opens to its key, and to nothing else."""
+    keys = []
+    for name in ("first.db", "second.db", "third.db"):
+        server = serve(DATABASE_PATH=name)
+        server.client().close()
+        keys.append((tmp_path / ".hyperfleet" / "api-key").read_text())
+        server.tell(signal.SIGTERM)
+        _, _, errors = server.end()
+        assert ("the key of the one before it is now in" in errors) == (name != "first.db")
+    assert len(set(keys)) == len(keys)
+    for name, key in (("api-key.old", keys[0]), ("api-key.old2", keys[1]), ("api-key", keys[2])):
+        file = tmp_path / ".hyperfleet" / name
+        assert file.read_text() == key
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 def test_health_is_answered_while_machines_are_adopted(serve: Serve, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
