@@ -13,10 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from hyperfleet.auth import keys
+from hyperfleet.auth.keyring import Keyring
 from hyperfleet.auth.keys import Scope
-from hyperfleet.errors import ConflictError, NotFoundError, SettingsError
+from hyperfleet.errors import CapacityError, ConflictError, NotFoundError, SettingsError
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, new_machine_id
+from hyperfleet.store import database as database_module
 from hyperfleet.store.database import Database, open_database
 from hyperfleet.store.keys import SqlKeyStore
 from hyperfleet.store.sql import SqlMachineStore
@@ -168,6 +170,40 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> No
     await SqlMachineStore(database).add(machine)
     async with database.read() as connection:
         assert (await connection.exec_driver_sql("SELECT count(*) FROM marks")).scalar() == 0
+
+
+async def test_a_database_that_is_full_is_a_shortage(database: Database) -> None:
+    store = SqlMachineStore(database)
+    kept = a_machine("kept")
+    await store.add(kept)
+    async with database.write() as connection:
+        # The pages that there are, and no more.
+        await connection.exec_driver_sql("PRAGMA max_page_count=1")
+    large = a_machine("large")
+    spec = msgspec.structs.replace(large.spec, env={"A": "x" * 100_000})
+    with pytest.raises(CapacityError, match="can't be written to: database or disk is full"):
+        await store.add(msgspec.structs.replace(large, spec=spec))
+    assert await store.all() == [kept]
+
+
+async def test_a_database_that_another_program_holds_is_a_shortage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 10)
+    database = await open_database(None, tmp_path / "record.db")
+    store = SqlMachineStore(database)
+    keyring = Keyring(SqlKeyStore(database))
+    issued = await keyring.create(name="ci", scopes=(Scope.READ,), expires_at=None)
+    other = sqlite3.connect(tmp_path / "record.db")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(CapacityError, match="can't be written to: database is locked"):
+        await store.add(a_machine("web"))
+    # Reading goes on, and so does letting people in, which would note the key's use.
+    assert (await keyring.authenticate(issued.secret)).id == issued.key.id
+    other.rollback()
+    other.close()
+    await store.add(a_machine("web"))
+    await database.close()
 
 
 async def test_by_url(tmp_path: Path) -> None:

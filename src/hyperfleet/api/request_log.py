@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -11,7 +12,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hyperfleet.api.errors import internal_error
+from hyperfleet.api.errors import error_response, internal_error
 
 HEADER = "X-Request-ID"
 # What may go into a log and a header as it is; anything else is replaced, not cleaned.
@@ -48,6 +49,12 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                # The server ends and has given this request its time; nothing else cancels one.
+                if status != 0:
+                    raise
+                stopping = error_response("CAPACITY", "The server is stopping")
+                await stopping(scope, receive, send_with_id)
             except Exception:
                 log.exception("request failed", method=scope["method"], path=path)
                 if status != 0:

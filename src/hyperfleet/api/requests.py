@@ -80,12 +80,6 @@ def _boolean(text: Any) -> Any:
     return text
 
 
-def _label(text: str) -> str:
-    if not text.partition("=")[0]:
-        raise ValueError
-    return text
-
-
 def _time(text: Any) -> Any:
     if not isinstance(text, str):
         raise ValueError  # noqa: TRY004
@@ -106,6 +100,8 @@ LabelValue = Annotated[str, Field(max_length=255), AfterValidator(_no_nul)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
+# More lines or machines than there can be.
+_MOST = 1_000_000_000
 _VARIABLES = (
     "an object of at most 512 environment variables: names of letters, digits and _ that do not "
     "begin with a digit, values that are strings of at most 32768 characters without NUL"
@@ -213,14 +209,14 @@ class ListMachines(Query):
     status: Annotated[Status, BeforeValidator(_status)] | None = Field(
         default=None, description=f"one of {', '.join(Status)}"
     )
-    label: list[Annotated[str, AfterValidator(_label)]] = Field(
+    label: list[Annotated[str, Field(pattern="^[^=]")]] = Field(
         default=[], description="key or key=value; several must all fit"
     )
     limit: Annotated[int, BeforeValidator(_whole_number)] = Field(
         default=50, ge=1, le=500, description="a whole number from 1 to 500"
     )
     offset: Annotated[int, BeforeValidator(_whole_number)] = Field(
-        default=0, ge=0, description="a whole number of at least 0"
+        default=0, ge=0, le=_MOST, description=f"a whole number from 0 to {_MOST}"
     )
 
 
@@ -246,6 +242,6 @@ class WaitForMachine(Query):
 class ReadLogs(Query):
     """How much of the console."""
 
-    tail: Annotated[int, BeforeValidator(_whole_number)] | None = Field(
-        default=None, ge=1, description="a whole number of lines of at least 1"
+    tail: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=_MOST)] | None = Field(
+        default=None, description=f"a whole number of lines from 1 to {_MOST}"
     )

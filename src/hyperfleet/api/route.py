@@ -5,7 +5,9 @@ In this order, so that nobody without a key makes us read or parse anything.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import sys
 import typing
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,7 +20,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from hyperfleet.api import peers
 from hyperfleet.api.endpoints import ENDPOINTS, Endpoint
+from hyperfleet.api.parts import Parts
 from hyperfleet.api.validation import explain, parse_json, quote, unknown
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.errors import (
@@ -96,17 +100,18 @@ async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
         if not key.allows(endpoint.scope):
             raise ForbiddenError(f"This key lacks the scope {endpoint.scope}")
     else:
-        _refuse_strangers(request)
+        await _refuse_strangers(request)
     reason = guard.not_ready()
     if reason is not None:
         raise CapacityError(reason)
 
 
-def _refuse_strangers(request: Request) -> None:
-    """Without keys, a web page that the user has open must not be able to steer machines.
+async def _refuse_strangers(request: Request) -> None:
+    """Without keys, neither a web page that the user has open nor a guest may steer machines.
 
-    It can send requests to loopback under a name of its own (DNS rebinding: the Host tells) or
-    across origins (the Origin tells); the user's own tools send neither.
+    A page can send requests to loopback under a name of its own (DNS rebinding: the Host tells) or
+    across origins (the Origin tells); the user's own tools send neither. A guest can send what it
+    likes to the host's loopback, through its machine's process.
     """
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
@@ -114,6 +119,14 @@ def _refuse_strangers(request: Request) -> None:
         raise ForbiddenError("With DISABLE_AUTH, only localhost is answered as Host")
     if origin is not None and origin.partition("://")[2] != host:
         raise ForbiddenError("With DISABLE_AUTH, requests from other origins are refused")
+    parts: Parts = request.app.state.parts
+    machines, _ = parts.machines.list(status=None, labels=(), limit=sys.maxsize, offset=0)
+    pids = [machine.pid for machine in machines if machine.pid is not None]
+    peer, here = request.scope["client"], request.scope["server"]
+    if not pids:
+        return
+    if await asyncio.to_thread(peers.is_machines, peer, here, pids):
+        raise ForbiddenError("With DISABLE_AUTH, requests from inside machines are refused")
 
 
 def _is_loopback(authority: str) -> bool:

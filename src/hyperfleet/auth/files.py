@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
 from pathlib import Path
+
+
+def set_aside(path: Path) -> Path | None:
+    """Renames what is at `path` to `path.old`, `path.old2`, …; None when nothing is there."""
+    names = itertools.chain(
+        (f"{path.name}.old",), (f"{path.name}.old{n}" for n in itertools.count(2))
+    )
+    aside = next(one for name in names if not (one := path.with_name(name)).exists())
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return None
+    return aside
 
 
 def write_private(path: Path, text: str) -> None:

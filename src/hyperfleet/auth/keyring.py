@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,9 +14,11 @@ from typing import Protocol
 import msgspec
 
 from hyperfleet.auth import keys
-from hyperfleet.auth.files import write_private
+from hyperfleet.auth.files import set_aside, write_private
 from hyperfleet.auth.keys import Key, Scope
-from hyperfleet.errors import NotFoundError, UnauthorizedError
+from hyperfleet.errors import CapacityError, NotFoundError, UnauthorizedError
+
+_log = logging.getLogger(__name__)
 
 # Last use is for people who tidy up; a write a request would be for nobody.
 LAST_USE_EVERY = timedelta(minutes=1)
@@ -107,7 +111,8 @@ class Keyring:
 
         The file comes first: a crash between the two leaves a file with a key that opens
         nothing, and the next start makes both anew. The other order would leave a record that
-        forbids a first key, and nobody who has it.
+        forbids a first key, and nobody who has it. A key that lies there already belongs to another
+        database, whose only copy it may be: it is kept beside the new one.
         """
         if not await self._store.needs_first():
             return None
@@ -115,6 +120,9 @@ class Keyring:
         key = keys.new_key(
             secret, name="first", scopes=(Scope.ALL,), now=self._now(), expires_at=None
         )
+        kept = await asyncio.to_thread(set_aside, file)
+        if kept is not None:
+            _log.warning("this database is new; the key of the one before it is now in %s", kept)
         await asyncio.to_thread(write_private, file, secret + os.linesep)
         if not await self._store.add_first(key):
             return None
@@ -124,4 +132,6 @@ class Keyring:
         last = max((at for at in (self._touched.get(key.id), key.last_used_at) if at), default=None)
         if last is None or now - last >= LAST_USE_EVERY:
             self._touched[key.id] = now
-            await self._store.touch(key.id, now)
+            # A full disk must not lock out those who would make room.
+            with contextlib.suppress(CapacityError):
+                await self._store.touch(key.id, now)

@@ -265,6 +265,9 @@ class Acts:
             process.release()
             await self._fail(f"its process could not be taken over: {error}")
             return
+        except asyncio.CancelledError:
+            process.release()
+            raise
         self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
         self._hold(process, ways)
         if self._state.status is Status.RUNNING:

@@ -1,7 +1,13 @@
 """Rootless networking: QEMU's own user-mode stack (slirp), one private network a machine.
 
 Every machine sees the same addresses; the host reaches a guest's port by a forward from a port of
-its own loopback. Source: QEMU's manual, "Network emulation", `-netdev user`, `hostfwd_add`.
+its own loopback. Each machine has a loopback address of its own there (all of 127.0.0.0/8 is local,
+RFC 1122, 3.2.1.3), so that a port which one machine has given up is never another's: a route that
+is late by a moment leads nowhere, not to a stranger. Source: QEMU's manual, "Network emulation",
+`-netdev user`, `hostfwd_add`.
+
+The guest can connect to whatever listens on the host's loopback, as 10.0.2.2, unless it is
+restricted, which takes the internet away as well.
 
 A connection to a forward is accepted whatever happens in the guest, so it never shows that a
 server is there; only the agent's word does.
@@ -22,7 +28,6 @@ GATEWAY = "10.0.2.2"
 DNS = ("10.0.2.3",)
 
 _NETDEV = "n0"
-_HOST = "127.0.0.1"
 # `TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    80     0     0`
 _FORWARD = re.compile(
     r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(?P<host>[\d.]+)\s+(?P<port>\d+)\s+[\d.]+\s+(?P<guest>\d+)\s",
@@ -41,6 +46,15 @@ def guest_mac(machine_id: str) -> str:
     return ":".join(f"{octet:02x}" for octet in (0x52, *digest[:5]))
 
 
+def host_address(machine_id: str) -> str:
+    """Where on the host's loopback the machine's forwards are: one of 16 million addresses.
+
+    Never in 127.0.0.0/16, where the host's own servers are.
+    """
+    digest = hashlib.sha256(f"forwards of {machine_id}".encode()).digest()
+    return f"127.{1 + digest[0] % 255}.{digest[1]}.{1 + digest[2] % 254}"
+
+
 def parse_forwards(usernet: str) -> dict[int, str]:
     """What `info usernet` says of forwards: guest port to `ADDRESS:PORT` of the host."""
     return {
@@ -50,26 +64,30 @@ def parse_forwards(usernet: str) -> dict[int, str]:
 
 
 class UserNetwork:
-    """The user-mode network of a QEMU machine. Holds no state: QEMU knows its forwards."""
+    """The user-mode network of QEMU machines. Holds no state: QEMU knows its forwards."""
 
-    def arguments(self, guest_mac: str, ports: Sequence[int]) -> list[str]:
+    def __init__(self, *, restrict: bool = False) -> None:
+        """`restrict`: machines may not begin connections, they only answer those to their ports."""
+        self._options = "ipv6=off,restrict=on" if restrict else "ipv6=off"
+
+    def arguments(self, machine_id: str, guest_mac: str, ports: Sequence[int]) -> list[str]:
         """Arguments for QEMU; port 0 lets the host's kernel choose a free one for each forward."""
-        forwards = "".join(f",hostfwd={_rule(port)}" for port in ports)
+        forwards = "".join(f",hostfwd={_rule(machine_id, port)}" for port in ports)
         return [
             "-netdev",
-            f"user,id={_NETDEV},ipv6=off{forwards}",
+            f"user,id={_NETDEV},{self._options}{forwards}",
             "-device",
             f"virtio-net-device,netdev={_NETDEV},mac={guest_mac}",
         ]
 
-    async def forward(self, monitor: Monitor, guest_port: int) -> str:
+    async def forward(self, monitor: Monitor, machine_id: str, guest_port: int) -> str:
         """A way to `guest_port`: the host's `ADDRESS:PORT`.
 
         Raises:
             GuestError: QEMU refused it.
         """
         # The monitor's errors come as text; success is silent.
-        words = await monitor(f"hostfwd_add {_NETDEV} {_rule(guest_port)}")
+        words = await monitor(f"hostfwd_add {_NETDEV} {_rule(machine_id, guest_port)}")
         if words.strip():
             raise GuestError(f"no way in to port {guest_port}: {words.strip()[:200]}")
         address = (await self.forwards(monitor)).get(guest_port)
@@ -87,5 +105,5 @@ class UserNetwork:
         return parse_forwards(await monitor("info usernet"))
 
 
-def _rule(guest_port: int) -> str:
-    return f"tcp:{_HOST}:0-:{guest_port}"
+def _rule(machine_id: str, guest_port: int) -> str:
+    return f"tcp:{host_address(machine_id)}:0-:{guest_port}"

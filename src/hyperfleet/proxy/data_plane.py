@@ -87,6 +87,10 @@ class DataPlane:
             self._keeper = None
         link, self._link = self._link, None
         if link is None:
+            # One that `open` was cut off from has no routes yet: nobody would miss it.
+            if self._child is not None:
+                await process.end(self._child.pid, grace_s=0)
+                self._reap()
             return
         if not keep_running:
             await self._drain(link)

@@ -113,7 +113,9 @@ def _driver(settings: Settings) -> tuple[Driver, str]:
             " `apt-get install qemu-system-x86 qemu-utils` does it, `hyperfleet doctor` says more"
         )
     verdict = kvm.probe()
-    qemu = QemuDriver(network=UserNetwork(), kvm=verdict.usable)
+    qemu = QemuDriver(
+        network=UserNetwork(restrict=settings.hyperfleet_network_restrict), kvm=verdict.usable
+    )
     return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"
 
 

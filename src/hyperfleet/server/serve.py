@@ -56,7 +56,7 @@ class Backend(Protocol):
         """Every machine."""
 
     async def close(self) -> None:
-        """Lets go of what runs on; works after an `open` that failed, too."""
+        """Lets go of what runs on; works after an `open` that failed or was cut off, too."""
 
 
 Build = Callable[[Settings, Database], Backend]
@@ -114,16 +114,29 @@ async def _serve(
         # The API answers /health from here on; all else waits for the machines.
         async with _stop_signal() as stopped, _answering(app, listener):
             try:
-                await backend.open()
-                starting.clear()
-                _say(_banner(settings, backend, urls, first))
-                await stopped
+                if await _opened(backend, stopped):
+                    starting.clear()
+                    _say(_banner(settings, backend, urls, first))
+                    await stopped
             finally:
                 starting[:] = ["The server is stopping"]
         left = [machine for machine in backend.everything() if machine.status in ALIVE]
     finally:
         await backend.close()
     _say(_farewell(left))
+
+
+async def _opened(backend: Backend, stopped: asyncio.Future[None]) -> bool:
+    """Opens it, or gives that up when the server is told to stop; whether it was opened."""
+    opening = asyncio.create_task(backend.open())
+    await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not opening.done():
+        opening.cancel()
+        await asyncio.wait((opening,))
+    if opening.cancelled():
+        return False
+    await opening
+    return True
 
 
 @asynccontextmanager

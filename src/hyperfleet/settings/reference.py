@@ -23,8 +23,14 @@ where it came from.
 """
 
 _TAIL = """
-`DISABLE_AUTH=true` also lets nobody in who calls the server by another name than localhost, and no
-web page of another origin.
+`DISABLE_AUTH=true` also lets nobody in who calls the server by another name than localhost, no
+web page of another origin, and no program inside one of this server's machines.
+
+A machine that is attached by user networking reaches the internet, and as 10.0.2.2 everything that
+listens on this host's loopback: the API (which asks it for a key, or refuses it), but also a
+database that trusts whoever is local. Where machines run what you don't trust, set
+`HYPERFLEET_NETWORK_RESTRICT=true`: the proxy, exec and the console work as before, and the guest
+itself connects to nothing, the internet included. It counts from a machine's next start.
 
 The command line further reads `HYPERFLEET_URL` (the server to talk to; default: the one that the
 settings describe) and `HYPERFLEET_API_KEY` (default: `HYPERFLEET_HOME/api-key`, sent to this

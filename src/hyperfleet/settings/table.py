@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_image_dirs: tuple[Path, ...]
     hyperfleet_vmm: str
     hyperfleet_network: str
+    hyperfleet_network_restrict: bool
     hyperfleet_subnet: str
     hyperfleet_boots_at_once: int
     hyperfleet_boot_deadline_ms: int
@@ -225,6 +226,12 @@ SETTINGS: tuple[Setting, ...] = (
         "auto",
         *value.choice("auto", "user"),
         "How machines are attached; `user` needs no root.",
+    ),
+    Setting(
+        "HYPERFLEET_NETWORK_RESTRICT",
+        "false",
+        *value.switch,
+        "Machines only answer: they reach no internet and nothing on this host's loopback.",
     ),
     Setting(
         "HYPERFLEET_SUBNET",

@@ -15,13 +15,26 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from hyperfleet.errors import SettingsError
+from hyperfleet.errors import CapacityError, SettingsError
 
 # How long a writer waits for another, in milliseconds (SQLite: PRAGMA busy_timeout).
 _BUSY_TIMEOUT_MS = 10_000
+
+# What is not our doing and may pass: held by another program, made read-only, full, failing. The
+# low byte of a code is the primary one (sqlite.org/rescode.html).
+_PRIMARY = 0xFF
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
 
 
 class Database:
@@ -40,9 +53,18 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: committed and durable when the block ends, undone when it raises."""
-        async with self._writing, self._engine.begin() as connection:
-            yield connection
+        """A transaction: committed and durable when the block ends, undone when it raises.
+
+        Raises:
+            CapacityError: it can't be written to now: the disk is full, say.
+        """
+        try:
+            async with self._writing, self._engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY not in _PASSING:
+                raise
+            raise CapacityError(f"the database can't be written to: {error.orig}") from error
 
     async def close(self) -> None:
         """Closes the file."""

@@ -12,10 +12,10 @@ Monitor = Callable[[str], Awaitable[str]]
 class Attachment(Protocol):
     """How a QEMU machine's card is joined to the host, and the ways in to it."""
 
-    def arguments(self, guest_mac: str, ports: Sequence[int]) -> list[str]:
+    def arguments(self, machine_id: str, guest_mac: str, ports: Sequence[int]) -> list[str]:
         """Arguments for QEMU's command line, with a way in for each of the guest's `ports`."""
 
-    async def forward(self, monitor: Monitor, guest_port: int) -> str:
+    async def forward(self, monitor: Monitor, machine_id: str, guest_port: int) -> str:
         """Makes a way in: the host's `ADDRESS:PORT`.
 
         Raises:

@@ -19,7 +19,7 @@ import msgspec
 
 from hyperfleet import unix_sockets
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
-from hyperfleet.vmm import qemu_command, qemu_disk, tsc
+from hyperfleet.vmm import qemu_command, qemu_disk, shortage, tsc
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
@@ -69,10 +69,12 @@ class QemuDriver:
             raise
         host = HostProcess(pid)
         try:
-            return await QemuProcess.connect(host, launch.directory, self._network)
+            return await QemuProcess.connect(host, launch, self._network)
         except GuestError as error:
             ended = _describe(await host.kill())
             words = await asyncio.to_thread(_last_words, launch.directory)
+            if shortage.is_no_room(words):
+                raise CapacityError(f"{launch.directory}: {words}") from error
             raise GuestError(f"QEMU would not start ({ended}): {words or error}") from error
         except BaseException:
             await host.kill()
@@ -84,7 +86,7 @@ class QemuDriver:
         if host is None:
             return None
         try:
-            return await QemuProcess.connect(host, launch.directory, self._network)
+            return await QemuProcess.connect(host, launch, self._network)
         except BaseException:
             host.release()
             raise
@@ -108,18 +110,20 @@ class QemuDriver:
         return launch.directory / qemu_command.CONSOLE
 
     def _prepare_directory(self, launch: LaunchSpec) -> None:
-        launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        qemu_disk.prepare(
-            launch.directory,
-            launch.base_disk.absolute(),
-            qemu_img=self._qemu_img,
-            environment=_environment(),
-        )
+        with shortage.told(launch.directory):
+            launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            qemu_disk.prepare(
+                launch.directory,
+                launch.base_disk.absolute(),
+                qemu_img=self._qemu_img,
+                environment=_environment(),
+            )
 
     def _spawn(self, launch: LaunchSpec, khz: int | None) -> int:
         """Blocks until the program is loaded; its pid. The child is ours to reap, by pidfd."""
         directory = launch.directory
         with contextlib.ExitStack() as stack:
+            stack.enter_context(shortage.told(directory))
             # Listening before QEMU runs: a connection waits for it in the backlog, nobody polls.
             qmp = stack.enter_context(unix_sockets.listen(directory / QMP_SOCKET))
             agent = stack.enter_context(unix_sockets.listen(directory / AGENT_SOCKET))
@@ -132,7 +136,7 @@ class QemuDriver:
                 kvm=self._kvm,
                 tsc_khz=khz,
                 sockets=qemu_command.Sockets(qmp=qmp.fileno(), agent=agent.fileno()),
-                network=self._network.arguments(launch.guest_mac, launch.ports),
+                network=self._network.arguments(launch.id, launch.guest_mac, launch.ports),
             )
             try:
                 child = subprocess.Popen(

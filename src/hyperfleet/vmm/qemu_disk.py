@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from hyperfleet.errors import GuestError, ValidationError
+from hyperfleet.errors import CapacityError, GuestError, ValidationError
+from hyperfleet.vmm import shortage
 
 DISK = "disk.qcow2"
 _BASE_LINK = "base.raw"
@@ -40,6 +41,7 @@ def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[
     Raises:
         ValidationError: the base is missing, or has changed since the overlay was made.
         GuestError: qemu-img failed; the message holds its words.
+        CapacityError: it had no room.
     """
     disk = directory / DISK
     if disk.exists():
@@ -64,6 +66,8 @@ def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[
     except subprocess.TimeoutExpired as error:
         raise GuestError("the machine's disk was not made within 60 s") from error
     except subprocess.CalledProcessError as error:
+        if shortage.is_no_room(error.stderr):
+            raise CapacityError(f"{directory}: {error.stderr.strip()}") from error
         raise GuestError(f"the machine's disk could not be made: {error.stderr.strip()}") from error
     fresh.replace(disk)
 

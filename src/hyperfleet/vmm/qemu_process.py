@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
-from pathlib import Path
 
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
@@ -14,7 +13,7 @@ from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
 from hyperfleet.vmm.attachment import Attachment
-from hyperfleet.vmm.driver import Exit
+from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 
 QMP_SOCKET = "qmp.sock"
@@ -31,9 +30,10 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 class QemuProcess:
     """Implements `driver.Process`. Made by `connect`."""
 
-    def __init__(self, host: HostProcess, directory: Path, network: Attachment) -> None:
+    def __init__(self, host: HostProcess, launch: LaunchSpec, network: Attachment) -> None:
         self._host = host
-        self._directory = directory
+        self._machine_id = launch.id
+        self._directory = launch.directory
         self._network = network
         self._client: QMPClient | None = None
         self._powered_off = False
@@ -43,13 +43,15 @@ class QemuProcess:
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
     @classmethod
-    async def connect(cls, host: HostProcess, directory: Path, network: Attachment) -> QemuProcess:
+    async def connect(
+        cls, host: HostProcess, launch: LaunchSpec, network: Attachment
+    ) -> QemuProcess:
         """Reaches the process's monitor and learns the ways in that it has.
 
         Raises:
             GuestError: it ended, or does not answer. `host` stays the caller's.
         """
-        process = cls(host, directory, network)
+        process = cls(host, launch, network)
         try:
             process._forwards = await process._ask_forwards()
         except BaseException:
@@ -76,7 +78,7 @@ class QemuProcess:
         async with self._monitor_lock:
             known = self._forwards.get(guest_port)
             if known is None:
-                known = await self._network.forward(self._monitor, guest_port)
+                known = await self._network.forward(self._monitor, self._machine_id, guest_port)
                 self._forwards[guest_port] = known
             return known
 

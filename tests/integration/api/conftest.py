@@ -145,6 +145,11 @@ class MemoryFleet:
         lines = [b"one\n", b"two \xff\n", b"three\n"]
         return b"".join(lines if tail is None else lines[-tail:])
 
+    def set_pid(self, ref: str, pid: int) -> None:
+        """Makes a process the machine's."""
+        machine = self.get(ref)
+        self._machines[machine.id] = msgspec.structs.replace(machine, pid=pid)
+
     def _turn(
         self, machine: Machine, status: Status, *, started_at: datetime | None = None
     ) -> Machine:

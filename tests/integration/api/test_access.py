@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -151,6 +152,20 @@ def open_api(api: Api) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://localhost:3000"
     )
+
+
+async def test_without_auth_nobody_is_let_in_whose_process_is_not_known(
+    api: Api, open_api: httpx.AsyncClient
+) -> None:
+    """With machines about, a connection that no process holds may have been a guest's."""
+    ref = await api.machine()
+    await api.client.post(f"/machines/{ref}/start")
+    api.fleet.set_pid(ref, os.getpid())
+    async with open_api as client:
+        status, code, message = error(await client.get("http://127.0.0.1:3000/machines"))
+        assert (status, code) == (403, "FORBIDDEN")
+        assert "inside machines" in message
+        assert (await client.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["localhost:3000", "127.0.0.1", "127.0.0.1:3000", "[::1]:3000"])

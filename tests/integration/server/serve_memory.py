@@ -1,7 +1,8 @@
 """A server for tests: `hyperfleet serve` with a fleet that has one machine, and no data plane.
 
 Run as a program; reads its settings from the environment. OPEN_GATE names a FIFO that `open` waits
-for; OPEN_FAILS is the reason that it gives up with.
+for; OPEN_FAILS is the reason that it gives up with; with OPEN_HANGS it says so and never returns. A
+stop of the machine `stuck` never returns either.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class OneMachine:
         return [] if asked["offset"] else [self._machine], 1
 
     async def stop(self, ref: str) -> Machine:
+        if ref == "stuck":
+            sys.stdout.write("stop is stuck here\n")
+            sys.stdout.flush()
+            await asyncio.Event().wait()
         self._machine = msgspec.structs.replace(self._machine, status=Status.STOPPED)
         return self.get(ref)
 
@@ -60,6 +65,10 @@ class MemoryBackend:
     async def open(self) -> None:
         if reason := os.environ.get("OPEN_FAILS"):
             raise SettingsError(reason)
+        if "OPEN_HANGS" in os.environ:
+            sys.stdout.write("open hangs here\n")
+            sys.stdout.flush()
+            await asyncio.Event().wait()
         if gate := os.environ.get("OPEN_GATE"):
             await asyncio.to_thread(Path(gate).read_bytes)
 

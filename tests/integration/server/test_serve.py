@@ -8,12 +8,13 @@ import signal
 import socket
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from .conftest import Server
+from .conftest import PATIENCE, Server
 
 Serve = Callable[..., Server]
 
@@ -53,6 +54,23 @@ def test_the_first_key_is_shown_once(serve: Serve, tmp_path: Path) -> None:
     assert (tmp_path / ".hyperfleet" / "api-key").read_text() == before
 
 
+def test_a_new_database_in_an_old_home_keeps_the_old_key(serve: Serve, tmp_path: Path) -> None:
+    """The old database still opens to its key, and to nothing else."""
+    keys = []
+    for name in ("first.db", "second.db", "third.db"):
+        server = serve(DATABASE_PATH=name)
+        server.client().close()
+        keys.append((tmp_path / ".hyperfleet" / "api-key").read_text())
+        server.tell(signal.SIGTERM)
+        _, _, errors = server.end()
+        assert ("the key of the one before it is now in" in errors) == (name != "first.db")
+    assert len(set(keys)) == len(keys)
+    for name, key in (("api-key.old", keys[0]), ("api-key.old2", keys[1]), ("api-key", keys[2])):
+        file = tmp_path / ".hyperfleet" / name
+        assert file.read_text() == key
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
 def test_health_is_answered_while_machines_are_adopted(serve: Serve, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -68,6 +86,28 @@ def test_health_is_answered_while_machines_are_adopted(serve: Serve, tmp_path: P
         assert "machines are being adopted" in answer.json()["error"]["message"]
     with server.client() as client:
         assert client.get("/ready").status_code == 200
+
+
+def test_a_stop_while_machines_are_adopted_waits_for_none(serve: Serve) -> None:
+    server = serve(OPEN_HANGS="1")
+    server.wait_for("open hangs (here)")
+    server.tell(signal.SIGTERM)
+    code, out, errors = server.end()
+    assert (code, errors) == (0, "")
+    assert "backend closed" in out
+    assert "Driver" not in out
+
+
+def test_a_request_that_outlasts_the_server_is_told(serve: Serve) -> None:
+    server = serve()
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/machines/stuck/stop", timeout=PATIENCE)
+        server.wait_for("stop is stuck (here)")
+        server.tell(signal.SIGTERM)
+        answer = asked.result()
+    assert answer.status_code == 503
+    assert answer.json() == {"error": {"code": "CAPACITY", "message": "The server is stopping"}}
+    assert server.end()[0] == 0
 
 
 def test_two_servers_in_one_home(serve: Serve) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv4Network
+
 import pytest
 
 from hyperfleet.errors import GuestError
@@ -9,6 +11,8 @@ from hyperfleet.machine import new_machine_id
 from hyperfleet.network import user
 from hyperfleet.network.user import UserNetwork
 
+ID = "abc123def456"
+HERE = user.host_address(ID)
 USERNET = """Hub -1 (n0):\r
   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
   TCP[ESTABLISHED]   16       10.0.2.15 33456    93.184.216.34   443     0     0\r
@@ -37,14 +41,14 @@ def test_forwards_are_read_from_info_usernet() -> None:
 
 async def test_a_forward_is_asked_for_and_found() -> None:
     monitor = Monitor()
-    assert await UserNetwork().forward(monitor, 8080) == "127.0.0.1:40001"
-    assert monitor.said == ["hostfwd_add n0 tcp:127.0.0.1:0-:8080", "info usernet"]
+    assert await UserNetwork().forward(monitor, ID, 8080) == "127.0.0.1:40001"
+    assert monitor.said == [f"hostfwd_add n0 tcp:{HERE}:0-:8080", "info usernet"]
 
 
 async def test_a_refused_forward_says_why() -> None:
     monitor = Monitor(refuses="Could not set up host forwarding rule 'tcp::80-:80'\r\n")
     with pytest.raises(GuestError, match="no way in to port 8080: Could not set up"):
-        await UserNetwork().forward(monitor, 8080)
+        await UserNetwork().forward(monitor, ID, 8080)
 
 
 async def test_a_forward_is_taken_away_by_its_host_address() -> None:
@@ -54,9 +58,25 @@ async def test_a_forward_is_taken_away_by_its_host_address() -> None:
 
 
 def test_every_port_has_a_way_in_from_the_start() -> None:
-    netdev, device = UserNetwork().arguments("52:00:00:00:00:01", (80, 8080))[1::2]
-    assert netdev.endswith(",hostfwd=tcp:127.0.0.1:0-:80,hostfwd=tcp:127.0.0.1:0-:8080")
+    netdev, device = UserNetwork().arguments(ID, "52:00:00:00:00:01", (80, 8080))[1::2]
+    assert netdev.endswith(f",ipv6=off,hostfwd=tcp:{HERE}:0-:80,hostfwd=tcp:{HERE}:0-:8080")
     assert device.endswith(",mac=52:00:00:00:00:01")
+
+
+def test_a_restricted_machine_begins_no_connections() -> None:
+    netdev = UserNetwork(restrict=True).arguments(ID, "52:00:00:00:00:01", (80,))[1]
+    assert netdev.endswith(f",restrict=on,hostfwd=tcp:{HERE}:0-:80")
+
+
+def test_no_two_machines_share_an_address_of_the_hosts() -> None:
+    ids = [new_machine_id() for _ in range(200)]
+    addresses = {user.host_address(one) for one in ids}
+    # 200 of 16 million: two alike once in 800 runs, and it takes the same port besides.
+    assert len(addresses) >= len(ids) - 1
+    for address in map(IPv4Address, addresses):
+        assert address.is_loopback
+        assert address not in IPv4Network("127.0.0.0/16")
+        assert address.packed[3] not in (0, 255)
 
 
 def test_a_hardware_address_is_local_unicast_and_steady() -> None:
