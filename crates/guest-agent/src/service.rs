@@ -70,6 +70,8 @@ struct Flow {
     reader: slip::Reader,
     landing: Box<[u8]>,
     inbox: VecDeque<Result<Vec<u8>, WireError>>,
+    /// The last message encoded; kept for its memory.
+    payload: Vec<u8>,
     unwritten: Vec<u8>,
     written: usize,
     readable: bool,
@@ -367,6 +369,7 @@ impl Flow {
             reader: slip::Reader::new(),
             landing: vec![0; PIECE].into(),
             inbox: VecDeque::new(),
+            payload: Vec::new(),
             unwritten: Vec::new(),
             written: 0,
             readable: true,
@@ -391,8 +394,8 @@ impl Flow {
     }
 
     fn push(&mut self, message: &FromGuest) {
-        let payload = hyperfleet_wire::encode(message);
-        if let Err(why) = slip::write(&payload, &mut self.unwritten) {
+        hyperfleet_wire::encode_into(message, &mut self.payload);
+        if let Err(why) = slip::write(&self.payload, &mut self.unwritten) {
             // Every message is bounded well below the frame's bound.
             say(format_args!("dropped an answer: {why}"));
         }

@@ -45,8 +45,16 @@ impl std::error::Error for WireError {}
 
 /// Encodes a message as a MessagePack map with field names.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut payload = Vec::new();
+    encode_into(message, &mut payload);
+    payload
+}
+
+/// As [`encode`], in place of what `payload` holds: its memory is used again.
+pub fn encode_into<T: Serialize>(message: &T, payload: &mut Vec<u8>) {
+    payload.clear();
     // Serialising plain structs into a Vec has no failing path: no I/O, no unsized sequences.
-    rmp_serde::to_vec_named(message).expect("messages are plain data")
+    rmp_serde::encode::write_named(payload, message).expect("messages are plain data");
 }
 
 /// Deepest nesting of a payload. Messages nest four deep (a map, its fields, a list, its maps);
@@ -58,13 +66,33 @@ const MAX_DEPTH: usize = 16;
 /// # Errors
 /// [`WireError::Unknown`] for another shape or type, [`WireError::Corrupt`] for bytes left over.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
-    let mut rest = payload;
-    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+    // Borrowed from the slice: a reader that copies makes byte strings grow by doubling.
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(payload);
     decoder.set_max_depth(MAX_DEPTH);
     let message = T::deserialize(&mut decoder).map_err(|e| WireError::Unknown(e.to_string()))?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(WireError::Corrupt("bytes are left after the message"))
+    // The decoder does not tell where it stands. One value more has no first byte only at the end;
+    // a bool, since it never looks into what it refuses.
+    match <bool as serde::Deserialize>::deserialize(&mut decoder) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(message),
+        _ => Err(WireError::Corrupt("bytes are left after the message")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_byte_after_a_message_is_found() {
+        let message = guest::ToGuest::Ping { id: 7 };
+        let whole = encode(&message);
+        assert_eq!(decode(&whole), Ok(message));
+        for byte in 0..=255 {
+            for tail in [&[byte][..], &[byte, 0], &[byte, 0xC0, 0xC0, 0xC0]] {
+                let longer = [&whole[..], tail].concat();
+                let decoded = decode::<guest::ToGuest>(&longer);
+                assert!(matches!(decoded, Err(WireError::Corrupt(_))), "{tail:x?}");
+            }
+        }
     }
 }
