@@ -15,7 +15,7 @@ def test_a_probe_that_ends_well_is_a_usable_kvm() -> None:
 
 
 def test_a_probe_that_says_why_not_gives_the_reason() -> None:
-    verdict = kvm.ask(python("import sys; print('noise'); sys.exit('it crawls')"), 30)
+    verdict = kvm.ask(python("import sys; print('noise', flush=True); sys.exit('it crawls')"), 30)
     assert (verdict.usable, verdict.reason) == (False, "it crawls")
 
 

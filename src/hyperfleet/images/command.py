@@ -12,7 +12,13 @@ from hyperfleet.errors import HyperfleetError, SetupError, ValidationError
 from hyperfleet.images import boot_files
 from hyperfleet.images.alpine import Alpine
 from hyperfleet.images.debian import Debian, included
-from hyperfleet.images.flavour import DEFAULT_DISK, FLAVOURS, Flavour, disk_name
+from hyperfleet.images.flavour import (
+    DEFAULT_DISK,
+    FLAVOURS,
+    Flavour,
+    disk_name,
+    public_modes,
+)
 from hyperfleet.images.minimal import Minimal
 from hyperfleet.images.progress import Progress
 from hyperfleet.images.workshop import Workshop, open_workshop
@@ -162,7 +168,10 @@ class _Run:
             return
         made = self._workshop.scratch / name
         with self._progress.making(name, flavour.about):
-            flavour.make(self._workshop, made)
+            with public_modes() as umask:
+                flavour.make(self._workshop, made)
+            # The disk itself is the user's file, and may be private.
+            made.chmod(0o666 & ~umask)
             before = self._workshop.publish_version(made, name, flavour.inputs)
         if before is not None:
             self._progress.note(name, f"{before} stays for the machines that were made on it")

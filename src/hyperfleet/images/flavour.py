@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +61,20 @@ def first_files(folder: Path, *, ca_bundle: Path = _CA_BUNDLE) -> None:
         write(folder / name, text)
     if ca_bundle.is_file():
         write(folder / "etc/ssl/certs/ca-certificates.crt", ca_bundle.read_text())
+
+
+@contextmanager
+def public_modes() -> Iterator[int]:
+    """Gives what is made for a disk the usual modes, 0755 and 0644, whatever this process's umask.
+
+    The servers in a machine are not root, and must read what lies there. Yields the umask that was
+    set before, and sets it again at the end.
+    """
+    before = os.umask(0o022)
+    try:
+        yield before
+    finally:
+        os.umask(before)
 
 
 def write(path: Path, text: str) -> None:
