@@ -26,6 +26,7 @@ _HELLO_DEADLINE = 3.0
 _START_DEADLINE = 10.0
 _APPLY_DEADLINE = 2.0
 _DRAIN = 10.0
+_DEATH = 0.5
 _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 5.0
 
@@ -86,15 +87,12 @@ class DataPlane:
                 await self._keeper
             self._keeper = None
         link, self._link = self._link, None
-        if link is None:
-            # One that `open` was cut off from has no routes yet: nobody would miss it.
-            if self._child is not None:
-                await process.end(self._child.pid, grace_s=0)
-                self._reap()
-            return
-        if not keep_running:
-            await self._drain(link)
-        await link.close()
+        if link is not None:
+            if not keep_running:
+                await self._drain(link)
+            await link.close()
+        elif not keep_running:
+            await self._end_child()
         self._reap()
 
     async def publish(self, machine: Machine) -> None:
@@ -149,10 +147,11 @@ class DataPlane:
         return None
 
     async def _connect(self) -> Link | None:
-        """A link with hellos shaken; None when what listens was no data plane of our protocol.
+        """A link with hellos shaken; None when what listened was a data plane of another protocol.
 
         Raises:
             OSError: nobody listens.
+            SettingsError: what listens is no data plane at all.
         """
         try:
             return await Link.connect(self._config.socket, self._probe, deadline_s=_HELLO_DEADLINE)
@@ -161,11 +160,21 @@ class DataPlane:
             _log.warning("data_plane_unusable", reason=str(error))
             with await unix_sockets.connect(self._config.socket) as connection:
                 pid = process.peer_pid(connection)
+            if not process.runs(pid, self._config.binary):
+                raise SettingsError(
+                    f"{self._config.socket} is held by process {pid}, which is no data plane:"
+                    " stop it, then start again."
+                ) from error
             await process.end(pid, grace_s=0)
             return None
 
     async def _start(self) -> Link:
-        process.check_port_is_free(self._config.bind, self._config.port)
+        try:
+            process.check_port_is_free(self._config.bind, self._config.port)
+        except SettingsError:
+            # By one that is deaf or not quite dead? One that drains has let the port go.
+            await self._end_child()
+            process.check_port_is_free(self._config.bind, self._config.port)
         self._child = process.spawn(self._config)
         try:
             async with asyncio.timeout(_START_DEADLINE):
@@ -177,7 +186,12 @@ class DataPlane:
                             return link
                     await asyncio.sleep(_FIRST_WAIT / 5)
         except TimeoutError:
-            await process.end(self._child.pid, grace_s=0)
+            await self._end_child()
+        except BaseException:
+            # Nobody else would: it has no routes yet, and nobody will send it any.
+            self._child.kill()
+            self._child.wait()
+            raise
         self._reap()
         said = process.last_line(self._config.log)
         raise SettingsError(f"hyperfleet-proxy did not start: {said or 'it said nothing'}")
@@ -245,6 +259,11 @@ class DataPlane:
             await link.send([control.Drain(timeout_ms=int(_DRAIN * 1000))])
         await process.end(link.hello.pid, grace_s=_DRAIN + 2)
         self._reap()
+
+    async def _end_child(self) -> None:
+        if self._child is not None:
+            await process.end(self._child.pid, grace_s=_DEATH)
+            self._reap()
 
     def _reap(self) -> None:
         if self._child is not None and self._child.poll() is not None:

@@ -17,6 +17,8 @@ _log = structlog.get_logger(__name__)
 
 # Probes answered at once; the data plane asks once a port, so this bounds a storm over many.
 _PROBES_AT_ONCE = 64
+# Seconds after which the data plane has stopped waiting for a probe's answer.
+_PROBE_LIMIT = 1.0
 
 
 class Link:
@@ -155,8 +157,11 @@ class Link:
     async def _answer(self, question: control.Probe) -> None:
         outcome: control.ProbeOutcome = control.Unknown()
         try:
-            async with self._probe_slots:
+            # The wait for a slot counts too: an answer that is late is no answer.
+            async with asyncio.timeout(_PROBE_LIMIT), self._probe_slots:
                 answer = await self._probe(question.machine, question.port)
+        except TimeoutError:
+            _log.warning("probe_slow", machine=question.machine, port=question.port)
         except Exception:  # noqa: BLE001 - one bad answer must not end the session
             _log.exception("probe_failed", machine=question.machine, port=question.port)
         else:

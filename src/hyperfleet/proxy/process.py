@@ -91,6 +91,16 @@ def peer_pid(unix_socket: socket.socket) -> int:
     return pid
 
 
+def runs(pid: int, binary: Path) -> bool:
+    """Whether a process runs a program of that name, be it a build that was replaced since."""
+    try:
+        # proc(5): a file that was removed has " (deleted)" after its name.
+        name = Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return False
+    return name.removesuffix(" (deleted)") == binary.name
+
+
 async def end(pid: int, *, grace_s: float) -> None:
     """Waits `grace_s` for a process to end by itself, then kills it; returns when it is gone.
 
