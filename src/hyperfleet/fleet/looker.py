@@ -52,7 +52,6 @@ class Looker:
         interval: float,
         slots: Slots,
         on_sight: Callable[[Sight], None],
-        on_turn: Callable[[], None],
     ) -> None:
         """Does nothing yet.
 
@@ -64,7 +63,6 @@ class Looker:
             interval: between two looks, seconds.
             slots: shared by all lookers.
             on_sight: hears of each look that succeeds.
-            on_turn: what else is to be done every `interval`.
         """
         self._process = process
         self._link = link
@@ -73,7 +71,6 @@ class Looker:
         self._interval = interval
         self._slots = slots
         self._on_sight = on_sight
-        self._on_turn = on_turn
         self._sound = True
         self._now: asyncio.Task[Sight] | None = None
         self._next: asyncio.Task[Sight] | None = None
@@ -114,7 +111,6 @@ class Looker:
     def _tick(self) -> None:
         self.begin()
         self.nudge()
-        self._on_turn()
 
     async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
         if before is not None:

@@ -189,7 +189,7 @@ def settings(tmp_path: Path) -> Settings:
     environment = {
         "HYPERFLEET_HOME": str(tmp_path),
         "DATABASE_PATH": str(tmp_path / "record.db"),
-        "HYPERFLEET_MAX_BODY_BYTES": "65536",
+        "HYPERFLEET_MAX_BODY_BYTES": "262144",
         "PROXY_HOST_SUFFIX": "local.dev",
     }
     return load(environment, None).settings
