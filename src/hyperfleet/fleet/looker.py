@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 
-from hyperfleet.errors import HyperfleetError
+from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
@@ -88,7 +88,12 @@ class Looker:
         Raises:
             GuestError, OperationTimeoutError: the agent can't be asked.
         """
-        return await asyncio.shield(self.nudge())
+        looking = self.nudge()
+        await asyncio.wait((looking,))
+        if looking.cancelled():
+            # By `end`; whoever asks was not cancelled, and is to hear of it as of any failure.
+            raise GuestError("the machine does not run any more")
+        return looking.result()
 
     def nudge(self) -> asyncio.Task[Sight]:
         """Has a look taken soon; nobody need wait for it."""

@@ -46,7 +46,7 @@ class MemoryFleet:
 
     def __init__(self) -> None:
         self._machines: dict[str, Machine] = {}
-        self.fail_next: Exception | None = None
+        self.fail_next: BaseException | None = None
         self.executed: list[ExecRequest] = []
 
     async def create(self, spec: MachineSpec) -> Machine:
