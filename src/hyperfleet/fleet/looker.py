@@ -120,14 +120,18 @@ class Looker:
     async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
         if before is not None:
             await asyncio.wait((before,))
-        async with self._slots.slot(sound=self._sound):
-            self._now, self._next = self._next, None
-            try:
+        try:
+            # Without a slot: waiting for a channel costs nothing, and may take its whole time.
+            await self._link.agent(_ANSWER_S)
+            async with self._slots.slot(sound=self._sound):
+                self._now, self._next = self._next, None
                 sight = await self._take()
-            except HyperfleetError as error:
-                self._sound = False
-                _log.info("process %s: no look at its ports: %s", self._process.pid, error)
-                raise
+        except HyperfleetError as error:
+            self._sound = False
+            if self._next is asyncio.current_task():
+                self._next = None
+            _log.info("process %s: no look at its ports: %s", self._process.pid, error)
+            raise
         self._sound = True
         self._on_sight(sight)
         return sight
