@@ -49,18 +49,19 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except asyncio.CancelledError:
-                # The server ends and has given this request its time; nothing else cancels one.
-                if status != 0:
-                    raise
-                stopping = error_response("CAPACITY", "The server is stopping")
-                await stopping(scope, receive, send_with_id)
-            except Exception:
-                log.exception("request failed", method=scope["method"], path=path)
+            except (Exception, asyncio.CancelledError) as error:
+                stopping = isinstance(error, asyncio.CancelledError) and _is_cut_off()
+                if not stopping:
+                    log.exception("request failed", method=scope["method"], path=path)
                 if status != 0:
                     # Half an answer is out; breaking the connection is all that is left to say.
                     raise
-                await internal_error(request_id)(scope, receive, send_with_id)
+                answer = (
+                    error_response("CAPACITY", "The server is stopping")
+                    if stopping
+                    else internal_error(request_id)
+                )
+                await answer(scope, receive, send_with_id)
             log.log(
                 _level(path, status),
                 "request",
@@ -69,6 +70,12 @@ class RequestLog:
                 status=status,
                 ms=round((time.monotonic() - began) * 1000, 1),
             )
+
+
+def _is_cut_off() -> bool:
+    """Whether this request itself was cancelled: the server ends, and has given it its time."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _request_id(scope: Scope) -> str:

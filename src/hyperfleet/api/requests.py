@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hyperfleet.auth.keys import Scope
 from hyperfleet.lifecycle import Status
 
+_MOST_ENV_BYTES = 128 * 1024
+
 
 class Body(BaseModel):
     """A JSON object: no `"1"` for 1, no unknown names, no NaN."""
@@ -37,6 +39,13 @@ def _encodable(text: str) -> str:
     """JSON can escape half a surrogate pair, which no UTF-8 can hold (RFC 8259, 8.2)."""
     text.encode()
     return text
+
+
+def _fitting(variables: dict[str, str]) -> dict[str, str]:
+    """They go into each exec, whose message to the agent holds 256 KiB."""
+    if sum(len(name) + len(value.encode()) for name, value in variables.items()) > _MOST_ENV_BYTES:
+        raise ValueError
+    return variables
 
 
 def _no_nul(text: str) -> str:
@@ -97,6 +106,9 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
 VariableValue = Annotated[str, Field(max_length=32768), AfterValidator(_no_nul)]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, Field(max_length=255), AfterValidator(_no_nul)]
+MachineVariables = Annotated[
+    dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
+]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
@@ -136,13 +148,15 @@ class CreateMachine(Body):
     )
     # Each is a listening socket of the machine's process, whose descriptors are limited, and an
     # entry in a route, which has to fit a frame.
-    exposed_ports: Annotated[list[PortNumber], Field(max_length=256), AfterValidator(_distinct)] = (
+    exposed_ports: Annotated[list[PortNumber], Field(max_length=512), AfterValidator(_distinct)] = (
         Field(
             default=[],
-            description="a list of at most 256 ports, whole numbers from 1 to 65535, none twice",
+            description="a list of at most 512 ports, whole numbers from 1 to 65535, none twice",
         )
     )
-    env: Variables = Field(default={}, description=_VARIABLES)
+    env: MachineVariables = Field(
+        default={}, description=f"{_VARIABLES}; {_MOST_ENV_BYTES} bytes in all"
+    )
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(
         default={},
         description="an object of at most 64 labels: keys of 1 to 63 letters, digits and inner "

@@ -38,7 +38,9 @@ _END_AFTER_BREAK_S = 2.0
 # At a stop: a channel that is lost at this moment may come back, a machine without one is killed.
 _AGENT_WAIT_S = 3.0
 # After adoption: routes should be right when they are published, but not wait for one that hangs.
-_FIRST_LOOK_S = 5.0
+_FIRST_LOOK_S = 2.0
+# A guest that floods its console fills the host's disk no further than in this time.
+_CONSOLE_EVERY_S = 10.0
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,7 +291,6 @@ class Acts:
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
             on_sight=lambda sight: self._on_sight(process, sight),
-            on_turn=lambda: console.bound(self._tools.driver.console(self.launch)),
         )
         self.running = Running(process=process, link=link, looker=looker)
 
@@ -301,15 +302,27 @@ class Acts:
             self._state.see(discovery.merge(self._no_ways(), sight, now()))
 
     def _attend(self) -> None:
-        """From here on its ports are looked at and its end is seen."""
+        """From here on its ports are looked at, its console is bounded and its end is seen."""
         running = self.running
         assert running is not None  # noqa: S101 - held before
         running.looker.begin()
 
         async def watch() -> None:
-            self._on_end(running.process, await running.process.wait())
+            end = asyncio.create_task(running.process.wait())
+            try:
+                while not (await asyncio.wait((end,), timeout=_CONSOLE_EVERY_S))[0]:
+                    self._bound_console()
+                self._on_end(running.process, end.result())
+            finally:
+                end.cancel()
 
         self._watcher = asyncio.create_task(watch(), name=f"end of {self._state.machine.id}")
+
+    def _bound_console(self) -> None:
+        try:
+            console.bound(self._tools.driver.console(self.launch))
+        except OSError:
+            _log.exception("machine %s: its console could not be cut", self._state.machine.id)
 
     async def _unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""

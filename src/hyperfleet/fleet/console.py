@@ -71,7 +71,8 @@ def _read(path: Path, since: int, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            file.seek(max(min(since, end), end - most))
+            # Shorter than it was: it was cut down since, and what is left came after.
+            file.seek(max(since if since <= end else 0, end - most))
             return file.read(most)
     except FileNotFoundError:
         return b""

@@ -33,7 +33,7 @@ from hyperfleet.vmm.driver import Driver
 
 _log = logging.getLogger(__name__)
 
-_ADOPTIONS_AT_ONCE = 16
+_ADOPTIONS_AT_ONCE = 64
 # How long a look for a user (ports) may keep the answer back; the data plane has its own limit.
 _PORTS_LOOK_S = 2.0
 _PROBE_S = 5.0

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 
-from hyperfleet.errors import HyperfleetError
+from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
@@ -52,7 +52,6 @@ class Looker:
         interval: float,
         slots: Slots,
         on_sight: Callable[[Sight], None],
-        on_turn: Callable[[], None],
     ) -> None:
         """Does nothing yet.
 
@@ -64,7 +63,6 @@ class Looker:
             interval: between two looks, seconds.
             slots: shared by all lookers.
             on_sight: hears of each look that succeeds.
-            on_turn: what else is to be done every `interval`.
         """
         self._process = process
         self._link = link
@@ -73,7 +71,6 @@ class Looker:
         self._interval = interval
         self._slots = slots
         self._on_sight = on_sight
-        self._on_turn = on_turn
         self._sound = True
         self._now: asyncio.Task[Sight] | None = None
         self._next: asyncio.Task[Sight] | None = None
@@ -91,7 +88,12 @@ class Looker:
         Raises:
             GuestError, OperationTimeoutError: the agent can't be asked.
         """
-        return await asyncio.shield(self.nudge())
+        looking = self.nudge()
+        await asyncio.wait((looking,))
+        if looking.cancelled():
+            # By `end`; whoever asks was not cancelled, and is to hear of it as of any failure.
+            raise GuestError("the machine does not run any more")
+        return looking.result()
 
     def nudge(self) -> asyncio.Task[Sight]:
         """Has a look taken soon; nobody need wait for it."""
@@ -114,19 +116,22 @@ class Looker:
     def _tick(self) -> None:
         self.begin()
         self.nudge()
-        self._on_turn()
 
     async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
         if before is not None:
             await asyncio.wait((before,))
-        async with self._slots.slot(sound=self._sound):
-            self._now, self._next = self._next, None
-            try:
+        try:
+            # Without a slot: waiting for a channel costs nothing, and may take its whole time.
+            await self._link.agent(_ANSWER_S)
+            async with self._slots.slot(sound=self._sound):
+                self._now, self._next = self._next, None
                 sight = await self._take()
-            except HyperfleetError as error:
-                self._sound = False
-                _log.info("process %s: no look at its ports: %s", self._process.pid, error)
-                raise
+        except HyperfleetError as error:
+            self._sound = False
+            if self._next is asyncio.current_task():
+                self._next = None
+            _log.info("process %s: no look at its ports: %s", self._process.pid, error)
+            raise
         self._sound = True
         self._on_sight(sight)
         return sight

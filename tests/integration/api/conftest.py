@@ -46,7 +46,7 @@ class MemoryFleet:
 
     def __init__(self) -> None:
         self._machines: dict[str, Machine] = {}
-        self.fail_next: Exception | None = None
+        self.fail_next: BaseException | None = None
         self.executed: list[ExecRequest] = []
 
     async def create(self, spec: MachineSpec) -> Machine:
@@ -189,7 +189,7 @@ def settings(tmp_path: Path) -> Settings:
     environment = {
         "HYPERFLEET_HOME": str(tmp_path),
         "DATABASE_PATH": str(tmp_path / "record.db"),
-        "HYPERFLEET_MAX_BODY_BYTES": "65536",
+        "HYPERFLEET_MAX_BODY_BYTES": "262144",
         "PROXY_HOST_SUFFIX": "local.dev",
     }
     return load(environment, None).settings

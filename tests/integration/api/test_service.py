@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -27,9 +28,12 @@ async def test_any_other_request_id_is_replaced(api: Api, given: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["X-Request-ID"])
 
 
-async def test_what_nobody_planned_tells_the_client_nothing(api: Api) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, asyncio.CancelledError])
+async def test_what_nobody_planned_tells_the_client_nothing(
+    api: Api, kind: type[BaseException]
+) -> None:
     await api.machine()
-    api.fleet.fail_next = RuntimeError("the secret is 1234")
+    api.fleet.fail_next = kind("the secret is 1234")
     with structlog.testing.capture_logs() as logs:
         answer = await api.client.post("/machines/web/start", headers={"X-Request-ID": "abc"})
     status, code, message = error(answer)

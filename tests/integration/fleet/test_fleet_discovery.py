@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,10 @@ PAGE = "echo page > /www/index.html; httpd -h /www -p "
 
 def listening(machine: Machine) -> bool:
     return machine.ports[0].listening
+
+
+def _is_seen(machine_id: str, machine: Machine) -> bool:
+    return machine.id == machine_id and listening(machine)
 
 
 async def test_an_exposed_port_has_a_way_in_from_the_start(fleet: Fleet) -> None:
@@ -128,3 +133,41 @@ async def test_machines_that_hang_do_not_hide_the_others(world: World) -> None:
     world.process(sound).guest.listen("0.0.0.0", 80, "/")
     found = await world.routes.until(listening)
     assert found.id == sound.id
+
+
+async def test_who_asks_for_the_ports_of_a_machine_that_stops_gets_an_answer(
+    world: World, fleet: Fleet
+) -> None:
+    machine = await fleet.create(spec())
+    await fleet.start("web")
+    # The look begins and finds no answer; the stop ends it.
+    world.process(machine).guest.freeze()
+    asking = [asyncio.create_task(fleet.ports("web")) for _ in range(3)]
+    probing = asyncio.create_task(fleet.probe(machine.id, 80))
+    await asyncio.sleep(0)
+    world.process(machine).end(world.died)
+    for ports, unexposed in await asyncio.gather(*asking):
+        assert ([port.listening for port in ports], unexposed) == ([False], ())
+    assert await probing is None
+
+
+async def test_machines_that_hang_keep_nobody_waiting(world: World) -> None:
+    """Forty of fifty hang; the others are adopted, looked at, stopped and started as if alone."""
+    first = await world.fleet()
+    for number in range(50):
+        await first.create(spec(f"m{number}"))
+    await asyncio.gather(*(first.start(f"m{number}") for number in range(50)))
+    machines = first.machines()
+    await first.close()
+    for machine in machines[10:]:
+        world.process(machine).guest.freeze()
+    async with asyncio.timeout(5):
+        fleet = await world.fleet(poll_interval=0.1)
+    assert {machine.status for machine in fleet.machines()} == {Status.RUNNING}
+    async with asyncio.timeout(2):
+        for machine in machines[:10]:
+            world.process(machine).guest.listen("0.0.0.0", 80, "/")
+            await world.routes.until(partial(_is_seen, machine.id))
+        await fleet.stop("m0")
+        await fleet.start("m0")
+        assert (await run(fleet, "m0", "echo", "hello")).stdout == b"hello\n"

@@ -101,9 +101,17 @@ class WatchedDriver(FakeDriver):
     def __init__(self) -> None:
         super().__init__()
         self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._started: dict[str, FakeProcess] = {}
+
+    def processes(self) -> list[FakeProcess]:
+        """All that are alive."""
+        return [process for process in self._started.values() if process.alive]
 
     async def start(self, launch: LaunchSpec) -> FakeProcess:
+        before = self._started.get(launch.id)
+        assert before is None or not before.alive, "a machine was given a second process"
         process = await super().start(launch)
+        self._started[launch.id] = process
         self.spawned[launch.id].set()
         return process
 
