@@ -129,3 +129,33 @@ async def test_a_daemon_outlives_its_call_and_the_time_limit_does_not_reach_it(
         await minimal.sh("sleep 1000", timeout=1.5)
     assert await minimal.sh(f"cat /proc/{pid}/comm") == "sleep\n"
     await minimal.sh(f"kill {pid}; while [ -e /proc/{pid} ]; do :; done", timeout=5)
+
+
+async def test_the_time_limit_reaches_what_left_the_session(minimal: Guest) -> None:
+    script = ORPHAN.format(pipe="/escaped", then="exec sleep 1000") + "sleep 1000"
+    running = asyncio.create_task(minimal.sh(script, timeout=1))
+    # Whoever reads the pipe is let in by the orphan, and let go by its end.
+    pid = (await minimal.sh("until [ -p /escaped ]; do :; done; cat /escaped")).strip()
+    with pytest.raises(OperationTimeoutError):
+        await running
+    await minimal.sh(f"while [ -e /proc/{pid} ]; do :; done", timeout=5)
+
+
+async def test_cancelling_reaches_what_left_the_session(minimal: Guest) -> None:
+    script = ORPHAN.format(pipe="/cancelled", then="exec sleep 1000") + "sleep 1000"
+    running = asyncio.create_task(minimal.sh(script, timeout=100))
+    told = "until [ -p /cancelled ]; do :; done; head -n 1 /cancelled"
+    pid = (await minimal.sh(told)).strip()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await minimal.sh(f"while [ -e /proc/{pid} ]; do :; done", timeout=5)
+
+
+async def test_calls_leave_no_cgroup_behind(minimal: Guest) -> None:
+    script = ORPHAN.format(pipe="/kept", then="exec sleep 1000") + "head -n 1 /kept"
+    pid = (await minimal.sh(script)).strip()
+    # The daemon belongs to no call any more; the one that asks is alone in its own.
+    assert await minimal.sh(f"cat /proc/{pid}/cgroup") == "0::/\n"
+    assert await minimal.sh("ls -d /sys/fs/cgroup/hyperfleet/*/ | wc -l") == "1\n"
+    await minimal.sh(f"kill {pid}")
