@@ -4,11 +4,12 @@
 //! 5.14), and "Organizing Processes and Threads". Where there is no cgroup2 calls have none, and
 //! the process group is all that can be killed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::io::Errno;
 
@@ -18,20 +19,25 @@ use crate::failure::say;
 const CGROUPS: &str = "/sys/fs/cgroup";
 const OWN: &str = "hyperfleet";
 /// How often the processes of an ended call are looked for. They may fork while they are moved.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 
 /// Makes confines.
 pub struct Confines {
     /// Of the directory that they are made in; `None` where they can't be.
     directory: Option<PathBuf>,
     made: Cell<u64>,
+    stale: Stale,
 }
+
+/// Those that could not be removed yet: a killed process that has not ended can't be moved.
+type Stale = Rc<RefCell<Vec<PathBuf>>>;
 
 /// The cgroup of one call. Dropped when its process has ended: processes that it left behind then
 /// belong to nobody, as a daemon should.
 pub struct Confine {
     directory: PathBuf,
     entrance: File,
+    stale: Stale,
 }
 
 impl Confines {
@@ -47,6 +53,7 @@ impl Confines {
         Self {
             directory: usable.then_some(directory),
             made: Cell::new(0),
+            stale: Stale::default(),
         }
     }
 
@@ -55,11 +62,15 @@ impl Confines {
         Self {
             directory: None,
             made: Cell::new(0),
+            stale: Stale::default(),
         }
     }
 
     /// A new, empty one. `None` where there is none to be had, which the call can do without.
     pub fn make(&self) -> Option<Confine> {
+        self.stale
+            .borrow_mut()
+            .retain(|directory| dissolve(directory).is_err());
         let number = self.made.replace(self.made.get() + 1);
         let directory = self.directory.as_ref()?.join(number.to_string());
         let make = || {
@@ -72,6 +83,7 @@ impl Confines {
             Ok(entrance) => Some(Confine {
                 directory,
                 entrance,
+                stale: Rc::clone(&self.stale),
             }),
             Err(why) => {
                 say(format_args!("cannot make a cgroup: {why}"));
@@ -92,32 +104,34 @@ impl Confine {
     pub fn kill(&self) {
         let _ = fs::write(self.directory.join("cgroup.kill"), "1");
     }
-
-    /// Moves what is left out of it and removes it.
-    fn dissolve(&self) -> io::Result<()> {
-        for _ in 0..ROUNDS {
-            match rustix::fs::rmdir(&self.directory) {
-                Err(Errno::BUSY) => {}
-                done => return Ok(done?),
-            }
-            let left = fs::read_to_string(self.directory.join("cgroup.procs"))?;
-            let mut outside = File::options()
-                .write(true)
-                .open(Path::new(CGROUPS).join("cgroup.procs"))?;
-            for pid in left.lines() {
-                // ESRCH: it has ended meanwhile.
-                let _ = outside.write_all(pid.as_bytes());
-            }
-        }
-        Err(Errno::BUSY.into())
-    }
 }
 
 impl Drop for Confine {
     fn drop(&mut self) {
-        // One that stays holds some kilobytes, and nobody asks for its number again.
-        let _ = self.dissolve();
+        if dissolve(&self.directory).is_err() {
+            self.stale.borrow_mut().push(self.directory.clone());
+        }
     }
+}
+
+/// Moves what is left out of the cgroup at `directory` and removes it.
+fn dissolve(directory: &Path) -> io::Result<()> {
+    for _ in 0..ROUNDS {
+        match rustix::fs::rmdir(directory) {
+            Err(Errno::BUSY) => {}
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(why) => return Err(why.into()),
+        }
+        let left = fs::read_to_string(directory.join("cgroup.procs"))?;
+        let mut outside = File::options()
+            .write(true)
+            .open(Path::new(CGROUPS).join("cgroup.procs"))?;
+        for pid in left.lines() {
+            // ESRCH: it has ended meanwhile.
+            let _ = outside.write_all(pid.as_bytes());
+        }
+    }
+    Err(Errno::BUSY.into())
 }
 
 /// Moves the calling process into the confine that `entrance` is of. For a child between fork and
