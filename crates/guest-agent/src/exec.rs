@@ -13,6 +13,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
 use crate::answers::{Answers, Refusal};
+use crate::confines::{self, Confine, Confines};
 use crate::leftovers::Leftovers;
 use crate::output::{Kind, Output};
 use crate::processes::{Ended, Processes};
@@ -27,6 +28,8 @@ pub struct Running {
     pub pid: Pid,
     /// Where `stdin` messages go, if the call brings any.
     pub stdin: Option<Rc<Stdin>>,
+    /// All its processes, where the kernel keeps them together.
+    pub confine: Option<Rc<Confine>>,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
     ended: oneshot::Receiver<Ended>,
@@ -37,14 +40,15 @@ pub struct Running {
 /// # Errors
 /// Refusals with the codes of [`Program::find`], `busy` at [`MAX_EXECS`], `failed` for what the
 /// kernel would not do.
-pub fn start(call: &Exec, processes: &Processes) -> Result<Running, Refusal> {
+pub fn start(call: &Exec, processes: &Processes, confines: &Confines) -> Result<Running, Refusal> {
     if processes.count() >= MAX_EXECS {
         return Err(Refusal::busy(format!(
             "{MAX_EXECS} processes of exec calls run already"
         )));
     }
     let program = Program::find(call)?;
-    let mut child = command(&program, call.stdin)
+    let confine = confines.make().map(Rc::new);
+    let mut child = command(&program, call.stdin, confine.as_deref())
         .spawn()
         .map_err(|why| refusal(&program.argv[0], &why))?;
     let pid = Pid::from_child(&child);
@@ -64,19 +68,29 @@ pub fn start(call: &Exec, processes: &Processes) -> Result<Running, Refusal> {
         Ok((stdout, stderr, stdin)) => Ok(Running {
             pid,
             stdin,
+            confine,
             stdout,
             stderr,
             ended,
         }),
         Err(why) => {
-            processes.signal_group(pid, Signal::KILL);
+            kill(pid, confine.as_deref(), processes);
             let why: io::Error = why;
             Err(Refusal::failed(format!("cannot carry its streams: {why}")))
         }
     }
 }
 
-fn command(program: &Program, stdin: bool) -> Command {
+/// Kills all processes of a call: the group that `pid` leads, and whatever left it.
+pub fn kill(pid: Pid, confine: Option<&Confine>, processes: &Processes) {
+    processes.signal_group(pid, Signal::KILL);
+    if let Some(confine) = confine {
+        confine.kill();
+    }
+}
+
+fn command(program: &Program, stdin: bool, confine: Option<&Confine>) -> Command {
+    let entrance = confine.map(Confine::entrance);
     let mut command = Command::new(&program.path);
     command
         .arg0(&program.argv[0])
@@ -88,9 +102,12 @@ fn command(program: &Program, stdin: bool) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe;
-    // nothing is allocated and no lock is taken.
+    // nothing is allocated and no lock is taken. The confine outlives the spawning.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
+            if let Some(entrance) = entrance {
+                confines::enter(entrance);
+            }
             rustix::process::setsid()?;
             default_signals();
             Ok(())
@@ -152,6 +169,7 @@ pub async fn carry(
     let Running {
         pid,
         stdin,
+        confine,
         stdout,
         stderr,
         mut ended,
@@ -169,7 +187,7 @@ pub async fn carry(
             how = &mut ended => how,
             () = limit => {
                 timed_out = true;
-                processes.signal_group(pid, Signal::KILL);
+                kill(pid, confine.as_deref(), &processes);
                 ended.await
             }
         };

@@ -7,6 +7,7 @@
 mod answers;
 mod boot;
 mod configure;
+mod confines;
 mod exec;
 mod failure;
 mod leftovers;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 
 use crate::answers::{Answers, Queue, Refusal};
+use crate::confines::{Confine, Confines};
 use crate::exec;
 use crate::failure::say;
 use crate::leftovers::Leftovers;
@@ -45,6 +46,7 @@ pub struct Service {
     boot_id: String,
     system: System,
     processes: Processes,
+    confines: Confines,
     leftovers: Leftovers,
     relays: Relays,
     queue: Queue,
@@ -63,6 +65,7 @@ type Execs = Rc<RefCell<HashMap<u32, ExecCall>>>;
 struct ExecCall {
     pid: Pid,
     stdin: Option<Rc<Stdin>>,
+    confine: Option<Rc<Confine>>,
 }
 
 /// What of one channel is on its way in or out.
@@ -83,6 +86,7 @@ impl Service {
     pub fn new(boot_id: String, system: System, processes: Processes) -> Self {
         Self {
             boot_id,
+            confines: system.confines(),
             system,
             processes,
             leftovers: Leftovers::default(),
@@ -289,13 +293,14 @@ impl Service {
         let Some(session) = &self.session else {
             return Ok(());
         };
-        let running = exec::start(&call, &self.processes)?;
+        let running = exec::start(&call, &self.processes, &self.confines)?;
         let execs = Rc::clone(&session.execs);
         execs.borrow_mut().insert(
             id,
             ExecCall {
                 pid: running.pid,
                 stdin: running.stdin.clone(),
+                confine: running.confine.clone(),
             },
         );
         let (processes, leftovers) = (self.processes.clone(), self.leftovers.clone());
@@ -321,7 +326,7 @@ impl Service {
             // The call ends with its process, not with this.
             refusal.message = format!("exec {id} is killed: {}", refusal.message);
             flow.push(&refusal.into_message(0));
-            self.processes.signal_group(call.pid, Signal::KILL);
+            exec::kill(call.pid, call.confine.as_deref(), &self.processes);
         }
     }
 
@@ -331,7 +336,11 @@ impl Service {
             flow.push(&Refusal::invalid(format!("{signal} is no signal")).into_message(0));
             return;
         };
-        if let Some(call) = session.execs.borrow().get(&id) {
+        let execs = session.execs.borrow();
+        let Some(call) = execs.get(&id) else { return };
+        if signal == Signal::KILL {
+            exec::kill(call.pid, call.confine.as_deref(), &self.processes);
+        } else {
             self.processes.signal_group(call.pid, signal);
         }
     }

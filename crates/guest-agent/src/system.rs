@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::answers::Refusal;
 use crate::configure::{self, Plan};
+use crate::confines::Confines;
 use crate::power;
 use crate::processes::Processes;
 
@@ -48,6 +49,14 @@ impl System {
         match self {
             System::Guest(_) => self.own_address().unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
             System::Host => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// What holds the processes of a call together.
+    pub fn confines(&self) -> Confines {
+        match self {
+            System::Guest(_) => Confines::of_guest(),
+            System::Host => Confines::none(),
         }
     }
 

@@ -38,8 +38,8 @@ pub enum ToGuest {
     /// Bytes for the process's standard input, at most [`MAX_CHUNK`] and within
     /// [`STDIN_WINDOW`]; `eof` closes it. For an exec that has ended: no effect, no answer.
     Stdin { id: u32, data: ByteBuf, eof: bool },
-    /// Signals the whole process group of exec `id`. No answer of its own; none at all for an
-    /// exec that has ended.
+    /// Signals the whole process group of exec `id`; KILL reaches those that left it too, where
+    /// the guest has cgroup2. No answer of its own; none at all for an exec that has ended.
     Kill { id: u32, signal: i32 },
     /// Asks for every listening TCP port.
     Ports { id: u32 },
@@ -132,7 +132,7 @@ pub struct Exec {
     pub env: Vec<(String, String)>,
     /// Working directory; `/` unless told.
     pub cwd: Option<String>,
-    /// The group is killed after so many milliseconds; 0: never.
+    /// After so many milliseconds all its processes are killed, as by `kill` with KILL; 0: never.
     pub timeout_ms: u64,
     /// Whether `stdin` messages follow; without, standard input is empty.
     pub stdin: bool,

@@ -91,7 +91,7 @@ async def wait_for_machine(
 async def exec_in_machine(ref: Ref, body: requests.ExecInMachine, parts: TheParts) -> ExecOut:
     """Runs a program, not a shell, and answers when it has ended.
 
-    At its time limit the whole process group is killed, and the answer is 504 without output.
+    At its time limit all its processes are killed, and the answer is 504 without output.
     """
     request = ExecRequest(
         argv=body.argv,

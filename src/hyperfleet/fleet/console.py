@@ -17,8 +17,13 @@ _LINE_CHARACTERS = 200
 # ANSI escape sequences (ECMA-48: CSI, OSC, two-byte ones), then all other controls but LF.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-# The lines that say why, from the kernel and from the agent.
-_TELLING = re.compile(r"Kernel panic|Out of memory|hyperfleet-agent: (?:cannot|panicked)")
+# The lines that say why, from the kernel and from the agent; the first ones count, since a panic
+# may be the end of what another line began.
+_TELLING = re.compile(
+    r"Kernel panic|Out of memory|Initramfs unpacking failed|Failed to execute /init"
+    r"|hyperfleet-agent: (?:cannot|panicked)"
+)
+_TELLING_LINES = 2
 
 
 def size(path: Path) -> int:
@@ -56,13 +61,12 @@ def bound(path: Path) -> None:
 
 
 def last_words(console: bytes) -> str:
-    """The telling line, if there is one, and the last lines; without controls, at most 2 KiB."""
+    """The first telling lines and the last ones; without controls, at most 2 KiB."""
     text = _CONTROLS.sub("", _ESCAPES.sub("", console.decode(errors="replace").replace("\r", "")))
     lines = [line.rstrip()[:_LINE_CHARACTERS] for line in text.split("\n") if line.strip()]
-    told = [line for line in lines if _TELLING.search(line)][:1]
     last = lines[-_LAST_LINES:]
-    if told and told[0] in last:
-        told = []
+    told = [line for line in lines if _TELLING.search(line)][:_TELLING_LINES]
+    told = [line for line in told if line not in last]
     # Lines are short, so this cuts only where many bytes make a character.
     return "\n".join((*told, *last)).encode()[:_REASON_BYTES].decode(errors="ignore")
 

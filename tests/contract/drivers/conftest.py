@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperfleet.vmm.fake import FakeDriver
-
-from .bench import FILES, Bench, qemu_driver
+from support.bench import FILES, Bench, qemu_driver
 
 
 @pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.vm)])

@@ -9,8 +9,7 @@ import pytest
 
 from hyperfleet.errors import GuestError
 from hyperfleet.vmm.driver import Exit
-
-from .bench import BOOT_S, Bench, Guest, page
+from support.bench import BOOT_S, Bench, Guest, page
 
 PANIC = {"fake": "fake.boot=panic", "qemu": "console=ttyS0 panic=-1 reboot=t rdinit=/nothing"}
 

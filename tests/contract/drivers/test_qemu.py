@@ -13,8 +13,7 @@ import pytest
 
 from hyperfleet.errors import CapacityError, ValidationError
 from hyperfleet.vmm.driver import Exit
-
-from .bench import Bench, Guest
+from support.bench import Bench, Guest
 
 pytestmark = pytest.mark.vm
 

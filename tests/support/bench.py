@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
-import pytest
 
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork
@@ -21,9 +20,10 @@ from hyperfleet.network import user
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
 from hyperfleet.vmm.qemu import QemuDriver
+from support.need import Need
 
 BOOT_S = 60.0
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).parents[2]
 FILES = Path(os.environ.get("HYPERFLEET_TEST_HOME", CHECKOUT / ".hyperfleet"))
 
 
@@ -78,11 +78,19 @@ class Guest:
     async def run(self, *argv: str) -> ExecResult:
         return await self.agent.exec(ExecRequest(argv=argv))
 
-    async def serve(self, page: str) -> None:
+    async def sh(self, script: str, **more: Any) -> str:
+        """What a script that succeeds writes; `more` as ExecRequest has it."""
+        result = await self.agent.exec(ExecRequest(argv=("sh", "-c", script), **more))
+        assert result.exit_code == 0, result.stderr.decode()
+        return result.stdout.decode()
+
+    async def configure(self, hostname: str) -> None:
         network = GuestNetwork(address=user.GUEST_ADDRESS, gateway=user.GATEWAY, dns=user.DNS)
-        await self.agent.configure("web", network)
-        made = await self.run("sh", "-c", f"echo {page} > /index.html; httpd -p 80 -h /")
-        assert made.exit_code == 0
+        await self.agent.configure(hostname, network)
+
+    async def serve(self, page: str) -> None:
+        await self.configure("web")
+        await self.sh(f"echo {page} > /index.html; httpd -p 80 -h /")
 
     async def power_off(self) -> Exit:
         await self.agent.shutdown(0.2)
@@ -107,16 +115,9 @@ async def page(upstream: str) -> bytes:
 
 def qemu_driver() -> QemuDriver:
     """Skips the test (in CI: fails it) where something that real guests need is missing."""
-    _need_vms(FILES)
+    need = Need()
+    for program in ("qemu-system-x86_64", "qemu-img"):
+        need(program)
+    for name in ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4", "debian-rootfs.ext4"):
+        need.that((FILES / name).is_file(), f"{FILES / name} is missing: run make setup")
     return QemuDriver(network=UserNetwork(), kvm=False)
-
-
-def _need_vms(files: Path) -> None:
-    missing = [name for name in ("qemu-system-x86_64", "qemu-img") if shutil.which(name) is None]
-    needed = ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4")
-    missing += [name for name in needed if not (files / name).is_file()]
-    if missing:
-        reason = f"missing: {', '.join(missing)} (make setup)"
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
