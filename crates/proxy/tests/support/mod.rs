@@ -433,6 +433,20 @@ impl Peer {
     }
 }
 
+/// Sends until the other side has taken nothing for a while; how many bytes it took.
+pub fn fill(peer: &Peer) -> usize {
+    let block = vec![0; 1 << 20];
+    let mut stream = &peer.stream;
+    let limit = Some(Duration::from_millis(50));
+    stream.set_write_timeout(limit).unwrap();
+    let mut taken = 0;
+    while let Ok(count) = stream.write(&block) {
+        taken += count;
+    }
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    taken
+}
+
 /// The value of a field, its name in any case.
 pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
