@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,12 +67,12 @@ def a_machine(
 
 
 @pytest.fixture
-def config(need: Need, tmp_path: Path) -> DataPlaneConfig:
+def config(need: Need, tmp_path: Path) -> Iterator[DataPlaneConfig]:
     try:
         binary = binaries.proxy()
     except SetupError as error:
         need.that(False, str(error))
-    return DataPlaneConfig(
+    made = DataPlaneConfig(
         binary=binary,
         socket=tmp_path / "proxy.sock",
         log=tmp_path / "proxy.log",
@@ -80,6 +80,10 @@ def config(need: Need, tmp_path: Path) -> DataPlaneConfig:
         port=free_port(),
         arguments=(("workers", "2"), ("prefix", "/proxy")),
     )
+    yield made
+    # What a test that failed left running.
+    for pid in _holders(made):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def nobody_asks(machine: str, port: int) -> Answer | None:

@@ -51,6 +51,55 @@ fn a_request_one_byte_at_a_time_and_a_half_closed_client() {
 }
 
 #[test]
+fn fifty_mixed_requests_in_small_pieces_keep_their_order_and_their_bodies() {
+    let (server, proxy) = one_server();
+    let mut client = proxy.connect();
+    let request = |at: usize| match at % 5 {
+        0 => get(&format!("/proxy/web/80/{at}")),
+        1 => format!("POST /proxy/web/80/{at} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"),
+        2 => get("/proxy/nobody/80/"),
+        3 => format!(
+            "PUT /proxy/web/80/{at} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+             3\r\nxyz\r\n0\r\n\r\n"
+        ),
+        _ => format!("HEAD /proxy/web/80/{at} HTTP/1.1\r\nHost: h\r\n\r\n"),
+    };
+    let all: String = (0..50).map(request).collect();
+    let mut sending = client.stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            use std::io::Write;
+            for piece in all.as_bytes().chunks(7) {
+                sending.write_all(piece).unwrap();
+            }
+        });
+        let mut upstream = server.accept();
+        for at in 0..50 {
+            let (method, body) = match at % 5 {
+                0 => ("GET", ""),
+                1 => ("POST", "abc"),
+                2 => {
+                    assert!(client.response().0.starts_with("HTTP/1.1 404 "));
+                    continue;
+                }
+                3 => ("PUT", "3\r\nxyz\r\n0\r\n\r\n"),
+                _ => ("HEAD", ""),
+            };
+            let head = upstream.head();
+            assert!(head.starts_with(&format!("{method} /{at} ")), "{head}");
+            upstream.expect(body);
+            upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+            client.head();
+            if method != "HEAD" {
+                upstream.send("body");
+                client.expect("body");
+            }
+        }
+    });
+    assert!(server.has_no_connection(), "one connection serves all");
+}
+
+#[test]
 fn chunks_pass_both_ways_with_trailers() {
     let (server, proxy) = one_server();
     let mut client = proxy.connect();

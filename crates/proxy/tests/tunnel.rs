@@ -46,6 +46,36 @@ fn early_bytes_of_both_sides_are_kept_and_half_closes_pass() {
 }
 
 #[test]
+fn an_upgrade_may_have_a_body_which_comes_first() {
+    let server = Server::new();
+    let proxy = Proxy::alone(&[(80, server.address)], &[]);
+    let head = UPGRADE.replace("\r\n\r\n", "\r\nContent-Length: 3\r\n\r\n");
+    let mut client = proxy.connect();
+    client.send(format!("{head}abcearly"));
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.expect("abc");
+    upstream.send(SWITCH);
+    client.head();
+    upstream.expect("early");
+    // The machine may end first; what the client still sends passes.
+    upstream.shut();
+    client.expect_end();
+    client.send("more");
+    upstream.expect("more");
+    drop(client);
+    upstream.expect_end();
+    // A tunnel that begins within the body would take its rest for the tunnel's bytes.
+    let mut client = proxy.connect();
+    client.send(format!("{head}ab"));
+    let mut upstream = server.accept();
+    upstream.head();
+    upstream.send(SWITCH);
+    assert!(client.response().0.starts_with("HTTP/1.1 502 "));
+    upstream.rest();
+}
+
+#[test]
 fn another_answer_to_an_upgrade_is_an_ordinary_one() {
     let server = Server::new();
     let proxy = Proxy::alone(&[(80, server.address)], &[]);

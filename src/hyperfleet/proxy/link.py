@@ -67,6 +67,10 @@ class Link:
                 writer.write(length.frame(control.encode(hello)))
                 await writer.drain()
                 answer = _checked_hello(await length.read(reader))
+            except ConnectionError as error:
+                # Somebody listens, hence no OSError.
+                writer.close()
+                raise WireError(f"the connection broke before a hello: {error}") from error
             except BaseException:
                 writer.close()
                 raise

@@ -377,12 +377,74 @@ impl Peer {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
+    /// The next head; `None` when it ends before, in whichever way.
+    pub fn try_head(&mut self) -> Option<String> {
+        self.try_until(b"\r\n\r\n").map(|head| text(&head))
+    }
+
+    /// The next `count` bytes; `None` when it ends before.
+    pub fn try_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.ahead.len() < count {
+            self.try_more()?;
+        }
+        Some(self.ahead.drain(..count).collect())
+    }
+
+    /// The data of a chunked body without trailers; `None` when it ends before.
+    pub fn try_chunks(&mut self) -> Option<Vec<u8>> {
+        let mut data = Vec::new();
+        loop {
+            let line = text(&self.try_until(b"\r\n")?);
+            let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+            let chunk = self.try_bytes(size + 2)?;
+            assert!(chunk.ends_with(b"\r\n"));
+            if size == 0 {
+                return Some(data);
+            }
+            data.extend_from_slice(&chunk[..size]);
+        }
+    }
+
+    fn try_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            let found = self.ahead.windows(end.len()).position(|part| part == end);
+            if let Some(at) = found {
+                return Some(self.ahead.drain(..at + end.len()).collect());
+            }
+            self.try_more()?;
+        }
+    }
+
+    fn try_more(&mut self) -> Option<()> {
+        let mut buffer = [0; 65536];
+        match self.stream.read(&mut buffer) {
+            Ok(count) if count > 0 => self.ahead.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("nothing comes"),
+            _ => return None,
+        }
+        Some(())
+    }
+
     fn more(&mut self) -> usize {
         let mut buffer = [0; 65536];
         let count = self.stream.read(&mut buffer).unwrap();
         self.ahead.extend_from_slice(&buffer[..count]);
         count
     }
+}
+
+/// Sends until the other side has taken nothing for a while; how many bytes it took.
+pub fn fill(peer: &Peer) -> usize {
+    let block = vec![0; 1 << 20];
+    let mut stream = &peer.stream;
+    let limit = Some(Duration::from_millis(50));
+    stream.set_write_timeout(limit).unwrap();
+    let mut taken = 0;
+    while let Ok(count) = stream.write(&block) {
+        taken += count;
+    }
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    taken
 }
 
 /// The value of a field, its name in any case.
