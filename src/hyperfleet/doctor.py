@@ -82,19 +82,16 @@ def run(settings: Wanted) -> list[Check]:
 
 
 def report(checks: Sequence[Check], console: Console) -> int:
-    """Prints the checks as a table; 1 if one of them is bad, else 0."""
+    """Prints the checks, what mends one under it; 1 if one of them is bad, else 0."""
     colours = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.BAD: "bold red"}
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "", "found", "to mend it"):
-        table.add_column(column, overflow="fold")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for check in checks:
         colour = colours[check.verdict]
-        table.add_row(
-            f"[{colour}]{check.verdict}[/]",
-            escape(check.name),
-            escape(check.what),
-            escape(check.mend or ""),
-        )
+        table.add_row(f"[{colour}]{check.verdict}[/]", escape(check.name), escape(check.what))
+        if check.mend is not None:
+            table.add_row("", "", f"to mend it: [bold]{escape(check.mend)}[/]")
     console.print(table)
     return int(any(check.verdict is Verdict.BAD for check in checks))
 
@@ -163,7 +160,7 @@ def _images(settings: Wanted) -> Iterator[Check]:
         try:
             yield Check(name=name, verdict=Verdict.OK, what=str(look()))
         except ValidationError as error:
-            what = error.message.partition(": ")[2]
+            what = error.message.partition(": ")[2].partition("; ")[0]
             yield Check(name=name, verdict=Verdict.BAD, what=what, mend="hyperfleet setup")
 
 

@@ -28,6 +28,10 @@ STATUS = {
 }
 
 
+# A path of any length needs no answer of that length.
+_LONGEST_SHOWN = 200
+
+
 def error_response(
     code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -53,6 +57,8 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     async def the_routers(request: Request, error: Exception) -> JSONResponse:
         """What the router says by itself: no such path, not by this method."""
         path = request.url.path
+        if len(path) > _LONGEST_SHOWN:
+            path = f"{path[:_LONGEST_SHOWN]}…"
         match error:
             case HTTPException(status_code=404):
                 return error_response("NOT_FOUND", f"There is nothing at {path}")

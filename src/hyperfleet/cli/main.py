@@ -7,6 +7,7 @@ is missing, unknown, or lacks a scope.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,7 +24,6 @@ FAILED, USAGE, UNREACHABLE, NO_ENTRY = 1, 2, 3, 4
 
 app = typer.Typer(
     name="hyperfleet",
-    help="microVMs with an address.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +34,24 @@ app.command()(setup)
 app.command()(settings)
 app.command()(doctor)
 app.command()(down)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Run microVMs that have an address."""
 
 
 @app.command()

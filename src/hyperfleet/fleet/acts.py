@@ -341,9 +341,10 @@ class Acts:
         with contextlib.suppress(TimeoutError, HyperfleetError):
             async with asyncio.timeout(grace + _POWER_OFF_S):
                 agent = await running.link.agent(_AGENT_WAIT_S)
-                with contextlib.suppress(HyperfleetError):
-                    # The guest may be gone before its answer is.
-                    await agent.shutdown(grace)
+                # The guest may be gone before its answer is; one that gives none hangs.
+                with contextlib.suppress(GuestError):
+                    async with asyncio.timeout(max(grace, _AGENT_WAIT_S)):
+                        await agent.shutdown(grace)
                 await running.process.wait()
         await running.process.kill()
 

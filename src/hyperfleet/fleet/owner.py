@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any
@@ -166,7 +167,12 @@ class Owner:
         self._queue.append(wish)
         self._give_up_boot()
         if self._task is None:
-            self._task = asyncio.create_task(self._work(), name=f"owner of {self.machine.id}")
+            # What the machine's tasks log for hours is not of the request that began them.
+            self._task = asyncio.create_task(
+                self._work(),
+                name=f"owner of {self.machine.id}",
+                context=contextvars.Context(),
+            )
 
     async def _work(self) -> None:
         while self._queue:

@@ -53,5 +53,5 @@ def configure(level: str, log_format: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # What they tell at info is for those who work on them.
-    for name in ("alembic", "aiosqlite", "asyncio", "qemu.qmp", "sqlalchemy", "uvicorn"):
+    for name in ("alembic", "aiosqlite", "asyncio", "sqlalchemy", "uvicorn"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -27,6 +27,7 @@ from hyperfleet.errors import SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.server import logs, ports
+from hyperfleet.server.http11 import Http11
 from hyperfleet.server.lock import locked
 from hyperfleet.settings import Loaded, Settings
 from hyperfleet.store.database import Database, database_file, open_database
@@ -144,7 +145,7 @@ async def _answering(app: FastAPI, listener: socket.socket) -> AsyncIterator[Non
     """Serves `app` for as long as the block lasts, then finishes the requests in flight."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Http11,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -20,8 +20,12 @@ QMP_SOCKET = "qmp.sock"
 AGENT_SOCKET = "agent.sock"
 # A loaded host is slow; a monitor that says nothing for so long is stuck.
 _MONITOR_TIMEOUT_S = 30.0
+# A guest that was stopped for want of room on the host's disk tries again as often.
+_DISK_RETRY_S = 5.0
 # QEMU has ended: what it still said on QMP is in the socket's buffer.
 _LAST_WORDS_S = 2.0
+
+_log = logging.getLogger(__name__)
 
 # The client logs every end of file as an error; what matters of it is told by our own errors.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
@@ -40,6 +44,7 @@ class QemuProcess:
         # One at a time: a way that two ask for at once is made once.
         self._monitor_lock = asyncio.Lock()
         self._forwards: dict[int, str] = {}
+        self._going_on: asyncio.Task[None] | None = None
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
     @classmethod
@@ -111,6 +116,8 @@ class QemuProcess:
 
     def _let_go(self) -> None:
         self._end.cancel()
+        if self._going_on is not None:
+            self._going_on.cancel()
         client, self._client = self._client, None
         if client is not None:
             # Closing takes turns of the loop; the socket itself closes with the first.
@@ -120,6 +127,8 @@ class QemuProcess:
 
     async def _watch(self) -> Exit:
         exit_ = await self._host.wait()
+        if self._going_on is not None:
+            self._going_on.cancel()
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(TimeoutError):
@@ -155,9 +164,38 @@ class QemuProcess:
             await _hang_up(self._client)
         client = QMPClient()
         client.register_listener(EventListener("SHUTDOWN", self._on_shutdown))
+        client.register_listener(EventListener("BLOCK_IO_ERROR", self._on_disk_error))
         await client.connect(await unix_sockets.connect(self._directory / QMP_SOCKET))
         self._client = client
+        status = await client.execute("query-status")
+        if isinstance(status, dict) and status.get("status") == "io-error":
+            self._continue_later()
         return client
+
+    def _on_disk_error(self, event: Message) -> bool:
+        """QEMU has stopped the guest where its disk found no room on the host's (`werror=enospc`).
+
+        Nothing is lost, and the write is tried again when the guest goes on.
+        """
+        data = event.get("data")
+        if isinstance(data, dict) and data.get("action") == "stop":
+            _log.warning(
+                "process %s: no room on the host's disk; the machine waits until there is",
+                self.pid,
+            )
+            self._continue_later()
+        return False
+
+    def _continue_later(self) -> None:
+        if self._going_on is None or self._going_on.done():
+            self._going_on = asyncio.create_task(self._go_on(), name=f"QEMU {self.pid} goes on")
+
+    async def _go_on(self) -> None:
+        await asyncio.sleep(_DISK_RETRY_S)
+        client = self._client
+        if client is not None:
+            with contextlib.suppress(QMPError, OSError, EOFError):
+                await client.execute("cont")
 
     def _on_shutdown(self, event: Message) -> bool:
         """Notes why QEMU ends (qapi/run-state.json, ShutdownCause); nothing is queued."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import os
 import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from hyperfleet.errors import CapacityError, ValidationError
+from hyperfleet.vmm import qemu_disk, qemu_process
 from hyperfleet.vmm.driver import Exit
 from support.bench import Bench, Guest
+from support.need import Need
 
 pytestmark = pytest.mark.vm
 
@@ -96,3 +103,68 @@ async def test_what_is_missing_is_named(qemu: Bench, tmp_path: Path) -> None:
     launch = qemu.launch(kernel=tmp_path / "nothing")
     with pytest.raises(ValidationError, match="kernel_image_path: there is no file"):
         await qemu.driver.start(launch)
+
+
+@pytest.fixture
+def small(tmp_path: Path, need: Need) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "hyperfleet-test", str(folder)]
+    mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
+    need.that(mounted, "a file system can't be mounted here: be root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _make_room(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+
+
+async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
+    small: Path, qemu: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the guest writes meanwhile is written when there is room, without an error in it."""
+    monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
+    launch = qemu.launch(directory=small / "machine")
+    guest = await qemu.start(launch)
+    waits = _logged(qemu_process.__name__, "no room on the host's disk")
+    fills = "dd if=/dev/urandom of=/big bs=64k count=320 && sync && md5sum < /big"
+    async with asyncio.timeout(60):
+        writing = asyncio.create_task(guest.run("sh", "-c", fills))
+        await waits
+        assert not writing.done()
+        _make_room(small)
+        wrote = await writing
+    assert wrote.exit_code == 0
+    await guest.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
+    assert (await guest.run("sh", "-c", "md5sum < /big")).stdout == wrote.stdout
+    await guest.let_go()
+
+
+def _logged(logger: str, words: str) -> asyncio.Future[None]:
+    """Done when a record with these words is logged."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Future[None] = loop.create_future()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if words in record.getMessage() and not heard.done():
+                heard.set_result(None)
+
+    ear = Ear()
+    logging.getLogger(logger).addHandler(ear)
+    heard.add_done_callback(lambda _: logging.getLogger(logger).removeHandler(ear))
+    return heard
+
+
+async def test_a_start_on_a_full_disk_says_so(qemu: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = qemu.launch()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(qemu_disk, "prepare", full)
+    with pytest.raises(CapacityError, match=f"{launch.id}: No space left on device"):
+        await qemu.driver.start(launch)
+    assert await qemu.driver.adopt(launch) is None

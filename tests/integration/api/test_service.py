@@ -60,6 +60,11 @@ async def test_nothing_there(api: Api, path: str) -> None:
     assert error(await api.client.get(path)) == (404, "NOT_FOUND", f"There is nothing at {path}")
 
 
+async def test_a_long_path_gets_a_short_answer(api: Api) -> None:
+    status, _, message = error(await api.client.get("/a" * 20_000))
+    assert (status, len(message)) == (404, len("There is nothing at ") + 201)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 from pathlib import Path
 
 import msgspec
@@ -97,6 +99,42 @@ async def test_a_caller_that_goes_does_not_stop_the_start(world: World, fleet: F
     await world.routes.until(lambda one: one.status is Status.STARTING)
     caller.cancel()
     assert (await fleet.wait("web", Status.RUNNING, 5)).lifecycle == 1
+
+
+async def test_a_guest_that_hangs_is_stopped_all_the_same(world: World, fleet: Fleet) -> None:
+    machine = await fleet.create(spec())
+    await fleet.start("web")
+    world.process(machine).guest.freeze()
+    # Sooner than a call to the agent is given up.
+    async with asyncio.timeout(8):
+        assert (await fleet.stop("web")).status is Status.STOPPED
+    assert world.driver.processes() == []
+
+
+async def test_what_a_machine_logs_later_is_not_of_the_request_that_started_it(
+    world: World, fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = await fleet.create(spec())
+    noted = contextvars.ContextVar("noted", default="nobody")
+    told: list[str] = []
+
+    class Ear(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            told.append(noted.get())
+            return True
+
+    caplog.set_level(logging.INFO)
+    caplog.handler.addFilter(Ear())
+    noted.set("the request")
+    await fleet.start("web")
+    told.clear()
+    world.process(machine).guest.hang_up()
+    with pytest.raises(GuestError, match="was lost"):
+        await run(fleet, "web", "true")
+    # By the channel that was made anew.
+    await run(fleet, "web", "true")
+    assert "channel was lost" in caplog.text
+    assert set(told) == {"nobody"}
 
 
 async def test_what_never_ran_or_failed_is_not_stopped(fleet: Fleet) -> None:

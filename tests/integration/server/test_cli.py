@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from hyperfleet import __version__
 from hyperfleet.cli.connect import find
 from hyperfleet.cli.keys import expiry
 from hyperfleet.errors import SettingsError
@@ -145,3 +146,12 @@ def test_expiry(text: str, at: datetime) -> None:
 def test_what_is_no_expiry(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         expiry(text, NOW)
+
+
+def test_the_version_by_either_name(serve: Serve) -> None:
+    server = serve()
+    for asked in ("--version", "version"):
+        told = run(server, asked)
+        assert (told.returncode, told.stdout) == (0, f"{__version__}\n")
+    refused = run(server, "--nonsense")
+    assert (refused.returncode, refused.stdout) == (2, "")

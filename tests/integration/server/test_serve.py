@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -180,6 +181,26 @@ def test_misspelt_settings_are_warned_about(serve: Serve) -> None:
     server.client().close()
     server.tell(signal.SIGTERM)
     assert "did you mean PROXY_PREFIX?" in server.end()[2]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\0\n"]
+)
+def test_what_is_no_request_gets_an_error_of_the_usual_shape(serve: Serve, raw: bytes) -> None:
+    server = serve()
+    with server.client() as client:
+        address, port = client.base_url.host, client.base_url.port
+    with socket.create_connection((address, port)) as connection:
+        connection.sendall(raw)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-request-id: " in head
+    assert json.loads(body) == {
+        "error": {"code": "VALIDATION_ERROR", "message": "Invalid HTTP request received"}
+    }
 
 
 @pytest.mark.parametrize("split", [1, 5000])
