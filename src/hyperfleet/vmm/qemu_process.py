@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterable
 
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
 from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
+from hyperfleet.vmm import backlog
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
@@ -62,6 +64,7 @@ class QemuProcess:
         except BaseException:
             process._let_go()
             raise
+        process._let_clients_wait(process._forwards.values())
         return process
 
     @property
@@ -85,6 +88,7 @@ class QemuProcess:
             if known is None:
                 known = await self._network.forward(self._monitor, self._machine_id, guest_port)
                 self._forwards[guest_port] = known
+                self._let_clients_wait((known,))
             return known
 
     async def unforward(self, guest_port: int) -> None:
@@ -137,6 +141,10 @@ class QemuProcess:
                         await client.runstate_changed()
             await _hang_up(client)
         return msgspec.structs.replace(exit_, powered_off=self._powered_off)
+
+    def _let_clients_wait(self, ways: Iterable[str]) -> None:
+        if ports := {int(way.rpartition(":")[2]) for way in ways}:
+            backlog.deepen(self._host.pid, ports)
 
     async def _ask_forwards(self) -> dict[int, str]:
         return await self._network.forwards(self._monitor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -76,3 +78,23 @@ async def test_a_server_may_move_to_every_address_while_it_is_relayed(servers: G
 async def test_a_relay_leads_nowhere_but_into_the_guest(servers: Guest) -> None:
     relay = await servers.agent.relay("127.0.0.1", 8099)
     assert await page(await servers.process.forward(relay)) == b"", "nobody listens there"
+
+
+async def test_clients_that_come_at_once_need_not_come_again(servers: Guest) -> None:
+    # One that is not let in at once tries again after a second (RFC 6298, 2.1).
+    way = await servers.process.forward(8001)
+    host, port = way.split(":")
+    async with asyncio.timeout(30):
+        opened = await asyncio.gather(
+            *(asyncio.open_connection(host, int(port)) for _ in range(64))
+        )
+    retried = [_retransmissions(each) for _, each in opened]
+    for _, each in opened:
+        each.close()
+    assert retried == [0] * 64
+
+
+def _retransmissions(writer: asyncio.StreamWriter) -> int:
+    """tcpi_total_retrans of struct tcp_info (linux/tcp.h): the SYN's count."""
+    info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int.from_bytes(info[100:104], sys.byteorder)

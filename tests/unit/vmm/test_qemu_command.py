@@ -26,12 +26,14 @@ LAUNCH = LaunchSpec(
 )
 
 
-def command(launch: LaunchSpec = LAUNCH, *, kvm: bool = False) -> list[str]:
+def command(
+    launch: LaunchSpec = LAUNCH, *, kvm: bool = False, tsc_khz: int | None = 2300000
+) -> list[str]:
     return qemu_command.command(
         launch,
         qemu="qemu",
         kvm=kvm,
-        tsc_khz=2300000,
+        tsc_khz=tsc_khz,
         sockets=Sockets(qmp=7, agent=8),
         network=["-netdev", "user,id=n0"],
     )
@@ -58,6 +60,12 @@ def test_the_guest_is_told_the_rate_of_its_clock_under_tcg_only() -> None:
     assert value(command(), "-accel").startswith("tcg,")
     assert "tsc_early_khz" not in value(command(kvm=True), "-append")
     assert value(command(kvm=True), "-accel") == "kvm"
+
+
+def test_a_guest_that_must_calibrate_its_clock_has_the_timer_for_it() -> None:
+    assert value(command(), "-M").endswith(",pit=off")
+    assert value(command(tsc_khz=None), "-M").endswith(",pit=on")
+    assert value(command(kvm=True), "-M").endswith(",pit=on")
 
 
 @pytest.mark.parametrize("asked", ["console=ttyS0 quiet", ""])
