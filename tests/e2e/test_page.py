@@ -21,23 +21,19 @@ import httpx
 import pytest
 import websockets
 
+from support import pages
 from support.server import Server, free_port
 
 pytestmark = pytest.mark.vm
 
-PAGE = Path(__file__).parents[2] / "docs/guides/reverse-proxy.md"
+PAGE = pages.DOCS / "guides/reverse-proxy.md"
 HELLO = "<h1>Hello from Hyperfleet!</h1>\n"
 APK = '["apk", "add", "--no-cache", "nginx"]'
 APT = '["apt-get", "install", "-y", "nginx-light"]'
 
 
-def blocks(language: str) -> list[str]:
-    """The page's code blocks in a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
 def block_with(text: str, language: str = "bash") -> str:
-    (found,) = [block for block in blocks(language) if text in block]
+    (found,) = [block for block in pages.blocks(PAGE, language) if text in block]
     return found
 
 
@@ -54,31 +50,8 @@ class Reader:
         script = block.replace("abc123", self.machine).replace("hf_your_api_key", self.server.key)
         if not self.alpine:
             script = script.replace("alpine-rootfs", "debian-rootfs").replace(APK, APT)
-        mark = "=== next ==="
-        # Each command of the page ends its paragraph; the mark tells their outputs apart.
-        paragraphs = [part for part in script.split("\n\n") if part.strip()]
-        curlrc = self.server.folder / ".curlrc"
-        ports = ((3000, self.server.api_port), (4000, self.server.proxy_port))
         hosts = ("localhost", f"{self.machine}-80.local.dev")
-        curlrc.write_text(
-            "silent\nshow-error\nfail-with-body\nmax-time = 120\n"
-            + "".join(
-                f'connect-to = "{host}:{port}:127.0.0.1:{real}"\n'
-                for port, real in ports
-                for host in hosts
-            )
-        )
-        ended = subprocess.run(
-            ["bash", "-euc", f"\necho '{mark}'\n".join(paragraphs)],
-            cwd=self.server.folder,
-            env={**self.server.environment, "CURL_HOME": str(self.server.folder)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert ended.returncode == 0, f"{script}\n{ended.stdout}\n{ended.stderr}"
-        return [output.removeprefix("\n") for output in ended.stdout.split(mark)]
+        return pages.types(self.server, script, hosts)
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +73,7 @@ def test_the_example(reader: Reader) -> None:
 
     (page,) = reader.types(block_with("# Output:"))
     assert page == HELLO
-    expected = re.search(r"# Output: (.*)", block_with("# Output:"))
-    assert expected is not None
-    assert page.strip() == expected[1]
+    assert page.splitlines() == pages.promised(block_with("# Output:"))
 
     by_host = reader.types(block_with("local.dev:4000"))
     assert by_host[-1] == HELLO
@@ -164,7 +135,7 @@ def https(server: Server, need: Any, tmp_path: Path) -> Iterator[tuple[int, ssl.
         capture_output=True,
     )
     port = free_port()
-    (block,) = blocks("nginx")
+    (block,) = pages.blocks(PAGE, "nginx")
     filled = (
         block.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
         .replace("/path/to/cert.pem", str(certificate))
