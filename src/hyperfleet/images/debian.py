@@ -22,6 +22,12 @@ _DEFAULT_RELEASE = "bookworm"
 _ALWAYS = ("ca-certificates",)
 # Debian policy, 5.6.1.
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
+# What mmdebstrap says where it has no way to act as root, and what gives it one.
+_NO_MODE = "unable to pick chroot mode"
+_NO_MODE_HELP = (
+    "for an ordinary user it needs newuidmap (Debian's uidmap), the user's lines in /etc/subuid"
+    " and /etc/subgid, and user namespaces that are allowed; or run it as root"
+)
 
 
 class Debian:
@@ -68,14 +74,19 @@ class Debian:
             listed = work / "hyperfleet.sources"
             listed.write_text(self._sources)
             sources = [str(listed)]
-        run(
-            [
-                *["mmdebstrap", "--quiet", "--variant=minbase"],
-                f"--include={','.join(self._include)}",
-                *(f"--aptopt={line}" for line in self._settings),
-                *[self._release, str(tarball), *sources],
-            ]
-        )
+        try:
+            run(
+                [
+                    *["mmdebstrap", "--quiet", "--variant=minbase"],
+                    f"--include={','.join(self._include)}",
+                    *(f"--aptopt={line}" for line in self._settings),
+                    *[self._release, str(tarball), *sources],
+                ]
+            )
+        except SetupError as error:
+            if _NO_MODE in error.message:
+                raise SetupError(f"{error.message}; {_NO_MODE_HELP}") from error
+            raise
         tree = work / "files"
         tree.mkdir()
         flavour.first_files(tree)

@@ -138,13 +138,13 @@ async def test_a_call_ends_with_its_process_not_with_the_daemon_it_left(agent, f
     assert result.exit_code == 0
     end = await fifo.opened()
     assert not end.done()
-    await agent.exec(ExecRequest(argv=("kill", result.stdout.decode().strip())))
+    await agent.exec(shell(f"kill {result.stdout.decode()}"))
 
 
 async def test_a_daemon_that_floods_does_not_keep_its_call_open(agent):
     result = await agent.exec(shell("yes & echo $! >&2", output_limit=1000))
     pid = result.stderr.decode().strip()
-    assert (await agent.exec(ExecRequest(argv=("kill", pid)))).exit_code == 0
+    assert (await agent.exec(shell(f"kill {pid}"))).exit_code == 0
 
 
 async def test_a_daemon_may_go_on_writing_to_the_output_it_was_given(agent, fifo):
