@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Backend:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         driver, self.driver = _driver(settings)
+        self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
         self._data_plane = DataPlane(_data_plane_config(settings), self._probe)
         self.machines = Fleet(
             driver=driver,
@@ -63,6 +65,8 @@ class Backend:
             SettingsError: the proxy's port is taken, or the data plane refuses its settings.
         """
         await self._data_plane.check()
+        if self._warm_up is not None:
+            asyncio.get_running_loop().run_in_executor(None, self._warm_up)
         await self.machines.open()
         await self._data_plane.open()
 

@@ -53,6 +53,11 @@ class QemuDriver:
         self._qemu = qemu
         self._qemu_img = qemu_img
 
+    def warm_up(self) -> None:
+        """Measures what the first start would otherwise wait for. Blocks for a second."""
+        if not self._kvm:
+            tsc.tsc_khz()
+
     async def start(self, launch: LaunchSpec) -> QemuProcess:
         """See `driver.Driver.start`. A process that is left from before is ended first."""
         await self.sweep(launch)
