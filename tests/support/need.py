@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 
 import pytest
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+# Marks what a host without IPv6 can't run. No set-up brings IPv6, so it is skipped in CI too.
+ipv6 = pytest.mark.skipif(not _has_ipv6_loopback(), reason="this host has no ::1")
 
 
 class Need:
