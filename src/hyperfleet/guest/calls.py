@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+from abc import ABC, abstractmethod
 from asyncio import Event, Future
 from typing import Generic, TypeVar
 
@@ -39,7 +40,7 @@ class RefusedError(GuestError):
         self.reason = reason
 
 
-class Call(Generic[T]):
+class Call(ABC, Generic[T]):
     """A call that ends with one message. `answer` is what it comes to."""
 
     def __init__(self, answer: Future[T]) -> None:
@@ -59,9 +60,9 @@ class Call(Generic[T]):
                 self.answer.set_result(value)
         return True
 
+    @abstractmethod
     def ending(self, message: wire.FromGuest) -> T:
         """What the call's last message comes to."""
-        raise NotImplementedError
 
     def fail(self, error: GuestError) -> None:
         """Ends the call with `error`, if it has not ended."""
