@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import time
 
 from benchmarks.peers import HOST, MACHINE, PREFIX, Peer
 
 _NAME = "bench.test:4000"
 # Requests sent to see whether connections to the upstream are kept.
 _REQUESTS = 20
+# Seconds for a proxy to know its routes.
+_ROUTES_LIMIT = 10.0
 
 
 def check(peer: Peer, port: int) -> None:
@@ -21,7 +24,7 @@ def check(peer: Peer, port: int) -> None:
         return
     connection = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
-        wrong = faults(_get(connection, f"{PREFIX}/head"))
+        wrong = faults(_first(connection, f"{PREFIX}/head"))
         first = int(_get(connection, f"{PREFIX}/connections"))
         for _ in range(_REQUESTS):
             last = int(_get(connection, f"{PREFIX}/connections"))
@@ -55,6 +58,19 @@ def faults(head: str) -> list[str]:
         for name, value in wanted.items()
         if fields.get(name) != value
     ]
+
+
+def _first(connection: http.client.HTTPConnection, path: str) -> str:
+    """As `_get`, of a proxy that may listen before it knows its routes, as Traefik does."""
+    limit = time.monotonic() + _ROUTES_LIMIT
+    while True:
+        try:
+            return _get(connection, path)
+        except RuntimeError:
+            if time.monotonic() > limit:
+                raise
+        # Nothing tells when a server of somebody else's has read its routes.
+        time.sleep(0.05)
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> str:

@@ -127,7 +127,7 @@ def _in_rounds(
                 continue
             try:
                 measured.samples.append(replace(sample(peer), round=number))
-            except LoadError as error:
+            except RuntimeError as error:
                 measured.failures[name] = str(error)
                 print(f"{name}: {error}", file=sys.stderr)
     took = time.monotonic() - began
