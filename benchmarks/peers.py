@@ -58,7 +58,9 @@ class Peer:
         run = subprocess.run(
             [self.program, *self.version], capture_output=True, text=True, check=False, timeout=30
         )
-        found = re.search(r"\d+\.\d+(\.\d+)*", run.stdout + run.stderr)
+        # Envoy begins with its own path, which may hold the numbers of others.
+        said = (run.stdout + run.stderr).replace(str(self.program), "")
+        found = re.search(r"\d+\.\d+(\.\d+)*", said)
         return found[0] if found else "unknown"
 
 

@@ -16,8 +16,8 @@ Each proxy routes by path prefix, strips it, adds `X-Forwarded-For`, `-Host`, `-
 upstream; that it does so is checked before anything is measured. One worker each. All run all the
 time; in each round each is measured once for {seconds:g} s, and each round begins with another.
 {pinning}
-The load and the upstream are ours (`crates/bench-load`), cost less than any proxy, and check
-status, length and every byte of every answer: a figure stands here only if all were right.
+The load and the upstream are ours (`crates/bench-load`) and check status, length and every byte of
+every answer: a figure stands here only if all were right.
 
 - **CPU** is the time that the kernel charged to all threads of all processes of the proxy, for one
   unit of work. It says what a proxy costs; requests per second follow from it where the proxy was
