@@ -1,6 +1,6 @@
 # Everything starts here; the work is in scripts/.  `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test check fmt wheel lock clean
+.PHONY: help setup tools demo test bench check fmt wheel lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ test: setup ## check, then every test, fast ones first
 	@scripts/check
 	@scripts/run-tests
 
+bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=7 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
+	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE))
+
 check: tools ## formatters, linters, types, import rules
 	@scripts/check
 
@@ -32,4 +36,4 @@ lock: tools ## requirements.txt anew from requirements.in
 	@scripts/lock
 
 clean: ## remove what was built; .hyperfleet (machines and disks) stays
-	rm -rf .venv .lock-venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench-venv .lock-venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -57,6 +57,24 @@ impl Body {
         matches!(self.source, Source::Length(left) if left > limit)
     }
 
+    /// Bytes that are still to come and can go out without being looked at, if so many are left.
+    pub fn blind(&self) -> Option<u64> {
+        match self.source {
+            Source::Length(left) if !self.chunked => Some(left),
+            _ => None,
+        }
+    }
+
+    /// `count` bytes of what is [`Body::blind`] were taken.
+    pub fn took(&mut self, count: u64) {
+        if let Source::Length(left) = &mut self.source {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.source = Source::Ended;
+            }
+        }
+    }
+
     /// How many bytes from the start of `input` can go out as they are, now taken as sent.
     /// `None` when they have to be framed by [`Body::pass`].
     pub fn pass_as_is(&mut self, input: &[u8]) -> Option<usize> {

@@ -5,6 +5,7 @@ use std::cell::{RefCell, RefMut};
 
 use crate::http::request::RequestHead;
 use crate::http::response::ResponseHead;
+use crate::splice::Pipes;
 
 /// Bytes of one read. Large, so that large bodies need few system calls.
 const READ: usize = 256 * 1024;
@@ -20,6 +21,7 @@ pub struct Buffers {
     pub read: RefCell<Box<[u8]>>,
     pub request: RefCell<RequestHead>,
     pub response: RefCell<ResponseHead>,
+    pub pipes: Pipes,
     out: RefCell<Vec<u8>>,
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
@@ -29,6 +31,7 @@ impl Buffers {
     pub fn new() -> Buffers {
         Buffers {
             read: RefCell::new(vec![0; READ].into()),
+            pipes: Pipes::default(),
             out: RefCell::default(),
             request: RefCell::default(),
             response: RefCell::default(),

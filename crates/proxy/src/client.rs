@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{ready, Context, Poll};
+use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -33,10 +33,11 @@ pub struct Client {
 }
 
 impl Client {
-    pub async fn new(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) -> Client {
+    /// `waker` is its task's.
+    pub fn new(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, waker: Waker) -> Client {
         // An error here would be the connection's own, which its first use tells better.
         let _ = stream.set_nodelay(true);
-        let timer = poll_fn(|cx| Poll::Ready(worker.clock.timer(cx.waker().clone()))).await;
+        let timer = worker.clock.timer(waker);
         let address = address.ip();
         Client {
             peer: Peer {

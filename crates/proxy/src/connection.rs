@@ -9,14 +9,18 @@ use tokio::net::TcpStream;
 
 use crate::answer::{Answer, Shape};
 use crate::client::Client;
-use crate::exchange::{self, End};
+use crate::exchange::{self, End, Next};
 use crate::http::Asked;
 use crate::intake::{respond, Intake, Turn, RETRY_AFTER};
+use crate::tunnel;
 use crate::worker::Worker;
 
-/// Serves a client to its end. `full`: there are too many already, and it is only told so.
+/// Serves a client to its end. What only some connections are in, and none for ever, is on the heap
+/// while it lasts: one that waits for its next request holds nothing of an exchange, and a tunnel
+/// nothing of the request that it was. `full`: there are too many already, and it is only told so.
 pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, full: bool) {
-    let mut client = Client::new(worker.clone(), stream, address).await;
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let mut client = Client::new(worker.clone(), stream, address, waker);
     if full {
         let answer = Answer::ProxyFull {
             retry_after: RETRY_AFTER,
@@ -26,7 +30,7 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, 
             Poll::Ready(())
         })
         .await;
-        return client.linger().await;
+        return Box::pin(client.linger()).await;
     }
     let body_limit = worker.settings.times.body;
     let mut intake = Intake::default();
@@ -36,26 +40,31 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, 
         match turn {
             Turn::Gone => return,
             Turn::NoTable => {
-                intake.no_table = !worker.has_table().await;
+                intake.no_table = !Box::pin(worker.has_table()).await;
                 continue;
             }
             Turn::Answered { keep, mut unread } => {
                 let kept =
                     keep && client.flush(body_limit).await && client.read_away(&mut unread).await;
                 if !kept {
-                    return client.linger().await;
+                    return Box::pin(client.linger()).await;
                 }
             }
-            // Boxed: what an exchange needs is several times what waiting for one does, and most
-            // connections wait.
-            Turn::Forward(request) => match Box::pin(exchange::run(&mut client, request)).await {
-                End::Keep => {}
-                // What was sent ahead is never read: closing at once would reset the answer away.
-                End::Close if client.is_quiet().await => return,
-                End::Close | End::Linger => return client.linger().await,
-                End::Break => return,
-                End::Reset => return client.reset(),
-            },
+            Turn::Forward(request) => {
+                let end = match Box::pin(exchange::run(&mut client, request)).await {
+                    Next::End(end) => end,
+                    Next::Tunnel(granted) => Box::pin(tunnel::run(&mut client, granted)).await,
+                };
+                match end {
+                    End::Keep => {}
+                    // What was sent ahead is never read: closing at once would reset the answer
+                    // away.
+                    End::Close if client.is_quiet().await => return,
+                    End::Close | End::Linger => return Box::pin(client.linger()).await,
+                    End::Break => return,
+                    End::Reset => return client.reset(),
+                }
+            }
         }
         intake.again = true;
     }

@@ -9,12 +9,11 @@ use hyperfleet_wire::control::ProbeOutcome;
 
 use crate::answer::{Answer, Shape};
 use crate::client::{Client, READ_AWAY};
-use crate::intake::{respond, Request, Turn, RETRY_AFTER};
+use crate::intake::{respond, Admitted, Request, Turn, RETRY_AFTER};
 use crate::pool::Key;
 use crate::relay::{Outcome, Relay};
 use crate::table::{Ended, Watch};
-use crate::tunnel;
-use crate::upstream::{connect, NoConnection, Reuse, Upstream};
+use crate::upstream::{self, NoConnection, Reuse, Upstream};
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,20 +30,44 @@ pub enum End {
     Reset,
 }
 
-/// Serves `request`, which was admitted, and says what becomes of the client.
-pub async fn run(client: &mut Client, mut request: Request) -> End {
+/// What an exchange leads to.
+pub enum Next {
+    End(End),
+    Tunnel(Box<Granted>),
+}
+
+/// An upgrade that the machine has granted.
+pub struct Granted {
+    pub upstream: Upstream,
+    pub watch: Watch,
+    pub websocket: bool,
+    /// The machine's first bytes after it.
+    pub early: Vec<u8>,
+    /// It is one of the machine's requests as long as it lasts.
+    pub admitted: Admitted,
+}
+
+/// Serves `request`, which was admitted, and says what comes of it.
+pub async fn run(client: &mut Client, mut request: Box<Request>) -> Next {
     let life = request.admitted.0.life.clone();
     let watch = poll_fn(|cx| Poll::Ready(life.watch(cx.waker().clone()))).await;
     client.timer.clear();
-    let end = match converse(client, &mut request, &watch).await {
-        Ok(outcome) => settle(client, &mut request, outcome, watch).await,
-        Err(answer) => fail(client, &mut request, answer).await,
-    };
-    let worker = &client.worker;
-    worker
-        .buffers
-        .give_back(std::mem::take(&mut request.buffer));
-    end
+    let conversed = converse(client, &mut request, &watch).await;
+    let buffer = std::mem::take(&mut request.buffer);
+    client.worker.buffers.give_back(buffer);
+    Next::End(match conversed {
+        Ok((Outcome::Tunnel { websocket, early }, upstream)) => {
+            return Next::Tunnel(Box::new(Granted {
+                upstream,
+                watch,
+                websocket,
+                early,
+                admitted: request.admitted,
+            }))
+        }
+        Ok((outcome, upstream)) => settle(client, &mut request, outcome, upstream, &watch).await,
+        Err(answer) => Box::pin(fail(client, &mut request, answer)).await,
+    })
 }
 
 /// The answer to requests of a machine that is not there any more.
@@ -64,7 +87,7 @@ async fn converse(
     let mut address = request.target.upstream;
     let mut probed = None;
     if client.worker.prober.is_some() && (!request.target.listening || address.is_none()) {
-        let outcome = probe(client, request, watch).await?;
+        let outcome = Box::pin(probe(client, request, watch)).await?;
         match &outcome {
             ProbeOutcome::Closed => return Err(Answer::ConnectFailed),
             ProbeOutcome::Listening { upstream } => address = told(upstream),
@@ -86,8 +109,14 @@ async fn converse(
             port: request.destination.port,
             address: to,
         };
-        let connecting = connect(&client.worker, &request.admitted.0, key, reuse);
-        let mut upstream = match unless_ended(watch, connecting).await? {
+        let connected = match upstream::idle(&client.worker, &key, reuse) {
+            Some(idle) => Ok(idle),
+            None => {
+                let connecting = upstream::connect(&client.worker, &request.admitted.0, key);
+                Box::pin(unless_ended(watch, connecting)).await?
+            }
+        };
+        let mut upstream = match connected {
             Ok(upstream) => upstream,
             Err(NoConnection::Capacity) => {
                 return Err(Answer::OverCapacity {
@@ -98,7 +127,7 @@ async fn converse(
             Err(NoConnection::Refused) => {
                 // Nothing was sent: wherever it listens now, the whole request goes there, be it
                 // the same address, where a server has just begun.
-                address = elsewhere(client, request, watch, &mut probed).await?;
+                address = Box::pin(elsewhere(client, request, watch, &mut probed)).await?;
                 continue;
             }
         };
@@ -118,7 +147,7 @@ async fn converse(
         }
         drop(upstream);
         // It may have been heard: only a whole request, and only another address, is tried.
-        let next = elsewhere(client, request, watch, &mut probed)
+        let next = Box::pin(elsewhere(client, request, watch, &mut probed))
             .await
             .map_err(|answer| silent(answer, &probed, request.target.listening))?;
         if next == Some(to) || body_read {
@@ -190,8 +219,9 @@ async fn unless_ended<T>(watch: &Watch, wanted: impl Future<Output = T>) -> Resu
 async fn settle(
     client: &mut Client,
     request: &mut Request,
-    (outcome, upstream): (Outcome, Upstream),
-    watch: Watch,
+    outcome: Outcome,
+    upstream: Upstream,
+    watch: &Watch,
 ) -> End {
     match outcome {
         Outcome::Whole {
@@ -215,16 +245,15 @@ async fn settle(
                 (false, _) => End::Linger,
             }
         }
-        Outcome::Tunnel { websocket, early } => {
-            tunnel::run(client, upstream, watch, websocket, early).await
-        }
         Outcome::Failed(answer) => {
             drop(upstream);
-            fail(client, request, answer).await
+            Box::pin(fail(client, request, answer)).await
         }
         Outcome::Broken(end) => end,
-        // `converse` has dealt with it.
-        Outcome::Silent { .. } => fail(client, request, Answer::InvalidResponse).await,
+        // These were dealt with before.
+        Outcome::Silent { .. } | Outcome::Tunnel { .. } => {
+            Box::pin(fail(client, request, Answer::InvalidResponse)).await
+        }
     }
 }
 

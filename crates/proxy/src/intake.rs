@@ -22,12 +22,10 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a client's bytes lead to.
 pub enum Turn {
-    Forward(Request),
+    /// Boxed: every connection has room for a turn, and most wait for one.
+    Forward(Box<Request>),
     /// The proxy's own answer is on its way. Is the connection kept, `unread` has to be read.
-    Answered {
-        keep: bool,
-        unread: Body,
-    },
+    Answered { keep: bool, unread: Body },
     /// The table is not known yet; the request is still in the client's input.
     NoTable,
     /// The client has nothing more to ask.
@@ -283,7 +281,7 @@ impl Intake {
                     head: head_length,
                     body,
                 };
-                (Turn::Forward(request), length + taken)
+                (Turn::Forward(Box::new(request)), length + taken)
             }
             Err(reject) => {
                 worker.buffers.give_back(buffer);

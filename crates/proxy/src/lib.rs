@@ -57,6 +57,7 @@ pub mod route;
 mod routes;
 pub mod server;
 pub mod settings;
+mod splice;
 mod table;
 mod tunnel;
 mod upstream;

@@ -17,6 +17,7 @@ use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
 use crate::io::{poll_read, Outbox, Share};
 use crate::reply::{self, Reply};
+use crate::splice::{self, Splice};
 use crate::table::Watch;
 use crate::upstream::Upstream;
 
@@ -65,6 +66,7 @@ struct Upload {
     sent: usize,
     /// What the machine has not taken of the body that was read since.
     outbox: Outbox,
+    splice: Splice,
     body_read: bool,
     /// All of it was sent.
     ended: bool,
@@ -75,6 +77,7 @@ struct Upload {
 /// The response's way to the client.
 struct Download {
     stage: Stage,
+    splice: Splice,
     /// The machine's bytes, when a head has not come whole.
     input: Vec<u8>,
     partial: Option<Box<ResponseHead>>,
@@ -109,12 +112,14 @@ impl<'a> Relay<'a> {
             upload: Upload {
                 sent: 0,
                 outbox: Outbox::default(),
+                splice: Splice::default(),
                 body_read: false,
                 ended: false,
                 broken: false,
             },
             download: Download {
                 stage: Stage::Head,
+                splice: Splice::default(),
                 input: Vec::new(),
                 partial: None,
                 heard: false,
@@ -192,6 +197,15 @@ impl<'a> Relay<'a> {
             if !share.is_left(cx) {
                 return None;
             }
+            match self.splice_upload(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Some(Ok(count))) if count > 0 => {
+                    share.take(count);
+                    continue;
+                }
+                Poll::Ready(Some(_)) => return Some(Outcome::Broken(End::Break)),
+                Poll::Ready(None) => {}
+            }
             let mut buffer = worker.buffers.read.borrow_mut();
             let ahead = std::mem::take(&mut self.client.input);
             let bytes = if ahead.is_empty() {
@@ -224,18 +238,40 @@ impl<'a> Relay<'a> {
             self.upload.sent += ready!(stream.poll_write(cx, rest))?;
             self.moved = true;
         }
-        if self.upload.outbox.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         let mut count = 0;
         let stream = &mut self.upstream.stream;
         let buffers = &self.client.worker.buffers;
-        let flushed = self
-            .upload
-            .outbox
-            .poll_flush(stream, cx, &mut count, buffers);
+        let upload = &mut self.upload;
+        let flushed = if upload.outbox.is_empty() {
+            upload
+                .splice
+                .poll_drain(stream, cx, &mut count, &buffers.pipes)
+        } else {
+            upload.outbox.poll_flush(stream, cx, &mut count, buffers)
+        };
         self.moved |= count > 0;
         flushed
+    }
+
+    /// Takes what the client sends of a large body without looking at it, and says how much; 0 at
+    /// its end. `None` when it has to be read.
+    fn splice_upload(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<usize>>> {
+        let body = &mut self.request.body;
+        let left = body.blind().filter(|&left| left >= splice::LEAST);
+        let (Some(left), true) = (left, self.client.input.is_empty()) else {
+            return Poll::Ready(None);
+        };
+        let worker = &self.client.worker;
+        let (from, pipes) = (&self.client.stream, &worker.buffers.pipes);
+        let filled = ready!(self.upload.splice.poll_fill(from, cx, left, pipes));
+        if let Some(Ok(count @ 1..)) = filled {
+            body.took(count as u64);
+            worker.counters.bytes_in.add(count as u64);
+            self.moved = true;
+            self.upload.body_read = true;
+            self.release();
+        }
+        Poll::Ready(filled)
     }
 
     /// Gives the request's buffer back: there will be no second try.
@@ -275,6 +311,11 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Some(Outcome::Broken(End::Break)),
             }
+            match self.drain_download(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Some(Outcome::Broken(End::Break)),
+            }
             match &self.download.stage {
                 Stage::Ended => return None,
                 Stage::Body(body) if body.ended() => {
@@ -285,6 +326,15 @@ impl<'a> Relay<'a> {
             }
             if !share.is_left(cx) {
                 return None;
+            }
+            match self.splice_download(cx) {
+                Poll::Pending => return None,
+                Poll::Ready(Some(Ok(count))) if count > 0 => {
+                    share.take(count);
+                    continue;
+                }
+                Poll::Ready(Some(result)) => return self.upstream_ended(cx, result.is_err()),
+                Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = match poll_read(&mut self.upstream.stream, cx, &mut buffer) {
@@ -316,6 +366,35 @@ impl<'a> Relay<'a> {
                 return passed;
             }
         }
+    }
+
+    /// Takes what the machine sends of a large body without looking at it, as
+    /// [`Relay::splice_upload`].
+    fn splice_download(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<usize>>> {
+        let Stage::Body(body) = &mut self.download.stage else {
+            return Poll::Ready(None);
+        };
+        let Some(left) = body.blind().filter(|&left| left >= splice::LEAST) else {
+            return Poll::Ready(None);
+        };
+        let (from, pipes) = (&self.upstream.stream, &self.client.worker.buffers.pipes);
+        let filled = ready!(self.download.splice.poll_fill(from, cx, left, pipes));
+        if let Some(Ok(count @ 1..)) = filled {
+            body.took(count as u64);
+            self.moved = true;
+        }
+        Poll::Ready(filled)
+    }
+
+    /// Sends the client what was taken so.
+    fn drain_download(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let worker = &self.client.worker;
+        let (to, pipes) = (&self.client.stream, &worker.buffers.pipes);
+        let mut count = 0;
+        let drained = self.download.splice.poll_drain(to, cx, &mut count, pipes);
+        worker.counters.bytes_out.add(count as u64);
+        self.moved |= count > 0;
+        drained
     }
 
     /// Takes heads from the start of `bytes`, and what follows the final one.
@@ -459,6 +538,7 @@ impl<'a> Relay<'a> {
     fn late(&self) -> Outcome {
         let waits_for_client = !self.upload.ended
             && self.upload.outbox.is_empty()
+            && self.upload.splice.is_empty()
             && self.upload.sent == self.request.buffer.len();
         self.give_up(if waits_for_client {
             Answer::RequestTimeout

@@ -9,7 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::exchange::End;
+use crate::exchange::{End, Granted};
 use crate::io::{poll_read, shut, Outbox, Share};
 use crate::table::Watch;
 use crate::upstream::Upstream;
@@ -20,38 +20,37 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// Passes bytes both ways. `early` are the machine's first; the client's are in its input, and
-/// the 101 waits in its outbox.
-pub async fn run(
-    client: &mut Client,
-    upstream: Upstream,
-    watch: Watch,
-    websocket: bool,
-    early: Vec<u8>,
-) -> End {
+/// Passes bytes both ways. The client's first are in its input, and the 101 waits in its outbox.
+pub async fn run(client: &mut Client, granted: Box<Granted>) -> End {
+    let Granted {
+        upstream,
+        watch,
+        websocket,
+        early,
+        admitted: _admitted,
+    } = *granted;
     let worker = client.worker.clone();
     let _counted = Counted::new(client);
     keep_alive(&client.stream);
     keep_alive(&upstream.stream);
-    let mut up = Outbox::default();
-    up.keep(&std::mem::take(&mut client.input));
-    let mut walk = websocket.then(FrameWalk::new);
-    if let Some(walk) = &mut walk {
-        walk.feed(&early);
-    }
     client.outbox.keep(&early);
     client.timer.set(worker.settings.times.tunnel);
     let mut tunnel = Tunnel {
         client,
         upstream,
-        up,
+        up: Outbox::default(),
         up_ended: false,
         down_ended: false,
         up_shut: false,
         down_shut: false,
-        walk,
+        walk: websocket.then(FrameWalk::new),
         watch,
     };
+    if let Some(walk) = &mut tunnel.walk {
+        walk.feed(&early);
+    }
+    drop(early);
+    tunnel.up.keep(&std::mem::take(&mut tunnel.client.input));
     let end = poll_fn(|cx| tunnel.poll(cx)).await;
     if end == End::Linger {
         tunnel.client.outbox.keep(&CLOSE_GOING_AWAY);

@@ -47,7 +47,23 @@ pub enum Reuse {
     None,
 }
 
-/// A connection for `key`, an idle one if `reuse` lets it.
+/// An idle connection for `key`, if there is one that `reuse` allows.
+pub fn idle(worker: &Worker, key: &Key, reuse: Reuse) -> Option<Upstream> {
+    if reuse == Reuse::None {
+        return None;
+    }
+    let mut pool = worker.pool.borrow_mut();
+    loop {
+        let mut idle = pool.take(key)?;
+        if (reuse == Reuse::Any && !idle.doubtful) || is_quiet(&idle.stream) {
+            idle.reused = true;
+            worker.counters.upstream_reuses.add(1);
+            return Some(idle);
+        }
+    }
+}
+
+/// A new connection for `key`.
 ///
 /// # Errors
 /// Why there is none.
@@ -55,12 +71,7 @@ pub async fn connect(
     worker: &Rc<Worker>,
     entry: &Entry,
     key: Key,
-    reuse: Reuse,
 ) -> Result<Upstream, NoConnection> {
-    if let Some(idle) = take_idle(worker, &key, reuse) {
-        worker.counters.upstream_reuses.add(1);
-        return Ok(idle);
-    }
     let settings = &worker.settings;
     let place = Place::take(&entry.record.usage, settings.max_machine_connections).or_else(|| {
         // Its idle connections to other ports make room.
@@ -84,20 +95,6 @@ pub async fn connect(
         doubtful: false,
         _place: place,
     })
-}
-
-fn take_idle(worker: &Worker, key: &Key, reuse: Reuse) -> Option<Upstream> {
-    if reuse == Reuse::None {
-        return None;
-    }
-    let mut pool = worker.pool.borrow_mut();
-    loop {
-        let mut idle = pool.take(key)?;
-        if (reuse == Reuse::Any && !idle.doubtful) || is_quiet(&idle.stream) {
-            idle.reused = true;
-            return Some(idle);
-        }
-    }
 }
 
 /// Open, with nothing to read.

@@ -146,8 +146,8 @@ pub fn run(parts: Parts) -> io::Result<()> {
             ))),
             clock: Clock::new(),
             buffers: Buffers::new(),
-            // Without a prober there is no control plane: what is known is all there is.
-            known: Cell::new(parts.prober.is_none()),
+            // A file's table comes as a command too, after the port is open.
+            known: Cell::new(false),
             prober: parts.prober,
             first_table: Notify::new(),
             draining: Cell::new(false),
