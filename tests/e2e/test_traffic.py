@@ -228,11 +228,31 @@ def test_a_stop_answers_503_at_once_and_a_delete_404(server: Server) -> None:
     assert httpx.get(url).status_code == httpx.codes.NOT_FOUND
 
 
-def test_a_server_started_a_moment_ago_is_reached_at_once(server: Server) -> None:
+def test_a_server_or_port_added_a_moment_ago_is_reached_at_once(server: Server) -> None:
     made = server.create("prompt", exposed_ports=[81])
     server.start_machine(made["id"])
     url = f"{server.proxy_url}/proxy/prompt/81/"
     assert httpx.get(url).status_code == httpx.codes.BAD_GATEWAY
     server.sh(made["id"], "mkdir -p /www && echo now > /www/index.html && httpd -h /www -p 81")
     assert httpx.get(url).text == "now\n"
+
+    other = f"{server.proxy_url}/proxy/prompt/82/"
+    assert httpx.get(other).status_code == httpx.codes.FORBIDDEN
+    server.sh(made["id"], "httpd -h /www -p 82")
+    with httpx.Client() as kept:
+        assert kept.get(url).text == "now\n"
+        changed = server.api.patch("/machines/prompt", json={"exposed_ports": [82]})
+        assert [port["port"] for port in changed.json()["ports"]] == [82]
+        assert httpx.get(other).text == "now\n"
+        assert kept.get(url).status_code == httpx.codes.FORBIDDEN
+
+    before = changed.json()
+    after = server.api.post("/machines/prompt/restart").json()
+    assert (after["status"], after["exposed_ports"]) == ("running", [82])
+    assert after["pid"] != before["pid"]
+    assert after["started_at"] > before["started_at"]
+    assert httpx.get(other).status_code == httpx.codes.BAD_GATEWAY
+    # The disk is the machine's and stays.
+    server.sh(made["id"], "httpd -h /www -p 82")
+    assert httpx.get(other).text == "now\n"
     server.api.delete("/machines/prompt?force=true")
