@@ -256,3 +256,25 @@ def test_a_server_or_port_added_a_moment_ago_is_reached_at_once(server: Server) 
     server.sh(made["id"], "httpd -h /www -p 82")
     assert httpx.get(other).text == "now\n"
     server.api.delete("/machines/prompt?force=true")
+
+
+async def test_a_tunnel_lives_on_when_its_port_is_withdrawn_and_nothing_else_does(
+    server: Server, machine: dict[str, Any]
+) -> None:
+    path, exposed = f"/machines/{machine['id']}", machine["exposed_ports"]
+    url = f"ws://127.0.0.1:{server.proxy_port}/proxy/{machine['id']}/8080/ws"
+    async with websockets.connect(url, proxy=None) as client:
+        without = [port for port in exposed if port != 8080]
+        changed = await asyncio.to_thread(server.api.patch, path, json={"exposed_ports": without})
+        assert changed.status_code == httpx.codes.OK
+        await client.send("still here")
+        assert await asyncio.wait_for(client.recv(), 30) == "still here"
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(url, proxy=None)
+        assert refused.value.response.status_code == httpx.codes.FORBIDDEN
+    again = await asyncio.to_thread(server.api.patch, path, json={"exposed_ports": exposed})
+    # Found with the answer, the other ports never lost: on loopback, on IPv6 only.
+    assert [port["listening"] for port in again.json()["ports"]] == [True] * 4 + [False]
+    async with websockets.connect(url, proxy=None) as client:
+        await client.send("back")
+        assert await asyncio.wait_for(client.recv(), 30) == "back"
