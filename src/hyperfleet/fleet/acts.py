@@ -145,13 +145,7 @@ class Acts:
 
     async def amend(self, change: MachineChange) -> None:
         """Written down first; a port that is not exposed any more is refused when this returns."""
-        machine = self._state.machine
-        given = {
-            name: new for name, new in msgspec.structs.asdict(change).items() if new is not None
-        }
-        spec = msgspec.structs.replace(machine.spec, **given)
-        ports = discovery.exposing(machine.ports, spec.exposed_ports)
-        await self._state.go(machine.status, spec=spec, ports=ports)
+        await self._state.amend(change)
         await self._state.publish()
 
     async def follow(self) -> None:
@@ -165,12 +159,7 @@ class Acts:
         looker = self.running.looker
         try:
             ways = await looker.aim(exposed)
-            self._state.see(
-                tuple(
-                    msgspec.structs.replace(port, upstream=ways[port.port])
-                    for port in self._state.machine.ports
-                )
-            )
+            self._state.see(discovery.reached(self._state.machine.ports, ways))
             await self._state.publish()
             await looker.tidy()
             async with asyncio.timeout(_FIRST_LOOK_S):

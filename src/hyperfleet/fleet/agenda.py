@@ -66,7 +66,6 @@ Plan = tuple[Act, ...] | str
 _LIFE = frozenset({Want.START, Want.STOP, Want.RESTART, Want.DELETE})
 _BOOTS = frozenset({Want.START, Want.RESTART, Want.RESUME})
 _ENDS_A_BOOT = frozenset({Want.STOP, Want.RESTART})
-_AFRESH = (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT)
 _STOP_FIRST = "stop it first, or delete with force=true"
 
 _PLANS: dict[Want, dict[Status, Plan]] = {
@@ -88,13 +87,13 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STOPPED: (),
         _S.FAILED: "nothing of it runs; start it again, or delete it",
     },
-    # What runs is stopped, and then it starts; what does not run only starts.
+    # What runs is stopped, if it could start again, and starts; what does not run only starts.
     Want.RESTART: {
         _S.PENDING: (Act.PREPARE, Act.BOOT),
-        _S.STARTING: _AFRESH,
-        _S.RUNNING: _AFRESH,
-        _S.PAUSED: _AFRESH,
-        _S.STOPPING: _AFRESH,
+        _S.STARTING: (Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.RUNNING: (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.PAUSED: (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.STOPPING: (Act.HALT, Act.PREPARE, Act.BOOT),
         _S.STOPPED: (Act.PREPARE, Act.BOOT),
         _S.FAILED: (Act.PREPARE, Act.BOOT),
     },

@@ -54,6 +54,11 @@ def exposing(before: Sequence[ExposedPort], exposed: Iterable[int]) -> tuple[Exp
     return tuple(known.get(port) or ExposedPort(port=port) for port in exposed)
 
 
+def reached(ports: Iterable[ExposedPort], ways: Mapping[int, str]) -> tuple[ExposedPort, ...]:
+    """The ports with their ways in."""
+    return tuple(msgspec.structs.replace(port, upstream=ways[port.port]) for port in ports)
+
+
 def unexposed(listeners: Iterable[Listener], exposed: Iterable[int]) -> tuple[Listener, ...]:
     """What listens and is not exposed, one of each port, lowest first."""
     found = list(listeners)

@@ -119,9 +119,8 @@ class Looker:
             GuestError: a way can't be made; the next look tries again.
         """
         self._exposed = exposed
-        self._relay_ways = {
-            port: way for port, way in self._relay_ways.items() if port in set(exposed)
-        }
+        kept = self._relay_ways.keys() & set(exposed)
+        self._relay_ways = {port: self._relay_ways[port] for port in kept}
         return {port: await self._way(self._relay_ways.get(port, port)) for port in exposed}
 
     async def tidy(self) -> None:
@@ -133,8 +132,12 @@ class Looker:
         for way in sorted(self._ways - self._needed()):
             # It may have been exposed again while another was taken away.
             if way not in self._needed():
-                await self._process.unforward(way)
                 self._ways.discard(way)
+                try:
+                    await self._process.unforward(way)
+                except BaseException:
+                    self._ways.add(way)
+                    raise
 
     async def end(self) -> None:
         """No look from now on."""

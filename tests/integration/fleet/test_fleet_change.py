@@ -285,3 +285,22 @@ async def test_a_machine_that_could_not_start_again_is_not_stopped(
         await fleet.restart("web")
     assert fleet.get("web").status is Status.RUNNING
     assert world.process(machine).alive
+
+
+async def test_a_boot_that_is_given_up_for_a_restart_which_can_not_be_leaves_nothing_running(
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await fleet.create(spec(faults="fake.boot=never"))
+    starting = asyncio.create_task(fleet.start("web"))
+    await world.spawned(machine)
+
+    def gone(_images: Images, _path: str) -> None:
+        raise ValidationError("kernel_image_path: it is gone")
+
+    monkeypatch.setattr(Images, "kernel", gone)
+    with pytest.raises(ValidationError, match="it is gone"):
+        await fleet.restart("web")
+    with pytest.raises(InvalidStateError):
+        await starting
+    assert fleet.get("web").status is Status.STOPPED
+    assert world.driver.processes() == []

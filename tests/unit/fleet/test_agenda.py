@@ -54,9 +54,10 @@ def test_the_same_wish_again_shares_the_answer() -> None:
 
 @pytest.mark.parametrize("status", Status)
 def test_a_restart_boots_from_every_state_and_stops_what_may_run(status: Status) -> None:
-    boot = (Act.PREPARE, Act.BOOT)
-    # What could not start again is not stopped.
-    whole = boot if status in AT_REST else (Act.CHECK, Act.HALT, *boot)
+    # What runs and could not start again is not stopped; what was broken off is, at any rate.
+    check = (Act.CHECK,) if status in (Status.RUNNING, Status.PAUSED) else ()
+    halt = () if status in AT_REST else (Act.HALT,)
+    whole = (*check, *halt, Act.PREPARE, Act.BOOT)
     assert agenda.on_turn(status, Want.RESTART, force=False) == whole
 
 
