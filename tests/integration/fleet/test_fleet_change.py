@@ -8,6 +8,7 @@ import pytest
 
 from hyperfleet.errors import GuestError, InvalidStateError, NotFoundError, ValidationError
 from hyperfleet.fleet import Fleet
+from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, MachineChange
 from hyperfleet.proxy.interface import Answer
@@ -102,18 +103,31 @@ async def test_a_port_that_is_not_exposed_any_more_is_withdrawn_and_then_its_way
 
 
 async def test_a_look_that_is_under_way_does_not_bring_a_port_back(
-    world: World, fleet: Fleet
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = await fleet.create(spec(exposed_ports=(80, 81)))
     await fleet.start("web")
-    looks = [asyncio.create_task(fleet.ports("web")) for _ in range(5)]
-    await asyncio.sleep(0)
-    for exposed in ((80,), (81,), (80, 82), (82,)):
-        looks.append(asyncio.create_task(fleet.ports("web")))
-        await fleet.change("web", ports(*exposed))
-    await asyncio.gather(*looks)
-    assert list(await world.process(machine).forwards()) == [82]
-    assert numbers(fleet.get("web")) == [82]
+    await run(fleet, "web", "sh", "-c", f"{PAGE}127.0.0.1:80; httpd -h /www -p 127.0.0.1:81")
+    await world.routes.until(lambda one: all(port.listening for port in one.ports))
+    asked, may_go = asyncio.Event(), asyncio.Event()
+    relay = Agent.relay
+
+    async def slow(agent: Agent, address: str, port: int) -> int:
+        asked.set()
+        await may_go.wait()
+        return await relay(agent, address, port)
+
+    monkeypatch.setattr(Agent, "relay", slow)
+    looking = asyncio.create_task(fleet.ports("web"))
+    await asked.wait()
+    changing = asyncio.create_task(fleet.change("web", ports(80)))
+    await world.routes.until(lambda one: numbers(one) == [80])
+    may_go.set()
+    await asyncio.gather(looking, changing)
+    [kept] = fleet.get("web").ports
+    ways = await world.process(machine).forwards()
+    assert set(ways.values()) == {ways[80], kept.upstream}
+    assert await get(kept.upstream) == b"page\n"
 
 
 async def test_a_guest_that_hangs_keeps_no_port_open(world: World, fleet: Fleet) -> None:

@@ -74,7 +74,7 @@ async def test_a_way_that_is_needed_again_while_it_goes_is_there_and_goes_the_ne
     process.may_go.clear()
     tidying = asyncio.create_task(looker.tidy())
     await process.asked.wait()
-    aiming = asyncio.create_task(looker.aim((80, 81)))
+    aiming = asyncio.create_task(looker.aim((81, 80)))
     await asyncio.sleep(0)
     process.may_go.set()
     await tidying
