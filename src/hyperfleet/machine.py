@@ -37,6 +37,16 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be changed of a machine that is there; None: it stays. Else it is the whole new one.
+
+    `exposed_ports` and `labels` are checked as in `MachineSpec`.
+    """
+
+    exposed_ports: tuple[int, ...] | None = None
+    labels: dict[str, str] | None = None
+
+
 class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """How a machine is attached. `mode` is `user` or `tap`; tap_* are None for `user`."""
 

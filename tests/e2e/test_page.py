@@ -75,6 +75,13 @@ def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str
     by_host = json.loads(reader.types(PAGE.block_with("local.dev:4000"))[-1])
     assert dict(by_host["headers"])["host"] == f"{machine['id']}-80.local.dev:4000"
     asyncio.run(_websocket_of_the_page(reader))
+
+    path_3000 = f"{reader.server.proxy_url}/proxy/{machine['id']}/3000/"
+    assert httpx.get(path_3000).status_code == httpx.codes.FORBIDDEN
+    reader.server.sh(machine["id"], "test-server 127.0.0.1:3000 > /tmp/log2 2>&1 & echo started")
+    (changed,) = reader.types(PAGE.block_with("curl -X PATCH"))
+    assert json.loads(changed)["exposed_ports"] == [80, 8080, 3000]
+    assert httpx.get(path_3000).status_code == httpx.codes.OK
     reader.server.api.post(f"/machines/{reader.machine}/stop")
 
 

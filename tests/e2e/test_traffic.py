@@ -228,11 +228,53 @@ def test_a_stop_answers_503_at_once_and_a_delete_404(server: Server) -> None:
     assert httpx.get(url).status_code == httpx.codes.NOT_FOUND
 
 
-def test_a_server_started_a_moment_ago_is_reached_at_once(server: Server) -> None:
+def test_a_server_or_port_added_a_moment_ago_is_reached_at_once(server: Server) -> None:
     made = server.create("prompt", exposed_ports=[81])
     server.start_machine(made["id"])
     url = f"{server.proxy_url}/proxy/prompt/81/"
     assert httpx.get(url).status_code == httpx.codes.BAD_GATEWAY
     server.sh(made["id"], "mkdir -p /www && echo now > /www/index.html && httpd -h /www -p 81")
     assert httpx.get(url).text == "now\n"
+
+    other = f"{server.proxy_url}/proxy/prompt/82/"
+    assert httpx.get(other).status_code == httpx.codes.FORBIDDEN
+    server.sh(made["id"], "httpd -h /www -p 82")
+    with httpx.Client() as kept:
+        assert kept.get(url).text == "now\n"
+        changed = server.api.patch("/machines/prompt", json={"exposed_ports": [82]})
+        assert [port["port"] for port in changed.json()["ports"]] == [82]
+        assert httpx.get(other).text == "now\n"
+        assert kept.get(url).status_code == httpx.codes.FORBIDDEN
+
+    before = changed.json()
+    after = server.api.post("/machines/prompt/restart").json()
+    assert (after["status"], after["exposed_ports"]) == ("running", [82])
+    assert after["pid"] != before["pid"]
+    assert after["started_at"] > before["started_at"]
+    assert httpx.get(other).status_code == httpx.codes.BAD_GATEWAY
+    # The disk is the machine's and stays.
+    server.sh(made["id"], "httpd -h /www -p 82")
+    assert httpx.get(other).text == "now\n"
     server.api.delete("/machines/prompt?force=true")
+
+
+async def test_a_tunnel_lives_on_when_its_port_is_withdrawn_and_nothing_else_does(
+    server: Server, machine: dict[str, Any]
+) -> None:
+    path, exposed = f"/machines/{machine['id']}", machine["exposed_ports"]
+    url = f"ws://127.0.0.1:{server.proxy_port}/proxy/{machine['id']}/8080/ws"
+    async with websockets.connect(url, proxy=None) as client:
+        without = [port for port in exposed if port != 8080]
+        changed = await asyncio.to_thread(server.api.patch, path, json={"exposed_ports": without})
+        assert changed.status_code == httpx.codes.OK
+        await client.send("still here")
+        assert await asyncio.wait_for(client.recv(), 30) == "still here"
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(url, proxy=None)
+        assert refused.value.response.status_code == httpx.codes.FORBIDDEN
+    again = await asyncio.to_thread(server.api.patch, path, json={"exposed_ports": exposed})
+    # Found with the answer, the other ports never lost: on loopback, on IPv6 only.
+    assert [port["listening"] for port in again.json()["ports"]] == [True] * 4 + [False]
+    async with websockets.connect(url, proxy=None) as client:
+        await client.send("back")
+        assert await asyncio.wait_for(client.recv(), 30) == "back"

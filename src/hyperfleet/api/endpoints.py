@@ -26,9 +26,11 @@ ENDPOINTS: dict[str, Endpoint] = {
     "create_machine": Endpoint(Scope.WRITE, ("CONFLICT", "TOO_LARGE")),
     "list_machines": Endpoint(Scope.READ),
     "get_machine": Endpoint(Scope.READ, _FOUND),
+    "change_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "TOO_LARGE")),
     "delete_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
     "start_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "stop_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
+    "restart_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "wait_for_machine": Endpoint(Scope.READ, (*_FOUND, "TIMEOUT")),
     "exec_in_machine": Endpoint(
         Scope.EXEC, (*_FOUND, "INVALID_STATE", "TOO_LARGE", "GUEST_ERROR", "TIMEOUT")

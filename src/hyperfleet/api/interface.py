@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineSpec
+from hyperfleet.machine import ExposedPort, Machine, MachineChange, MachineSpec
 
 
 class Machines(Protocol):
@@ -43,6 +43,12 @@ class Machines(Protocol):
 
     async def stop(self, ref: str) -> Machine:
         """Returns when it is stopped."""
+
+    async def restart(self, ref: str) -> Machine:
+        """Stops it if it runs, and returns when it runs anew; raises as `start` does."""
+
+    async def change(self, ref: str, change: MachineChange) -> Machine:
+        """Returns when other ports are exposed and other labels borne."""
 
     async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         """Returns when it has that status; OperationTimeoutError after `timeout` seconds."""

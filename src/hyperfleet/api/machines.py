@@ -57,6 +57,16 @@ async def get_machine(ref: Ref, parts: TheParts) -> MachineOut:
     return machine_out(parts.machines.get(ref), parts.urls)
 
 
+@router.patch("/machines/{id}", summary="Change a machine")
+async def change_machine(ref: Ref, body: requests.ChangeMachine, parts: TheParts) -> MachineOut:
+    """Exposes other ports, gives other labels, in any state; what is left out stays as it is.
+
+    On a running machine it is in force when the answer comes. One that starts or stops is changed
+    when that is done.
+    """
+    return machine_out(await parts.machines.change(ref, body.change), parts.urls)
+
+
 @router.delete("/machines/{id}", status_code=204, summary="Delete a machine")
 async def delete_machine(
     ref: Ref, query: Annotated[requests.DeleteMachine, Query()], parts: TheParts
@@ -76,6 +86,15 @@ async def start_machine(ref: Ref, parts: TheParts) -> MachineOut:
 async def stop_machine(ref: Ref, parts: TheParts) -> MachineOut:
     """Answers when the machine is stopped; at once when it already is."""
     return machine_out(await parts.machines.stop(ref), parts.urls)
+
+
+@router.post("/machines/{id}/restart", summary="Restart a machine")
+async def restart_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """Stops the machine if it runs, starts it, and answers when it runs. Its disk stays.
+
+    Several at once are one restart. A start that is under way is given up for it.
+    """
+    return machine_out(await parts.machines.restart(ref), parts.urls)
 
 
 @router.get("/machines/{id}/wait", summary="Wait for a status")

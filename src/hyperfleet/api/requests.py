@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hyperfleet.auth.keys import Scope
 from hyperfleet.lifecycle import Status
+from hyperfleet.machine import MachineChange
 
 _MOST_ENV_BYTES = 128 * 1024
 
@@ -106,6 +107,10 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
 VariableValue = Annotated[str, Field(max_length=32768), AfterValidator(_no_nul)]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[str, Field(max_length=255), AfterValidator(_no_nul)]
+# Each is a listening socket of the machine's process, whose descriptors are limited, and an entry
+# in a route, which has to fit a frame.
+Ports = Annotated[list[PortNumber], Field(max_length=512), AfterValidator(_distinct)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
 ]
@@ -117,6 +122,11 @@ _MOST = 1_000_000_000
 _VARIABLES = (
     "an object of at most 512 environment variables: names of letters, digits and _ that do not "
     "begin with a digit, values that are strings of at most 32768 characters without NUL"
+)
+_PORTS = "a list of at most 512 ports, whole numbers from 1 to 65535, none twice"
+_LABELS = (
+    "an object of at most 64 labels: keys of 1 to 63 letters, digits and inner ., _, / and -, "
+    "values that are strings of at most 255 characters"
 )
 _COMMAND = (
     'a list of strings, the program and its arguments: pass ["ls", "-l"], not "ls -l"; '
@@ -146,22 +156,35 @@ class CreateMachine(Body):
         description="the path of a root disk in HYPERFLEET_HOME or a folder of "
         "HYPERFLEET_IMAGE_DIRS",
     )
-    # Each is a listening socket of the machine's process, whose descriptors are limited, and an
-    # entry in a route, which has to fit a frame.
-    exposed_ports: Annotated[list[PortNumber], Field(max_length=512), AfterValidator(_distinct)] = (
-        Field(
-            default=[],
-            description="a list of at most 512 ports, whole numbers from 1 to 65535, none twice",
-        )
-    )
+    exposed_ports: Ports = Field(default=[], description=_PORTS)
     env: MachineVariables = Field(
         default={}, description=f"{_VARIABLES}; {_MOST_ENV_BYTES} bytes in all"
     )
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(
-        default={},
-        description="an object of at most 64 labels: keys of 1 to 63 letters, digits and inner "
-        "., _, / and -, values that are strings of at most 255 characters",
-    )
+    labels: Labels = Field(default={}, description=_LABELS)
+
+
+class ChangeMachine(Body):
+    """What is to be different: `exposed_ports`, `labels` or both, each as the whole new one."""
+
+    # By factory, so that the document does not say that what is left out is emptied.
+    exposed_ports: Ports = Field(default_factory=list, description=_PORTS)
+    labels: Labels = Field(default_factory=dict, description=_LABELS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something(cls, data: Any) -> Any:
+        if data == {}:
+            raise ValueError(f"The body must be a JSON object with {' or '.join(cls.model_fields)}")
+        return data
+
+    @property
+    def change(self) -> MachineChange:
+        """What was given."""
+        given = self.model_fields_set
+        return MachineChange(
+            exposed_ports=tuple(self.exposed_ports) if "exposed_ports" in given else None,
+            labels=self.labels if "labels" in given else None,
+        )
 
 
 class ExecInMachine(Body):

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from hyperfleet.api import peers
 from hyperfleet.api.endpoints import ENDPOINTS, Endpoint
 from hyperfleet.api.parts import Parts
-from hyperfleet.api.validation import explain, parse_json, quote, unknown
+from hyperfleet.api.validation import an_object_of, explain, parse_json, quote, unknown
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.errors import (
     CapacityError,
@@ -62,7 +62,7 @@ class GuardedRoute(APIRoute):
             await _admit(request, endpoint, guard)
             _check_query(request, query)
             raw = await _read(request, guard.max_body_bytes)
-            document = _document(request, raw, expected=body is not None)
+            document = _document(request, raw, body)
             try:
                 return await handle(_Parsed(request, raw, document))
             except RequestValidationError as error:
@@ -173,13 +173,13 @@ async def _read(request: Request, limit: int) -> bytes:
     raise TooLargeError(f"The body is too large: at most {limit} bytes are read")
 
 
-def _document(request: Request, raw: bytes, *, expected: bool) -> Any:
-    if not expected:
+def _document(request: Request, raw: bytes, body: type[BaseModel] | None) -> Any:
+    if body is None:
         if raw.strip() not in (b"", b"{}"):
             raise ValidationError("This endpoint takes no body")
         return None
     if not raw:
-        raise ValidationError("A body is needed: a JSON object")
+        raise ValidationError(f"A body is needed: {an_object_of(body)}")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         shown = quote(media_type) if media_type else "missing"

@@ -44,6 +44,15 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     return f"unknown {kind} {quote(name)}; none is taken here"
 
 
+def an_object_of(model: type[BaseModel]) -> str:
+    """What a body must be, with the fields that it has to hold, or else may hold."""
+    fields = model.model_fields
+    required = [name for name, field in fields.items() if field.is_required()]
+    if required:
+        return f"a JSON object with {', '.join(required)}"
+    return f"a JSON object that may hold {', '.join(fields)}"
+
+
 def quote(name: str) -> str:
     """A client's word, cut and escaped so that it can stand in a message and a log."""
     cut = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"
@@ -91,9 +100,7 @@ def _sentence(error: Any, path: Sequence[Any], model: type[BaseModel], place: st
         # A rule over several fields speaks for itself; anything else is no object at all.
         if error["type"] == "value_error":
             return str(error["ctx"]["error"])
-        required = [name for name, field in fields.items() if field.is_required()]
-        wanted = f" with {', '.join(required)}" if required else ""
-        return f"The body must be a JSON object{wanted}"
+        return f"The body must be {an_object_of(model)}"
     name = str(path[0])
     if name not in fields:
         return unknown("field" if place == "body" else "query parameter", name, list(fields))

@@ -78,6 +78,24 @@ def get_machine(ref: str) -> Call[values.Machine]:
     return Call(method="GET", path=_machine(ref), decode=_json(values.Machine))
 
 
+def change_machine(
+    ref: str, *, exposed_ports: Sequence[int] | None, labels: Mapping[str, str] | None
+) -> Call[values.Machine]:
+    """PATCH /machines/{id}."""
+    body: dict[str, Any] = {}
+    if exposed_ports is not None:
+        body["exposed_ports"] = list(exposed_ports)
+    if labels is not None:
+        body["labels"] = dict(labels)
+    return Call(
+        method="PATCH",
+        path=_machine(ref),
+        decode=_json(values.Machine),
+        body=body,
+        patience=_LONG,
+    )
+
+
 def delete_machine(ref: str, *, force: bool) -> Call[None]:
     """DELETE /machines/{id}."""
     query = (("force", "true"),) if force else ()
@@ -95,6 +113,13 @@ def stop_machine(ref: str) -> Call[values.Machine]:
     """POST /machines/{id}/stop."""
     return Call(
         method="POST", path=_machine(ref, "stop"), decode=_json(values.Machine), patience=_LONG
+    )
+
+
+def restart_machine(ref: str) -> Call[values.Machine]:
+    """POST /machines/{id}/restart."""
+    return Call(
+        method="POST", path=_machine(ref, "restart"), decode=_json(values.Machine), patience=_LONG
     )
 
 

@@ -94,6 +94,16 @@ class Client:
         """A machine by id or name."""
         return self._do(calls.get_machine(ref))
 
+    def change_machine(
+        self,
+        ref: str,
+        *,
+        exposed_ports: Sequence[int] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> values.Machine:
+        """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
+        return self._do(calls.change_machine(ref, exposed_ports=exposed_ports, labels=labels))
+
     def delete_machine(self, ref: str, *, force: bool = False) -> None:
         """Removes a machine and its disk; `force` stops it first."""
         self._do(calls.delete_machine(ref, force=force))
@@ -105,6 +115,10 @@ class Client:
     def stop_machine(self, ref: str) -> values.Machine:
         """Returns when the machine is stopped."""
         return self._do(calls.stop_machine(ref))
+
+    def restart_machine(self, ref: str) -> values.Machine:
+        """Stops the machine if it runs; returns when it runs anew."""
+        return self._do(calls.restart_machine(ref))
 
     def wait_for_machine(self, ref: str, status: str, *, timeout: float = 30.0) -> values.Machine:
         """Returns when the machine has the status; `timeout` from 1 to 300 seconds."""
@@ -238,6 +252,16 @@ class AsyncClient:
         """A machine by id or name."""
         return await self._do(calls.get_machine(ref))
 
+    async def change_machine(
+        self,
+        ref: str,
+        *,
+        exposed_ports: Sequence[int] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> values.Machine:
+        """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
+        return await self._do(calls.change_machine(ref, exposed_ports=exposed_ports, labels=labels))
+
     async def delete_machine(self, ref: str, *, force: bool = False) -> None:
         """Removes a machine and its disk; `force` stops it first."""
         await self._do(calls.delete_machine(ref, force=force))
@@ -249,6 +273,10 @@ class AsyncClient:
     async def stop_machine(self, ref: str) -> values.Machine:
         """Returns when the machine is stopped."""
         return await self._do(calls.stop_machine(ref))
+
+    async def restart_machine(self, ref: str) -> values.Machine:
+        """Stops the machine if it runs; returns when it runs anew."""
+        return await self._do(calls.restart_machine(ref))
 
     async def wait_for_machine(
         self,

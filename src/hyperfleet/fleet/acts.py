@@ -24,7 +24,7 @@ from hyperfleet.fleet.looker import Looker, Slots
 from hyperfleet.fleet.state import State, now
 from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import ExposedPort
+from hyperfleet.machine import ExposedPort, MachineChange
 from hyperfleet.network import user
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
@@ -97,6 +97,14 @@ class Acts:
         machine = self._state.machine
         return layout.known_launch(machine, self._tools.layout.directory(machine.id))
 
+    async def check(self) -> None:
+        """Whether it could start.
+
+        Raises:
+            ValidationError: kernel or disk are not usable.
+        """
+        self._full_launch()
+
     async def prepare(self) -> None:
         """From at rest to starting; nothing runs yet.
 
@@ -134,6 +142,30 @@ class Acts:
         await self._tools.driver.sweep(self.launch)
         await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
         await self._state.publish()
+
+    async def amend(self, change: MachineChange) -> None:
+        """Written down first; a port that is not exposed any more is refused when this returns."""
+        await self._state.amend(change)
+        await self._state.publish()
+
+    async def follow(self) -> None:
+        """Ways in to the exposed ports and to no others; then what listens there.
+
+        What can't be done now is done by the next look.
+        """
+        exposed = self._state.machine.spec.exposed_ports
+        if self.running is None or self.running.looker.exposed == exposed:
+            return
+        looker = self.running.looker
+        try:
+            ways = await looker.aim(exposed)
+            self._state.see(discovery.reached(self._state.machine.ports, ways))
+            await self._state.publish()
+            await looker.tidy()
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                await self.note(await looker.look())
+        except (HyperfleetError, TimeoutError) as error:
+            _log.info("machine %s: its new ports are to be seen: %s", self._state.machine.id, error)
 
     async def settle(self, ended: Exit) -> None:
         """Its process has ended by itself."""

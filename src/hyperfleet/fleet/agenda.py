@@ -19,7 +19,10 @@ class Want(Enum):
 
     START = auto()
     STOP = auto()
+    RESTART = auto()
     DELETE = auto()
+    # Other ports exposed, other labels.
+    CHANGE = auto()
     # A control plane before this one left the machine in the middle of something.
     RESUME = auto()
     # The process was seen to end.
@@ -31,6 +34,8 @@ class Want(Enum):
 class Act(Enum):
     """What an owner does."""
 
+    # Finds out whether it could start, before anything is stopped for that.
+    CHECK = auto()
     # Writes down that the machine is to start.
     PREPARE = auto()
     BOOT = auto()
@@ -38,6 +43,10 @@ class Act(Enum):
     COME_UP = auto()
     HALT = auto()
     REMOVE = auto()
+    # Writes down what is to change.
+    AMEND = auto()
+    # Ways in, looks and routes of a machine with a process follow what was written down.
+    FOLLOW = auto()
     SETTLE = auto()
     NOTE = auto()
 
@@ -54,7 +63,9 @@ class Arrival(Enum):
 # What to do, or in words why not.
 Plan = tuple[Act, ...] | str
 
-_ASKED_OF_US = frozenset({Want.START, Want.STOP, Want.DELETE})
+_LIFE = frozenset({Want.START, Want.STOP, Want.RESTART, Want.DELETE})
+_BOOTS = frozenset({Want.START, Want.RESTART, Want.RESUME})
+_ENDS_A_BOOT = frozenset({Want.STOP, Want.RESTART})
 _STOP_FIRST = "stop it first, or delete with force=true"
 
 _PLANS: dict[Want, dict[Status, Plan]] = {
@@ -76,6 +87,16 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STOPPED: (),
         _S.FAILED: "nothing of it runs; start it again, or delete it",
     },
+    # What runs is stopped, if it could start again, and starts; what does not run only starts.
+    Want.RESTART: {
+        _S.PENDING: (Act.PREPARE, Act.BOOT),
+        _S.STARTING: (Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.RUNNING: (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.PAUSED: (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.STOPPING: (Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.STOPPED: (Act.PREPARE, Act.BOOT),
+        _S.FAILED: (Act.PREPARE, Act.BOOT),
+    },
     Want.DELETE: {
         _S.PENDING: (Act.REMOVE,),
         _S.STARTING: _STOP_FIRST,
@@ -84,6 +105,16 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STOPPING: _STOP_FIRST,
         _S.STOPPED: (Act.REMOVE,),
         _S.FAILED: (Act.REMOVE,),
+    },
+    # Starting and stopping: an act was broken off; the next one goes by what is written down.
+    Want.CHANGE: {
+        _S.PENDING: (Act.AMEND,),
+        _S.STARTING: (Act.AMEND,),
+        _S.RUNNING: (Act.AMEND, Act.FOLLOW),
+        _S.PAUSED: (Act.AMEND, Act.FOLLOW),
+        _S.STOPPING: (Act.AMEND,),
+        _S.STOPPED: (Act.AMEND,),
+        _S.FAILED: (Act.AMEND,),
     },
     Want.RESUME: {_S.STARTING: (Act.COME_UP,), _S.STOPPING: (Act.HALT,)},
     Want.DIED: {_S.RUNNING: (Act.SETTLE,), _S.PAUSED: (Act.SETTLE,)},
@@ -106,9 +137,8 @@ def on_arrival(
     if want is Want.DELETE:
         changing = status in (_S.STARTING, _S.STOPPING)
         return Arrival.REFUSE if changing and not force else Arrival.WAIT
-    asked = [
-        before for before in (under_way, *queued) if before in (Want.START, Want.STOP, Want.DELETE)
-    ]
+    # Each change is one of its own; between two wishes for the same life it alters nothing.
+    asked = [before for before in (under_way, *queued) if before in _LIFE]
     return Arrival.JOIN if asked and asked[-1] is want else Arrival.WAIT
 
 
@@ -122,10 +152,17 @@ def on_turn(status: Status, want: Want, *, force: bool) -> Plan:
 
 def interrupts(under_way: Want | None, queued: Sequence[Want]) -> bool:
     """Whether the boot under way is to be given up for what waits."""
-    return under_way in (Want.START, Want.RESUME) and bool(queued) and queued[0] is Want.STOP
+    following = next((want for want in queued if want is not Want.CHANGE), None)
+    return under_way in _BOOTS and following in _ENDS_A_BOOT
 
 
 def refusal(want: Want, name: str, status: Status, why: str) -> str:
     """The sentence for a request that is refused."""
-    verbs = {Want.START: "started", Want.STOP: "stopped", Want.DELETE: "deleted"}
+    verbs = {
+        Want.START: "started",
+        Want.STOP: "stopped",
+        Want.RESTART: "restarted",
+        Want.DELETE: "deleted",
+        Want.CHANGE: "changed",
+    }
     return f"machine {name!r} is {status} and can't be {verbs[want]}: {why}"

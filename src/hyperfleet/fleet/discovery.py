@@ -34,13 +34,29 @@ def choose(port: int, listeners: Iterable[Listener]) -> Listener | None:
 
 
 def merge(before: Sequence[ExposedPort], sight: Sight, now: datetime) -> tuple[ExposedPort, ...]:
-    """The exposed ports after a look. `since` stays while a port goes on listening."""
-    return tuple(_after(port, sight, now) for port in before)
+    """The exposed ports after a look. `since` stays while a port goes on listening.
+
+    A port at which it did not look (exposed meanwhile) stays as it was.
+    """
+    return tuple(
+        _after(port, sight, now) if port.port in sight.servers else port for port in before
+    )
 
 
 def unseen(exposed: Iterable[int], upstreams: Mapping[int, str]) -> tuple[ExposedPort, ...]:
     """Exposed ports at which nobody has looked yet, with the ways that there are."""
     return tuple(ExposedPort(port=port, upstream=upstreams.get(port)) for port in exposed)
+
+
+def exposing(before: Sequence[ExposedPort], exposed: Iterable[int]) -> tuple[ExposedPort, ...]:
+    """The ports once others are exposed. Those that stay keep what is known of them."""
+    known = {port.port: port for port in before}
+    return tuple(known.get(port) or ExposedPort(port=port) for port in exposed)
+
+
+def reached(ports: Iterable[ExposedPort], ways: Mapping[int, str]) -> tuple[ExposedPort, ...]:
+    """The ports with their ways in."""
+    return tuple(msgspec.structs.replace(port, upstream=ways[port.port]) for port in ports)
 
 
 def unexposed(listeners: Iterable[Listener], exposed: Iterable[int]) -> tuple[Listener, ...]:
@@ -51,7 +67,7 @@ def unexposed(listeners: Iterable[Listener], exposed: Iterable[int]) -> tuple[Li
 
 
 def _after(port: ExposedPort, sight: Sight, now: datetime) -> ExposedPort:
-    server = sight.servers.get(port.port)
+    server = sight.servers[port.port]
     since = None
     if server is not None:
         since = port.since if port.listening and port.since else now

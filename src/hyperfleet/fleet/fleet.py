@@ -22,6 +22,7 @@ from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
     ExposedPort,
     Machine,
+    MachineChange,
     MachineNetwork,
     MachineSpec,
     new_machine_id,
@@ -194,6 +195,29 @@ class Fleet:
             InvalidStateError: it was never started, or has failed.
         """
         return await self._driven(ref).stop()
+
+    async def restart(self, ref: str) -> Machine:
+        """Stops it if it runs, starts it, and returns when its agent has answered.
+
+        Many at once are one restart. A boot under way is given up for it.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it was stopped meanwhile.
+            ValidationError: its kernel or disk is not usable any more; what ran runs on.
+            GuestError, OperationTimeoutError: it did not come up, and is failed.
+        """
+        return await self._driven(ref).restart()
+
+    async def change(self, ref: str, change: MachineChange) -> Machine:
+        """Other ports exposed, other labels; returns when routes and ways in are so.
+
+        A machine that starts or stops is changed when that is done.
+
+        Raises:
+            NotFoundError: there is no such machine.
+        """
+        return await self._driven(ref).change(change)
 
     async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         """Returns when the machine is `status`; `timeout` in seconds.

@@ -67,7 +67,9 @@ class Looker:
         self._process = process
         self._link = link
         self._exposed = exposed
-        self._relay_ways = known_ways.keys() - set(exposed)
+        # Every way in that the process has; and of them, by exposed port, those to a relay.
+        self._ways = set(known_ways)
+        self._relay_ways: dict[int, int] = {}
         self._interval = interval
         self._slots = slots
         self._on_sight = on_sight
@@ -75,6 +77,11 @@ class Looker:
         self._now: asyncio.Task[Sight] | None = None
         self._next: asyncio.Task[Sight] | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def exposed(self) -> tuple[int, ...]:
+        """The ports that it finds ways to."""
+        return self._exposed
 
     def begin(self) -> None:
         """Looks every `interval` seconds from now on, the machines not in step."""
@@ -101,6 +108,36 @@ class Looker:
             self._next = asyncio.create_task(self._after(self._now))
             self._next.add_done_callback(_retrieve)
         return self._next
+
+    async def aim(self, exposed: tuple[int, ...]) -> dict[int, str]:
+        """Other ports are exposed from now on, for a look that is under way as well.
+
+        Returns their ways in by port, new ones made. Those that are not needed any more stay until
+        `tidy`, so that the routes to them can be withdrawn first.
+
+        Raises:
+            GuestError: a way can't be made; the next look tries again.
+        """
+        self._exposed = exposed
+        kept = self._relay_ways.keys() & set(exposed)
+        self._relay_ways = {port: self._relay_ways[port] for port in kept}
+        return {port: await self._way(self._relay_ways.get(port, port)) for port in exposed}
+
+    async def tidy(self) -> None:
+        """Takes away the ways in that no exposed port needs.
+
+        Raises:
+            GuestError: one can't be taken away; the next look tries again.
+        """
+        for way in sorted(self._ways - self._needed()):
+            # It may have been exposed again while another was taken away.
+            if way not in self._needed():
+                self._ways.discard(way)
+                try:
+                    await self._process.unforward(way)
+                except BaseException:
+                    self._ways.add(way)
+                    raise
 
     async def end(self) -> None:
         """No look from now on."""
@@ -141,23 +178,31 @@ class Looker:
         listeners = await agent.listeners(timeout=_ANSWER_S)
         servers: dict[int, Listener | None] = {}
         upstreams: dict[int, str] = {}
-        relay_ways: set[int] = set()
         for port in self._exposed:
             server = discovery.choose(port, listeners)
-            way = port
+            relay = None
             if server is not None and not server.direct:
                 relay = await self._relay(agent, server)
                 if relay is None:
                     server = None
-                else:
-                    way = relay
-                    relay_ways.add(way)
+            if port not in self._exposed:
+                # Aimed elsewhere meanwhile: what was taken away must not be made again.
+                continue
+            if relay is None:
+                self._relay_ways.pop(port, None)
+            else:
+                self._relay_ways[port] = relay
             servers[port] = server
-            upstreams[port] = await self._process.forward(way)
-        for stale in self._relay_ways - relay_ways:
-            await self._process.unforward(stale)
-        self._relay_ways = relay_ways
+            upstreams[port] = await self._way(port if relay is None else relay)
+        await self.tidy()
         return Sight(listeners=tuple(listeners), servers=servers, upstreams=upstreams)
+
+    async def _way(self, way: int) -> str:
+        self._ways.add(way)
+        return await self._process.forward(way)
+
+    def _needed(self) -> set[int]:
+        return {*self._exposed, *self._relay_ways.values()}
 
     async def _relay(self, agent: Agent, server: Listener) -> int | None:
         try:

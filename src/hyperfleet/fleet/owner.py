@@ -25,7 +25,7 @@ from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.state import State, now
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import Machine
+from hyperfleet.machine import Machine, MachineChange
 from hyperfleet.vmm.driver import Exit, Process
 
 
@@ -38,6 +38,7 @@ class _Wish:
         self.process: Process | None = None
         self.ended = Exit()
         self.sight: Sight | None = None
+        self.change = MachineChange()
         self._answer: asyncio.Future[Machine] = asyncio.get_running_loop().create_future()
         # Nobody may be left to hear it: the caller's connection is gone, or it is our own wish.
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -86,6 +87,16 @@ class Owner:
     async def stop(self) -> Machine:
         """Returns when it is stopped; InvalidStateError when it may not be."""
         return await self._ask(Want.STOP)
+
+    async def restart(self) -> Machine:
+        """Returns when it runs, started anew; InvalidStateError when it was stopped meanwhile."""
+        return await self._ask(Want.RESTART)
+
+    async def change(self, change: MachineChange) -> Machine:
+        """Returns when the change is in force, as far as the guest is not needed for it."""
+        wish = _Wish(Want.CHANGE)
+        wish.change = change
+        return await self._put(wish)
 
     async def delete(self, *, force: bool) -> None:
         """Returns when it is gone; InvalidStateError when it may not be deleted."""
@@ -145,6 +156,12 @@ class Owner:
         return self._sight if self.state.status is Status.RUNNING else None
 
     async def _ask(self, want: Want, *, force: bool = False) -> Machine:
+        wish = _Wish(want, force=force)
+        return await self._put(wish)
+
+    async def _put(self, wish: _Wish) -> Machine:
+        """The answer to a wish, or to one before it that is for the same."""
+        want, force = wish.want, wish.force
         if self._closed:
             raise CapacityError("the control plane is being stopped")
         current = self._current.want if self._current is not None else None
@@ -156,7 +173,6 @@ class Owner:
             before = [self._current, *self._queue] if self._current else [*self._queue]
             wish = next(wish for wish in reversed(before) if wish and wish.want is want)
         else:
-            wish = _Wish(want, force=force)
             self._enqueue(wish)
         return await wish.answer()
 
@@ -207,20 +223,30 @@ class Owner:
 
     async def _act(self, act: Act, wish: _Wish) -> None:
         match act:
-            case Act.PREPARE:
-                await self._acts.prepare()
             case Act.BOOT:
                 await self._interruptible(self._acts.boot())
             case Act.COME_UP:
                 await self._interruptible(self._acts.come_up())
-            case Act.HALT:
-                await self._acts.halt()
-            case Act.REMOVE:
-                await self._acts.remove()
+            case Act.AMEND:
+                await self._acts.amend(wish.change)
             case Act.SETTLE:
                 await self._acts.settle(wish.ended)
-            case Act.NOTE if wish.sight is not None:
-                await self._acts.note(wish.sight)
+            case Act.NOTE:
+                if wish.sight is not None:
+                    await self._acts.note(wish.sight)
+            case Act.CHECK | Act.PREPARE | Act.HALT | Act.REMOVE | Act.FOLLOW:
+                await self._plainly(act)
+
+    async def _plainly(self, act: Act) -> None:
+        """Acts that need nothing of the wish."""
+        acts = {
+            Act.CHECK: self._acts.check,
+            Act.PREPARE: self._acts.prepare,
+            Act.HALT: self._acts.halt,
+            Act.REMOVE: self._acts.remove,
+            Act.FOLLOW: self._acts.follow,
+        }
+        await acts[act]()
 
     def _give_up_boot(self) -> None:
         """Cancels the boot under way if what waits says so."""
@@ -231,7 +257,7 @@ class Owner:
             self._boot.cancel()
 
     async def _interruptible(self, boot: Coroutine[Any, Any, None]) -> None:
-        """A boot, which a stop that arrives meanwhile ends."""
+        """A boot, which a stop or restart that arrives meanwhile ends."""
         self._given_up = False
         self._boot = asyncio.create_task(boot, name=f"boot of {self.machine.id}")
         self._give_up_boot()

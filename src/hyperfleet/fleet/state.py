@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from hyperfleet.errors import NotFoundError, OperationTimeoutError
+from hyperfleet.fleet import discovery
 from hyperfleet.lifecycle import Status, may_go
-from hyperfleet.machine import ExposedPort, Machine
+from hyperfleet.machine import ExposedPort, Machine, MachineChange
 from hyperfleet.proxy.interface import RouteSink
 from hyperfleet.store.interface import MachineStore
 
@@ -47,6 +48,15 @@ class State:
         fresh = self._after(status, changes)
         await self._store.save(fresh)
         self._set(fresh)
+
+    async def amend(self, change: MachineChange) -> None:
+        """Records what the user wants changed; the status stays. Raises as `go` does."""
+        given = {
+            name: new for name, new in msgspec.structs.asdict(change).items() if new is not None
+        }
+        spec = msgspec.structs.replace(self.machine.spec, **given)
+        ports = discovery.exposing(self.machine.ports, spec.exposed_ports)
+        await self.go(self.status, spec=spec, ports=ports)
 
     async def fall(self, status: Status, **changes: Any) -> None:
         """As `go` for what has happened anyway: true here even if it can't be recorded.

@@ -94,9 +94,11 @@ class QemuProcess:
     async def unforward(self, guest_port: int) -> None:
         """Takes the way to `guest_port` away."""
         async with self._monitor_lock:
-            address = self._forwards.pop(guest_port, None)
+            address = self._forwards.get(guest_port)
             if address is not None:
                 await self._network.unforward(self._monitor, guest_port, address)
+                # Only now: one that could not be taken away is still there.
+                del self._forwards[guest_port]
 
     async def forwards(self) -> dict[int, str]:
         """What QEMU itself lists."""

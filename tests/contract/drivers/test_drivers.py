@@ -27,10 +27,11 @@ async def test_a_machine_lives_from_start_to_power_off(bench: Bench) -> None:
     more = await guest.process.forward(8080)
     assert more != ways[80]
     assert await guest.process.forwards() == {80: ways[80], 8080: more}
+    await guest.sh("httpd -p 8080 -h /")
+    assert await page(more) == b"page\n"
     await guest.process.unforward(8080)
     await guest.process.unforward(8080)
     assert await guest.process.forwards() == ways
-
     ended = await guest.power_off()
     assert ended == Exit(code=0, powered_off=True)
     with pytest.raises(GuestError, match="has ended"):

@@ -30,6 +30,7 @@ from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
     ExposedPort,
     Machine,
+    MachineChange,
     MachineNetwork,
     MachineSpec,
     new_machine_id,
@@ -112,6 +113,24 @@ class MemoryFleet:
         if machine.status is Status.PENDING:
             raise InvalidStateError("Machine is pending; it was never started")
         return self._turn(machine, Status.STOPPED)
+
+    async def restart(self, ref: str) -> Machine:
+        machine = self.get(ref)
+        self._maybe_fail()
+        return self._turn(machine, Status.RUNNING, started_at=datetime.now(UTC))
+
+    async def change(self, ref: str, change: MachineChange) -> Machine:
+        machine = self.get(ref)
+        spec = machine.spec
+        if change.labels is not None:
+            spec = msgspec.structs.replace(spec, labels=change.labels)
+        if change.exposed_ports is not None:
+            spec = msgspec.structs.replace(spec, exposed_ports=change.exposed_ports)
+        changed = msgspec.structs.replace(
+            machine, spec=spec, ports=tuple(ExposedPort(port=port) for port in spec.exposed_ports)
+        )
+        self._machines[machine.id] = changed
+        return changed
 
     async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         machine = self.get(ref)

@@ -35,6 +35,7 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
     "labels": [*NO_OBJECT, {"a": 1}, {"a": None}, {"": "x"}, {"a b": "x"}, {"-a": "x"},
                {"a" * 64: "x"}, {"a": "x" * 256}, {"a": "\0"}, {f"a{n}": "" for n in range(65)}],
 }  # fmt: skip
+CHANGE_FIELDS = {name: MACHINE_FIELDS[name] for name in ("exposed_ports", "labels")}
 EXEC_FIELDS: dict[str, list[Any]] = {
     "cmd": ["ls -l", 1, True, {"a": "b"}, [], [1], [None], [["a"]], ["nul\0"], ["\ud800"]],
     "timeout": ["30", True, None, [1], 0, 0.09, 3600.1, -1, 10**400],
@@ -65,10 +66,10 @@ QUERIES = {
 }
 
 
-async def _refused(api: Api, path: str, body: Any, field: str) -> None:
+async def _refused(api: Api, path: str, body: Any, field: str, *, method: str = "POST") -> None:
     # json.dumps, not httpx's: lone surrogates and huge numbers have to go out as they are.
-    answer = await api.client.post(
-        path, content=json.dumps(body), headers={"Content-Type": "application/json"}
+    answer = await api.client.request(
+        method, path, content=json.dumps(body), headers={"Content-Type": "application/json"}
     )
     status, code, message = error(answer)
     assert (status, code) == (400, "VALIDATION_ERROR"), (body, message)
@@ -80,6 +81,38 @@ async def _refused(api: Api, path: str, body: Any, field: str) -> None:
 async def test_machine(api: Api, field: str) -> None:
     for value in MACHINE_FIELDS[field]:
         await _refused(api, "/machines", GOOD | {field: value}, field)
+
+
+@pytest.mark.parametrize("field", CHANGE_FIELDS)
+async def test_change(api: Api, field: str) -> None:
+    ref = await api.machine(exposed_ports=[80], labels={"a": "b"})
+    before = api.fleet.get(ref)
+    for value in CHANGE_FIELDS[field]:
+        wrong = {"exposed_ports": [81], "labels": {}} | {field: value}
+        await _refused(api, "/machines/web", wrong, field, method="PATCH")
+        assert api.fleet.get(ref) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "A body is needed: a JSON object that may hold exposed_ports, labels"),
+        (b"{}", "The body must be a JSON object with exposed_ports or labels"),
+        (b"[]", "The body must be a JSON object that may hold exposed_ports, labels"),
+        (b"null", "The body must be a JSON object that may hold exposed_ports, labels"),
+        (b'{"colour": 1}', 'unknown field "colour"; known are exposed_ports, labels'),
+        (b'{"exposed_port": [80]}', 'unknown field "exposed_port"; did you mean exposed_ports?'),
+        (b'{"name": "x", "labels": {}}', 'unknown field "name"; known are exposed_ports, labels'),
+    ],
+)
+async def test_a_change_of_nothing_or_of_something_else(
+    api: Api, content: bytes, said: str
+) -> None:
+    await api.machine()
+    answer = await api.client.patch(
+        "/machines/web", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert error(answer) == (400, "VALIDATION_ERROR", said)
 
 
 @pytest.mark.parametrize("field", EXEC_FIELDS)
@@ -195,7 +228,12 @@ async def test_content_type_with_parameters_is_fine(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/machines/web/start"), ("POST", "/machines/web/stop"), ("DELETE", "/machines/web")],
+    [
+        ("POST", "/machines/web/start"),
+        ("POST", "/machines/web/stop"),
+        ("POST", "/machines/web/restart"),
+        ("DELETE", "/machines/web"),
+    ],
 )
 async def test_a_body_where_none_is_taken(api: Api, method: str, path: str) -> None:
     await api.machine()

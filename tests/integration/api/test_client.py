@@ -47,6 +47,11 @@ async def test_a_machines_life(client: AsyncClient) -> None:
     assert await client.get_machine(made.id) == made
     assert (await client.start_machine("web")).status == "running"
     assert (await client.wait_for_machine("web", "running", timeout=1)).id == made.id
+    changed = await client.change_machine("web", exposed_ports=(80, 81))
+    assert (changed.exposed_ports, changed.labels) == ((80, 81), {"tier": "front"})
+    changed = await client.change_machine("web", labels={"tier": "front", "n": ""})
+    assert (changed.exposed_ports, changed.labels["n"]) == ((80, 81), "")
+    assert (await client.restart_machine("web")).status == "running"
     page = await client.list_machines(status="running", labels=["tier=front", "tier"])
     assert ([machine.name for machine in page.machines], page.total) == (["web"], 1)
     result = await client.exec_in_machine("web", ["echo", "é"], env={"A": "b"}, stdin="in")

@@ -87,6 +87,29 @@ async def test_life(api: Api) -> None:
     )  # fmt: skip
 
 
+async def test_change(api: Api) -> None:
+    ref = await api.machine(exposed_ports=[80], labels={"tier": "front"})
+    ports = await api.client.patch(f"/machines/{ref}", json={"exposed_ports": [8080, 80]})
+    assert (ports.status_code, ports.json()["exposed_ports"]) == (200, [8080, 80])
+    assert [port["port"] for port in ports.json()["ports"]] == [8080, 80]
+    assert ports.json()["labels"] == {"tier": "front"}
+    labels = await api.client.patch("/machines/web", json={"labels": {"a": "b"}})
+    assert (labels.json()["labels"], labels.json()["exposed_ports"]) == ({"a": "b"}, [8080, 80])
+    nothing = await api.client.patch("/machines/web", json={"labels": {}, "exposed_ports": []})
+    assert (nothing.json()["labels"], nothing.json()["exposed_ports"]) == ({}, [])
+    assert (await api.client.get("/machines/web")).json() == nothing.json()
+
+
+async def test_restart(api: Api) -> None:
+    await api.machine()
+    for _ in range(2):
+        answer = await api.client.post("/machines/web/restart")
+        assert (answer.status_code, answer.json()["status"]) == (200, "running")
+    api.fleet.fail_next = GuestError("Kernel panic")
+    failed = await api.client.post("/machines/web/restart")
+    assert error(failed) == (502, "GUEST_ERROR", "Kernel panic")
+
+
 async def test_force(api: Api) -> None:
     await api.machine()
     await api.client.post("/machines/web/start")
@@ -168,9 +191,11 @@ async def test_what_the_fleet_says_is_passed_on(
     ("method", "path"),
     [
         ("GET", "/machines/{}"),
+        ("PATCH", "/machines/{}"),
         ("DELETE", "/machines/{}"),
         ("POST", "/machines/{}/start"),
         ("POST", "/machines/{}/stop"),
+        ("POST", "/machines/{}/restart"),
         ("GET", "/machines/{}/wait?status=running"),
         ("GET", "/machines/{}/ports"),
         ("GET", "/machines/{}/logs"),
@@ -178,7 +203,8 @@ async def test_what_the_fleet_says_is_passed_on(
 )
 @pytest.mark.parametrize("ref", ["none", "abc123def456", "%00", "a%20b", "a" * 500])
 async def test_no_such_machine(api: Api, method: str, path: str, ref: str) -> None:
-    answer = await api.client.request(method, path.format(ref))
+    body: dict[str, object] | None = {"labels": {}} if method == "PATCH" else None
+    answer = await api.client.request(method, path.format(ref), json=body)
     status, code, message = error(answer)
     assert (status, code) == (404, "NOT_FOUND")
     assert message.startswith("Machine not found: ")

@@ -69,7 +69,7 @@ async def test_a_long_path_gets_a_short_answer(api: Api) -> None:
     ("method", "path", "allowed"),
     [
         ("PUT", "/machines", "GET, POST"),
-        ("PATCH", "/machines/web", "DELETE, GET"),
+        ("PUT", "/machines/web", "DELETE, GET, PATCH"),
         ("GET", "/machines/web/start", "POST"),
         ("POST", "/health", "GET"),
         ("DELETE", "/keys", "GET, POST"),
@@ -108,6 +108,11 @@ async def test_the_document_says_what_is_true(api: Api) -> None:
     create = document["components"]["schemas"]["CreateMachine"]
     assert create["additionalProperties"] is False
     assert create["required"] == ["name", "vcpu_count", "mem_size_mib"]
+    change = document["components"]["schemas"]["ChangeMachine"]
+    assert change["additionalProperties"] is False
+    for field in change["properties"].values():
+        # Left out, it stays as it is.
+        assert "default" not in field
     _resolved(document, document)
 
 

@@ -18,7 +18,7 @@ from hyperfleet.errors import (
 )
 from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import AT_REST, Status, may_go
-from hyperfleet.machine import Machine
+from hyperfleet.machine import Machine, MachineChange
 
 from .world import World, run, spec
 
@@ -38,6 +38,8 @@ ALLOWED: dict[str, tuple[type[HyperfleetError], ...]] = {
     "create": (ConflictError,),
     "start": (NotFoundError, InvalidStateError, GuestError, OperationTimeoutError),
     "stop": (NotFoundError, InvalidStateError),
+    "restart": (NotFoundError, InvalidStateError, GuestError, OperationTimeoutError),
+    "change": (NotFoundError,),
     "delete": (NotFoundError, InvalidStateError),
     "force": (NotFoundError, InvalidStateError),
     "exec": (NotFoundError, InvalidStateError, GuestError, OperationTimeoutError),
@@ -45,7 +47,10 @@ ALLOWED: dict[str, tuple[type[HyperfleetError], ...]] = {
 }
 
 # How often each is asked for: machines must live long enough for something to happen in them.
-WEIGHTS = {"create": 4, "start": 8, "stop": 2, "delete": 2, "force": 1, "exec": 12, "ports": 3}
+WEIGHTS = {
+    "create": 4, "start": 8, "stop": 2, "restart": 1, "change": 3, "delete": 2, "force": 1,
+    "exec": 12, "ports": 3,
+}  # fmt: skip
 
 
 async def _act(fleet: Fleet, dice: random.Random, name: str, act: str) -> bool:
@@ -54,6 +59,8 @@ async def _act(fleet: Fleet, dice: random.Random, name: str, act: str) -> bool:
         "create": lambda: fleet.create(spec(name, faults=dice.choice(FAULTS))),
         "start": lambda: fleet.start(name),
         "stop": lambda: fleet.stop(name),
+        "restart": lambda: fleet.restart(name),
+        "change": lambda: fleet.change(name, MachineChange(exposed_ports=(dice.randint(1, 9),))),
         "delete": lambda: fleet.delete(name, force=False),
         "force": lambda: fleet.delete(name, force=True),
         "exec": lambda: run(fleet, name, "echo", "hello", timeout=1),
@@ -63,7 +70,7 @@ async def _act(fleet: Fleet, dice: random.Random, name: str, act: str) -> bool:
         answer = await acts[act]()
     except ALLOWED[act]:
         return False
-    if act == "start":
+    if act in ("start", "restart"):
         assert isinstance(answer, Machine)
         assert answer.status in (Status.RUNNING, Status.STOPPED, Status.FAILED)
     return True
@@ -109,6 +116,7 @@ async def test_fifty_clients_on_five_machines(world: World, seed: int) -> None:
     assert {machine.id for machine in fleet.machines()} == set(recorded)
     for machine in fleet.machines():
         assert recorded[machine.id].status is machine.status
+        assert recorded[machine.id].spec == machine.spec
         process = world.driver.process(machine.id)
         if machine.status in AT_REST:
             assert process is None

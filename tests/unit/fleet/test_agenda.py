@@ -10,7 +10,7 @@ from hyperfleet.fleet import agenda
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.lifecycle import AT_REST, TRANSITIONS, Status
 
-ASKED = (Want.START, Want.STOP, Want.DELETE)
+ASKED = (Want.START, Want.STOP, Want.RESTART, Want.DELETE, Want.CHANGE)
 
 
 @pytest.mark.parametrize("status", AT_REST)
@@ -52,7 +52,46 @@ def test_the_same_wish_again_shares_the_answer() -> None:
     assert wait is Arrival.WAIT
 
 
-def test_a_stop_that_is_next_ends_the_boot() -> None:
+@pytest.mark.parametrize("status", Status)
+def test_a_restart_boots_from_every_state_and_stops_what_may_run(status: Status) -> None:
+    # What runs and could not start again is not stopped; what was broken off is, at any rate.
+    check = (Act.CHECK,) if status in (Status.RUNNING, Status.PAUSED) else ()
+    halt = () if status in AT_REST else (Act.HALT,)
+    whole = (*check, *halt, Act.PREPARE, Act.BOOT)
+    assert agenda.on_turn(status, Want.RESTART, force=False) == whole
+
+
+def test_restarts_share_one_and_no_other_wish() -> None:
+    def arrives(under_way: Want | None, *queued: Want) -> Arrival:
+        return agenda.on_arrival(Status.RUNNING, under_way, queued, Want.RESTART, force=False)
+
+    assert arrives(Want.RESTART) is Arrival.JOIN
+    assert arrives(None, Want.RESTART, Want.CHANGE, Want.SIGHT) is Arrival.JOIN
+    assert arrives(Want.RESTART, Want.STOP) is Arrival.WAIT
+    assert arrives(Want.START) is Arrival.WAIT
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_change_is_written_down_in_every_state_and_followed_where_something_runs(
+    status: Status,
+) -> None:
+    follows = (Act.FOLLOW,) if status in (Status.RUNNING, Status.PAUSED) else ()
+    assert agenda.on_turn(status, Want.CHANGE, force=False) == (Act.AMEND, *follows)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_each_change_is_one_of_its_own(status: Status) -> None:
+    for under_way in (None, Want.CHANGE, Want.START, Want.STOP):
+        arrival = agenda.on_arrival(status, under_way, [Want.CHANGE], Want.CHANGE, force=False)
+        assert arrival is Arrival.WAIT
+
+
+def test_a_stop_or_restart_that_is_next_ends_the_boot() -> None:
+    assert agenda.interrupts(Want.START, [Want.RESTART])
+    assert agenda.interrupts(Want.RESTART, [Want.STOP])
+    # A change waits for the boot, and keeps nobody from ending it.
+    assert not agenda.interrupts(Want.START, [Want.CHANGE])
+    assert agenda.interrupts(Want.START, [Want.CHANGE, Want.STOP])
     assert agenda.interrupts(Want.START, [Want.STOP])
     assert agenda.interrupts(Want.RESUME, [Want.STOP, Want.START])
     assert not agenda.interrupts(Want.START, [Want.DELETE, Want.STOP])
@@ -62,11 +101,14 @@ def test_a_stop_that_is_next_ends_the_boot() -> None:
 
 # Where each act leads, as `acts` does it.
 LEADS = {
+    Act.CHECK: (),
     Act.PREPARE: (Status.STARTING,),
     Act.BOOT: (Status.RUNNING,),
     Act.COME_UP: (Status.RUNNING,),
     Act.HALT: (Status.STOPPING, Status.STOPPED),
     Act.SETTLE: (Status.FAILED,),
+    Act.AMEND: (),
+    Act.FOLLOW: (),
     Act.NOTE: (),
     Act.REMOVE: (),
 }
@@ -90,7 +132,7 @@ def test_no_order_of_requests_breaks_the_table_of_states(
             for step in LEADS[act]:
                 assert step is status or step in TRANSITIONS[status]
                 status = step
-        if want is Want.START:
+        if want in (Want.START, Want.RESTART):
             assert status is Status.RUNNING
         if want is Want.STOP:
             assert status is Status.STOPPED

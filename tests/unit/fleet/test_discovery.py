@@ -77,3 +77,20 @@ def test_unexposed_are_told_once_each_in_order() -> None:
     ]
     found = discovery.unexposed(listeners, [80])
     assert [(one.port, one.address) for one in found] == [(22, "0.0.0.0"), (9000, "127.0.0.1")]
+
+
+def test_ports_that_stay_exposed_keep_what_is_known_of_them() -> None:
+    seen = discovery.merge(discovery.unseen([80, 81], {}), _both(), NOON)
+    changed = discovery.exposing(seen, [82, 80])
+    assert changed == (ExposedPort(port=82), seen[0])
+    # The last look of before says nothing of the new one, and the next keeps the others' time.
+    assert discovery.merge(changed, _both(), LATER) == changed
+
+
+def _both() -> Sight:
+    servers = {port: listener("0.0.0.0", port) for port in (80, 81)}
+    return Sight(
+        listeners=tuple(servers.values()),
+        servers=dict(servers),
+        upstreams={80: "127.0.0.1:1", 81: "127.0.0.1:2"},
+    )
