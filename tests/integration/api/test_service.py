@@ -44,6 +44,22 @@ async def test_what_nobody_planned_tells_the_client_nothing(
     assert failed["log_level"] == "error"
 
 
+@pytest.mark.parametrize("path", ["/health", "/machines", "/machines/web", "/openapi.json"])
+async def test_head_is_get_without_its_body(api: Api, path: str) -> None:
+    await api.machine()
+    whole = await api.client.get(path)
+    head = await api.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == str(len(whole.content))
+    assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+
+
+async def test_head_where_there_is_no_get_is_refused(api: Api) -> None:
+    await api.machine()
+    answer = await api.client.head("/machines/web/start")
+    assert (answer.status_code, answer.content) == (405, b"")
+
+
 async def test_requests_are_logged(api: Api) -> None:
     with structlog.testing.capture_logs(
         processors=[structlog.contextvars.merge_contextvars]
