@@ -21,6 +21,9 @@ def _has_ipv6_loopback() -> bool:
 # Marks what a host without IPv6 can't run. No set-up brings IPv6, so it is skipped in CI too.
 ipv6 = pytest.mark.skipif(not _has_ipv6_loopback(), reason="this host has no ::1")
 
+# Marks what mounts a file system of its own. No set-up makes an ordinary user root.
+mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+
 
 class Need:
     """Says what a test needs: without it the test is skipped on a laptop and fails in CI."""

@@ -20,7 +20,7 @@ from hyperfleet.errors import CapacityError, ValidationError
 from hyperfleet.vmm import qemu_disk, qemu_process
 from hyperfleet.vmm.driver import Exit
 from support.bench import Bench, Guest
-from support.need import Need
+from support.need import mounts
 
 pytestmark = pytest.mark.vm
 
@@ -106,13 +106,12 @@ async def test_what_is_missing_is_named(qemu: Bench, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path, need: Need) -> Iterator[Path]:
+def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=8m", "hyperfleet-test", str(folder)]
-    mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
-    need.that(mounted, "a file system can't be mounted here: be root")
+    subprocess.run(command, check=True)
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -121,6 +120,7 @@ def _make_room(folder: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
 
 
+@mounts
 async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     small: Path, qemu: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
