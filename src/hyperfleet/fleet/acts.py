@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.discovery import Sight
@@ -112,8 +113,11 @@ class Acts:
             ValidationError: kernel or disk are not usable; nothing has changed.
         """
         self._full_launch()
+        reach(Point.START_BEGUN)
         await self._state.go(Status.STARTING, error_message=None, pid=None)
+        reach(Point.START_RECORDED)
         await self._state.publish()
+        reach(Point.START_PUBLISHED)
 
     async def boot(self) -> None:
         """From starting to running.
@@ -132,21 +136,29 @@ class Acts:
 
     async def halt(self) -> None:
         """From whatever it is to stopped; clients are turned away first."""
+        reach(Point.STOP_BEGUN)
         if self._state.status is not Status.STOPPING:
             await self._state.go(Status.STOPPING)
+        reach(Point.STOP_RECORDED)
         await self._state.publish()
+        reach(Point.STOP_PUBLISHED)
         running = await self._unhold()
         if running is not None:
             await self._power_off(running)
+            reach(Point.STOP_ENDED)
             await running.let_go()
         await self._tools.driver.sweep(self.launch)
+        reach(Point.STOP_SWEPT)
         await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
+        reach(Point.STOP_DONE)
         await self._state.publish()
 
     async def amend(self, change: MachineChange) -> None:
         """Written down first; a port that is not exposed any more is refused when this returns."""
         await self._state.amend(change)
+        reach(Point.CHANGE_RECORDED)
         await self._state.publish()
+        reach(Point.CHANGE_PUBLISHED)
 
     async def follow(self) -> None:
         """Ways in to the exposed ports and to no others; then what listens there.
@@ -161,6 +173,7 @@ class Acts:
             ways = await looker.aim(exposed)
             self._state.see(discovery.reached(self._state.machine.ports, ways))
             await self._state.publish()
+            reach(Point.CHANGE_AIMED)
             await looker.tidy()
             async with asyncio.timeout(_FIRST_LOOK_S):
                 await self.note(await looker.look())
@@ -169,12 +182,15 @@ class Acts:
 
     async def settle(self, ended: Exit) -> None:
         """Its process has ended by itself."""
+        reach(Point.DEATH_SEEN)
         running = await self._unhold()
         if running is not None:
             await running.let_go()
         if ended.powered_off:
             await self._tools.driver.sweep(self.launch)
+            reach(Point.DEATH_SWEPT)
             await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
+            reach(Point.DEATH_RECORDED)
             await self._state.publish()
         else:
             await self._fail(await self._with_reason(f"the machine died ({_describe(ended)})"))
@@ -191,10 +207,13 @@ class Acts:
         """The machine, at rest, with all that is its own. Its end is decided before it begins."""
         machine_id = self._state.machine.id
         await self._state.withdraw()
+        reach(Point.DELETE_WITHDRAWN)
         try:
             await self._tools.driver.sweep(self.launch)
             self._tools.layout.condemn(machine_id)
+            reach(Point.DELETE_DECIDED)
             await self._tools.store.remove(machine_id)
+            reach(Point.DELETE_FORGOTTEN)
         except Exception:
             self._tools.layout.reprieve(machine_id)
             await self._state.publish()
@@ -222,6 +241,7 @@ class Acts:
         except GuestError as error:
             await self._fail(f"its process could not be taken over: {error}")
             return False
+        reach(Point.ADOPT_LOOKED)
         if status is Status.STOPPING:
             if process is not None:
                 self._hold(process, {})
@@ -254,7 +274,9 @@ class Acts:
     async def _start(self) -> None:
         launch = self._full_launch()
         self._console_start = console.size(self._tools.driver.console(launch))
-        await self._come_up(await self._tools.driver.start(launch))
+        process = await self._tools.driver.start(launch)
+        reach(Point.BOOT_SPAWNED)
+        await self._come_up(process)
 
     async def _come_up(self, process: Process) -> None:
         deadline = self._tools.config.boot_deadline
@@ -269,13 +291,16 @@ class Acts:
             raise OperationTimeoutError(
                 await self._with_reason(f"the machine did not come up: {error}")
             ) from error
+        reach(Point.BOOT_SEEN)
         await self._state.go(
             Status.RUNNING,
             pid=process.pid,
             lifecycle=self._state.machine.lifecycle + 1,
             started_at=now(),
         )
+        reach(Point.BOOT_RECORDED)
         await self._state.publish()
+        reach(Point.BOOT_PUBLISHED)
         self._attend()
 
     async def _introduce(self, process: Process, deadline: float) -> None:
@@ -288,6 +313,7 @@ class Acts:
         except BaseException:
             await link.close()
             raise
+        reach(Point.BOOT_CONFIGURED)
         self._hold(process, await process.forwards(), link)
         await self._first_look()
 
@@ -304,11 +330,13 @@ class Acts:
             raise
         self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
         self._hold(process, ways)
+        reach(Point.ADOPT_HELD)
         if self._state.status is Status.RUNNING:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
                     await self._first_look()
         await self._state.publish()
+        reach(Point.ADOPT_DONE)
         self._attend()
 
     def _hold(self, process: Process, ways: dict[int, str], link: AgentLink | None = None) -> None:
@@ -419,9 +447,11 @@ class Acts:
             await self._tools.driver.sweep(self.launch)
         except (HyperfleetError, OSError):
             _log.exception("machine %s: its process could not be ended", self._state.machine.id)
+        reach(Point.DEATH_SWEPT)
         await self._state.fall(
             Status.FAILED, error_message=message, pid=None, ports=self._no_ways()
         )
+        reach(Point.DEATH_RECORDED)
         await self._state.publish()
 
     async def _lost(self) -> str:

@@ -18,6 +18,7 @@ from hyperfleet.errors import (
     InvalidStateError,
     NotFoundError,
 )
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import agenda, discovery
 from hyperfleet.fleet.acts import Acts, Tools
 from hyperfleet.fleet.agenda import Act, Arrival, Want
@@ -219,6 +220,8 @@ class Owner:
         if isinstance(plan, str):
             raise self._refusal(wish.want, plan)
         for act in plan:
+            if act is Act.PREPARE and act is not plan[0]:
+                reach(Point.RESTART_STOPPED)
             await self._act(act, wish)
 
     async def _act(self, act: Act, wish: _Wish) -> None:

@@ -285,3 +285,5 @@ SETTINGS: tuple[Setting, ...] = (
 
 # Read by the command line (not by the server), so known, but no part of `Settings`.
 CLIENT_NAMES = ("HYPERFLEET_URL", "HYPERFLEET_API_KEY")
+# What tests have `failpoints` read; the server says so itself when it is set.
+TEST_NAMES = ("HYPERFLEET_TEST_FAILPOINT",)
