@@ -134,6 +134,7 @@ class World:
         self.routes = Routes()
         self._fleets: list[Fleet] = []
         self._life = Life()
+        asyncio.get_running_loop().set_exception_handler(_hear)
 
     async def fleet(self, **changes: Any) -> Fleet:
         """A control plane; one that is open already is as good as dead."""
@@ -223,6 +224,12 @@ class World:
         process = self.driver.process(machine.id)
         assert process is not None
         return process
+
+
+def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody asks a dead control plane's tasks how they ended."""
+    if not isinstance(context.get("exception"), Crash):
+        loop.default_exception_handler(context)
 
 
 def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
