@@ -5,9 +5,12 @@ Every point there is, on the fake driver: tests/integration/fleet/test_fleet_fai
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hyperfleet.failpoints import Point
@@ -49,3 +52,20 @@ def test_killed_at(server: Server, point: Point, found: str) -> None:
     assert crash.check(server) == found
     assert server.stop() == 0
     assert server.processes() == []
+
+
+def test_a_machine_whose_process_dies_comes_up_again(server: Server) -> None:
+    server.start()
+    server.create("web", mem_size_mib=112, restart="on-failure")
+    first = server.start_machine("web")
+    os.kill(first["pid"], signal.SIGKILL)
+    query = {"status": "failed", "timeout": "30"}
+    failed = server.api.get("/machines/web/wait", params=query).json()
+    assert "killed by signal 9" in failed["error_message"]
+    assert failed["next_start_at"]
+    query["status"] = "running"
+    again = server.api.get("/machines/web/wait", params=query)
+    assert again.status_code == httpx.codes.OK, again.text
+    assert again.json()["restarts"] == 1
+    assert again.json()["pid"] != first["pid"]
+    assert server.sh("web", "echo up") == "up\n"

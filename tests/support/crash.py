@@ -77,6 +77,7 @@ def _live(server: Server) -> None:
     api.get("/machines/web/ports")
     api.patch("/machines/web", json={"exposed_ports": [80, 81]})
     api.patch("/machines/web", json={"exposed_ports": [80]})
+    api.post("/machines/web/stop")
     api.post("/machines/web/restart")
     with contextlib.suppress(AssertionError):
         server.sh("web", "poweroff -f")

@@ -27,7 +27,7 @@ OUTCOMES: dict[str, set[Status | None]] = {
     "start": {_S.PENDING, _S.STOPPED, _S.FAILED, _S.RUNNING},
     "serve": {_S.RUNNING},
     "change": {_S.RUNNING},
-    "restart": {_S.RUNNING, _S.STOPPED, _S.FAILED},
+    "restart": {_S.RUNNING},
     "take over": {_S.RUNNING},
     # How a process ended is not known to a control plane that did not see it.
     "power off": {_S.STOPPED, _S.FAILED},
@@ -60,6 +60,10 @@ class Story:
         self.act = "change"
         await fleet.change("web", MachineChange(exposed_ports=(80, 81)))
         await fleet.change("web", MachineChange(exposed_ports=(80,)))
+        self.act = "stop"
+        await fleet.stop("web")
+        self.act = "start"
+        await fleet.start("web")
         self.act = "restart"
         await fleet.restart("web")
         self.act = "take over"
@@ -69,10 +73,6 @@ class Story:
         with contextlib.suppress(GuestError):
             await run(fleet, "web", "poweroff")
         await fleet.wait("web", _S.STOPPED, 5)
-        self.act = "start"
-        await fleet.start("web")
-        self.act = "stop"
-        await fleet.stop("web")
         self.act = "start"
         await fleet.start("web")
         self.act = "die"
@@ -126,7 +126,12 @@ async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
 async def _settled(fleet: Fleet) -> Status | None:
     """The machine's status, once nothing is under way; None when there is no machine."""
     try:
-        while (status := fleet.get("web").status) in (_S.STARTING, _S.STOPPING):
+        while (status := fleet.get("web").status) not in AT_REST | {_S.RUNNING} or fleet.get(
+            "web"
+        ).next_start_at:
+            if status in AT_REST:
+                await fleet.wait("web", _S.RUNNING, 5)
+                continue
             ends = [fleet.wait("web", end, 5) for end in (_S.RUNNING, _S.FAILED, _S.STOPPED)]
             waits = [asyncio.create_task(end) for end in ends]
             _, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -132,6 +132,7 @@ class World:
         self.store = CrashingStore()
         self.driver = WatchedDriver()
         self.routes = Routes()
+        self.images = Images()
         self._fleets: list[Fleet] = []
         self._life = Life()
         asyncio.get_running_loop().set_exception_handler(_hear)
@@ -143,7 +144,7 @@ class World:
             driver=cast("Driver", Mortal(self.driver, self._life)),
             store=cast("MachineStore", Mortal(self.store, self._life)),
             routes=cast("RouteSink", Mortal(self.routes, self._life)),
-            images=Images(),
+            images=self.images,
             config=FleetConfig(home=self.home, **limits),
         )
         self._fleets.append(fleet)
