@@ -105,6 +105,10 @@ class WatchedDriver(FakeDriver):
         self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: dict[str, FakeProcess] = {}
 
+    def alive(self) -> set[str]:
+        """The machines that have a process."""
+        return {machine_id for machine_id, process in self._started.items() if process.alive}
+
     def processes(self) -> list[FakeProcess]:
         """All that are alive."""
         return [process for process in self._started.values() if process.alive]
