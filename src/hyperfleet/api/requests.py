@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hyperfleet.auth.keys import Scope
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import MachineChange
+from hyperfleet.machine import MachineChange, Restart
 
 _MOST_ENV_BYTES = 128 * 1024
 
@@ -78,6 +78,10 @@ def _status(text: Any) -> Any:
     return Status(text) if isinstance(text, str) else text
 
 
+def _restart(text: Any) -> Any:
+    return Restart(text) if isinstance(text, str) else text
+
+
 def _scope(text: Any) -> Any:
     return Scope(text) if isinstance(text, str) else text
 
@@ -133,6 +137,7 @@ Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
 ]
+Policy = Annotated[Restart, BeforeValidator(_restart)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
@@ -147,6 +152,8 @@ _LABELS = (
     "an object of at most 64 labels: keys of 1 to 63 letters, digits and inner ., _, / and -, "
     "values that are strings of at most 255 characters"
 )
+_RESTART = f"{', '.join(Restart)}: when it is started again after it ended by itself"
+_AUTOSTART = "true or false: whether it comes up with the server if it ran before"
 _COMMAND = (
     'a list of strings, the program and its arguments: pass ["ls", "-l"], not "ls -l"; '
     'for a shell: ["sh", "-c", "…"]'
@@ -180,22 +187,27 @@ class CreateMachine(Body):
         default={}, description=f"{_VARIABLES}; {_MOST_ENV_BYTES} bytes in all"
     )
     labels: Labels = Field(default={}, description=_LABELS)
+    restart: Policy = Field(default=Restart.NEVER, description=_RESTART)
+    autostart: bool = Field(default=False, description=_AUTOSTART)
 
 
 class ChangeMachine(Body):
-    """What is to be different: `exposed_ports`, `labels` or both, each as the whole new one."""
+    """What is to be different, each as the whole new one; what is left out stays."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     # By factory, so that the document does not say that what is left out is emptied.
     exposed_ports: Ports = Field(default_factory=list, description=_PORTS)
     labels: Labels = Field(default_factory=dict, description=_LABELS)
+    restart: Policy = Field(default_factory=lambda: Restart.NEVER, description=_RESTART)
+    autostart: bool = Field(default_factory=bool, description=_AUTOSTART)
 
     @model_validator(mode="before")
     @classmethod
     def _something(cls, data: Any) -> Any:
         if data == {}:
-            raise ValueError(f"The body must be a JSON object with {' or '.join(cls.model_fields)}")
+            names = ", ".join(cls.model_fields)
+            raise ValueError(f"The body must be a JSON object with one or more of {names}")
         return data
 
     @property
@@ -205,6 +217,8 @@ class ChangeMachine(Body):
         return MachineChange(
             exposed_ports=tuple(self.exposed_ports) if "exposed_ports" in given else None,
             labels=self.labels if "labels" in given else None,
+            restart=self.restart if "restart" in given else None,
+            autostart=self.autostart if "autostart" in given else None,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from hyperfleet import __version__
+from hyperfleet import __version__, failpoints
 from hyperfleet.api.app import create_app
 from hyperfleet.api.interface import Machines
 from hyperfleet.api.parts import Parts
@@ -73,6 +74,8 @@ def serve(loaded: Loaded, build: Build) -> int:
     for warning in loaded.warnings:
         log.warning(warning)
     try:
+        if point := failpoints.arm_from(os.environ):
+            log.warning("this server kills itself where a test has asked for it", point=point)
         asyncio.run(_run(loaded.settings, build))
     except (SettingsError, SetupError) as error:
         for line in error.message.splitlines():
