@@ -1,6 +1,6 @@
 """uvicorn's HTTP/1.1, with our words for what is no request at all, and with bounds.
 
-uvicorn bounds heads (64 KiB, by h11) and how long a connection may be idle between requests, but not
+uvicorn bounds heads (64 KiB, by h11) and how long a connection may be idle between requests, not
 how long a request may take to come, nor how many connections there are.
 """
 
@@ -54,8 +54,9 @@ class _Http11(H11Protocol):
         self._refuse("VALIDATION_ERROR", msg.removesuffix("."))
 
     def _watch(self) -> None:
-        """A request that is served takes what time it needs; between two, uvicorn's limit counts,
-        which ends with the first byte of a head, or of a body that nobody reads any more.
+        """A request that is served takes what time it needs; between two, uvicorn's limit counts.
+
+        That one ends with the first byte of a head, or of a body that nobody reads any more.
         """
         served = self.cycle is not None and not self.cycle.response_complete
         if served or self.timeout_keep_alive_task is not None:
