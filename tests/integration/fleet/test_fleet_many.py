@@ -23,8 +23,9 @@ from .world import World, spec
 
 CLIENTS, ACTS_EACH = 200, 12
 NAMES = [f"m{number}" for number in range(10)]
-# A machine lives long enough to be asked for much; in the end most are gone.
-WEIGHTS = {"start": 20, "stop": 12, "restart": 8, "delete": 1}
+WEIGHTS = {"start": 5, "stop": 3, "restart": 2}
+# Deleted only in the end, so that each machine is asked for much before.
+LAST_WEIGHTS = {**WEIGHTS, "delete": 1}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -48,8 +49,9 @@ class Clients:
         self._clock = 0
 
     async def work(self, dice: random.Random) -> None:
-        for _ in range(ACTS_EACH):
-            [act] = dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        for number in range(ACTS_EACH):
+            weights = WEIGHTS if number < ACTS_EACH - 2 else LAST_WEIGHTS
+            [act] = dice.choices(list(weights), list(weights.values()))
             await self._ask(act, dice.choice(NAMES))
             await asyncio.sleep(dice.choice([0, 0.001]))
 

@@ -118,7 +118,7 @@ def test_two_servers_in_one_home(serve: Serve) -> None:
     code, _, errors = second.end()
     assert code == 2
     assert "HYPERFLEET_HOME .hyperfleet is in use by another hyperfleet serve" in errors
-    assert f"(process {first.pid})" in errors
+    assert re.search(rf"\(process {first.pid}, since 20[-0-9]+T[:0-9]+Z\)", errors)
 
 
 def test_two_servers_on_one_database(serve: Serve) -> None:
