@@ -16,9 +16,9 @@ use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
 use crate::io::{poll_read, Outbox, Share};
+use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
-use crate::table::Watch;
 use crate::upstream::Upstream;
 
 /// How an exchange ended.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::client::Client;
 use crate::exchange::{End, Granted};
 use crate::io::{poll_read, shut, Outbox, Share};
-use crate::table::Watch;
+use crate::life::Watch;
 use crate::upstream::Upstream;
 use crate::websocket::{FrameWalk, CLOSE_GOING_AWAY};
 
