@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
+use crate::buffers::FIRST;
 use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
@@ -144,7 +145,7 @@ impl Intake {
                 }
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match ready!(client.poll_read(cx, &mut buffer)) {
+            let count = match ready!(client.poll_read(cx, &mut buffer[..FIRST])) {
                 Ok(count) if count > 0 => count,
                 _ => return Poll::Ready(Turn::Gone),
             };

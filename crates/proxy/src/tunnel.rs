@@ -137,7 +137,7 @@ impl Tunnel<'_> {
             *moved = true;
             self.up_ended = count == 0;
             self.up
-                .send(stream, cx, &buffer[..count], &worker.buffers)?;
+                .send(stream, cx, &[], &buffer[..count], &worker.buffers)?;
         }
     }
 
