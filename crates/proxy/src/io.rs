@@ -1,32 +1,11 @@
-//! Reading and writing in as few system calls as can be: a write is tried before it is waited
-//! for, a read that came back short is not tried again until the socket says so.
+//! Writing in as few system calls as can be, a write is tried before it is waited for; and whose
+//! turn it is.
 
-use std::future::Future;
 use std::io;
-use std::pin::{pin, Pin};
 use std::task::{ready, Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-
 use crate::buffers::Buffers;
-
-/// Reads what is there; 0 at the stream's end.
-pub fn poll_read(
-    stream: &mut TcpStream,
-    cx: &mut Context<'_>,
-    buffer: &mut [u8],
-) -> Poll<io::Result<usize>> {
-    let mut filled = ReadBuf::new(buffer);
-    ready!(Pin::new(stream).poll_read(cx, &mut filled))?;
-    Poll::Ready(Ok(filled.filled().len()))
-}
-
-/// Ends the sending side; an error is the connection's own and shows at its next use.
-pub fn shut(stream: &mut TcpStream, cx: &mut Context<'_>) {
-    // For TCP this is one system call that never waits.
-    let _ = Pin::new(stream).poll_shutdown(cx);
-}
+use crate::runtime::{yield_later, Stream};
 
 /// Most bytes that a connection moves each way before the others have their turn. A peer that sends
 /// without end is read in whole buffers, and what is small in them (interim answers, chunks of one
@@ -49,10 +28,9 @@ impl Share {
     /// system was asked what has come for them meanwhile.
     pub fn is_left(&self, cx: &mut Context<'_>) -> bool {
         if self.0 == 0 {
-            // Pending at its first poll; a plain wake would come before the system is asked.
-            return pin!(tokio::task::yield_now()).poll(cx).is_ready();
+            yield_later(cx.waker());
         }
-        true
+        self.0 > 0
     }
 }
 
@@ -75,7 +53,7 @@ impl Outbox {
     /// The connection's; it is of no more use for sending.
     pub fn send(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &Stream,
         cx: &mut Context<'_>,
         bytes: &[u8],
         buffers: &Buffers,
@@ -83,7 +61,7 @@ impl Outbox {
         let mut taken = 0;
         if self.is_empty() {
             while taken < bytes.len() {
-                match Pin::new(&mut *stream).poll_write(cx, &bytes[taken..]) {
+                match stream.poll_write(cx, &bytes[taken..]) {
                     Poll::Ready(count) => taken += count?,
                     Poll::Pending => break,
                 }
@@ -107,13 +85,13 @@ impl Outbox {
     /// As [`Outbox::send`].
     pub fn poll_flush(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &Stream,
         cx: &mut Context<'_>,
         moved: &mut usize,
         buffers: &Buffers,
     ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
-            let count = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
+            let count = ready!(stream.poll_write(cx, &self.bytes[self.sent..]))?;
             self.sent += count;
             *moved += count;
         }

@@ -55,6 +55,7 @@ mod relay;
 pub mod reply;
 pub mod route;
 mod routes;
+mod runtime;
 pub mod server;
 pub mod settings;
 mod splice;
