@@ -57,6 +57,7 @@ mod relay;
 pub mod reply;
 pub mod route;
 mod routes;
+mod runtime;
 pub mod server;
 pub mod settings;
 mod splice;
