@@ -15,11 +15,11 @@ demo: setup ## a page from a real machine, through the proxy (KEEP=1 leaves it r
 	@.venv/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
 test: setup ## check, then every test, fast ones first
-	@scripts/bootstrap clients
+	@scripts/bootstrap bench clients
 	@scripts/check
 	@scripts/run-tests
 
-bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=7 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
+bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=15 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE))
 
