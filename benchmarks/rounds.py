@@ -92,8 +92,8 @@ def measure(
                     return timed(by_peer[peer.key], workload, ends, plan.seconds, rate)
 
                 _in_rounds(workload, peers, range(plan.rounds), measured, sample)
-                if summarize(workload, measured.samples).close:
-                    more = range(plan.rounds, plan.close_rounds)
+                more = range(plan.rounds, plan.close_rounds)
+                if more and summarize(workload, measured.samples).close:
                     _in_rounds(workload, peers, more, measured, sample)
         for workload in workloads:
             if workload.measure is Measure.MEMORY:
@@ -127,7 +127,7 @@ def _in_rounds(
                 measured.failures[name] = str(error)
                 print(f"{name}: {error}", file=sys.stderr)
     took = time.monotonic() - began
-    print(f"{workload.key}: {len(rounds)} rounds in {took:.0f} s", file=sys.stderr)
+    print(f"{workload.key}: {took:.0f} s, rounds: {len(rounds)}", file=sys.stderr)
 
 
 def timed(

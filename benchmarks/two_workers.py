@@ -51,7 +51,7 @@ def measure(setting: Setting) -> list[Figure]:
             median(costs),
             "times",
             _COST,
-            f"{min(costs):.2f} to {max(costs):.2f} in {len(costs)} rounds",
+            f"{min(costs):.2f} to {max(costs):.2f}, rounds: {len(costs)}",
         ),
         Figure(
             "workers",
