@@ -138,6 +138,18 @@ const OPTIONS: &[Opt] = &[
         max_connections
     ),
     number!(
+        "max-address-connections",
+        "N",
+        "of clients of one address; 0: no limit",
+        max_address_connections
+    ),
+    number!(
+        "max-held-bytes",
+        "N",
+        "for peers that do not read, before reads are small",
+        max_held_bytes
+    ),
+    number!(
         "max-machine-connections",
         "N",
         "to one machine",
@@ -239,6 +251,9 @@ fn defaults() -> Settings {
             snapshot: seconds(5),
         },
         max_connections: 100_000,
+        // A company behind one address has a few hundred; a tenth of all is nobody's by accident.
+        max_address_connections: 10_000,
+        max_held_bytes: 256 << 20,
         max_machine_connections: 4096,
         max_machine_requests: 4096,
         pool: 2048,

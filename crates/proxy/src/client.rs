@@ -17,6 +17,8 @@ use crate::worker::Worker;
 
 /// How long a client may take to read an answer after which its connection closes.
 const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of further requests that are read while one is served.
+const AHEAD: usize = 16 * 1024;
 /// Most bytes of an unread body that are read away to keep a connection.
 pub const READ_AWAY: u64 = 64 * 1024;
 
@@ -77,7 +79,7 @@ impl Client {
         }
         let worker = self.worker.clone();
         let mut buffer = worker.buffers.read.borrow_mut();
-        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer) {
+        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
             self.input.extend_from_slice(&buffer[..count?]);
         }
         Ok(())

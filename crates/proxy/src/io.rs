@@ -10,14 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffers::Buffers;
+use crate::held;
 
-/// Reads what is there; 0 at the stream's end.
+/// Reads what is there, little at a time while too much is held for others; 0 at the stream's end.
 pub fn poll_read(
     stream: &mut TcpStream,
     cx: &mut Context<'_>,
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    let mut filled = ReadBuf::new(buffer);
+    let most = held::allowance(buffer.len());
+    let mut filled = ReadBuf::new(&mut buffer[..most]);
     ready!(Pin::new(stream).poll_read(cx, &mut filled))?;
     Poll::Ready(Ok(filled.filled().len()))
 }
@@ -89,16 +91,18 @@ impl Outbox {
                 }
             }
         }
-        if taken < bytes.len() && self.bytes.capacity() == 0 {
+        // A large buffer for little would hold more than is counted.
+        if taken + held::SMALL < bytes.len() && self.bytes.capacity() == 0 {
             self.bytes = buffers.lend_large();
         }
-        self.bytes.extend_from_slice(&bytes[taken..]);
+        self.keep(&bytes[taken..]);
         Ok(taken)
     }
 
     /// Adds `bytes` without trying the socket.
     pub fn keep(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+        held::changed(0, bytes.len());
     }
 
     /// Sends what waits, and counts that in `moved`; ready when nothing waits any more.
@@ -118,8 +122,17 @@ impl Outbox {
             *moved += count;
         }
         // What a slow peer made us hold is not held for its next turn.
+        held::changed(self.bytes.len(), 0);
         buffers.give_back(std::mem::take(&mut self.bytes));
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            held::changed(self.bytes.len(), 0);
+        }
     }
 }

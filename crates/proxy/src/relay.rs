@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 
 use crate::answer::Answer;
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::client::Client;
 use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
@@ -407,7 +408,10 @@ impl<'a> Relay<'a> {
         let head = partial.as_deref_mut().unwrap_or(&mut shared);
         let reply = loop {
             match response::parse(bytes, limits, &self.request.asked, head) {
-                Err(_) => return Some(Outcome::Failed(Answer::InvalidResponse)),
+                Err(invalid) => {
+                    self.met(Bound::of_invalid(invalid));
+                    return Some(Outcome::Failed(Answer::InvalidResponse));
+                }
                 Ok(Progress::Partial) => {
                     // Interim answers that came before it go out now.
                     let sent = self.client.send(cx, &out);
@@ -482,7 +486,10 @@ impl<'a> Relay<'a> {
                 *worker.buffers.out() = out;
                 match passed {
                     Ok(taken) => (taken, sent),
-                    Err(_) => return Some(self.cut()),
+                    Err(reject) => {
+                        self.met(Bound::of_response_body(reject));
+                        return Some(self.cut());
+                    }
                 }
             }
         };
@@ -522,7 +529,17 @@ impl<'a> Relay<'a> {
     fn give_up(&self, answer: Answer) -> Outcome {
         match self.download.stage {
             Stage::Head => Outcome::Failed(answer),
-            _ => self.cut(),
+            _ => {
+                // No answer will tell of it, so nobody else counts it.
+                self.met(Bound::of(answer));
+                self.cut()
+            }
+        }
+    }
+
+    fn met(&self, bound: Option<Bound>) {
+        if let Some(bound) = bound {
+            self.client.worker.counters.met(bound);
         }
     }
 

@@ -18,8 +18,18 @@ pub enum Command {
     Replace(Arc<[Arc<Record>]>, Applied),
     /// New and changed machines, and ids that are gone.
     Change(Arc<[Arc<Record>]>, Arc<[String]>, Applied),
-    /// Stop accepting, end what is idle, finish what is in flight within this time.
-    Drain(Duration),
+    /// Stop accepting, finish what is in flight.
+    Drain(Drain),
+}
+
+/// How a worker ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// All of it ends within this time.
+    pub limit: Duration,
+    /// Connections that are idle keep their time: another process serves the port, and each moves
+    /// over after its next request. Otherwise they have a moment.
+    pub patient: bool,
 }
 
 /// Dropped by each worker when it decides by the new table; the last one closes the channel.
@@ -89,9 +99,9 @@ impl Routes {
         Ok(receiver)
     }
 
-    /// Tells every worker to finish, within `limit`.
-    pub fn drain(&self, limit: Duration) {
-        self.send(&Command::Drain(limit));
+    /// Tells every worker to finish.
+    pub fn drain(&self, drain: Drain) {
+        self.send(&Command::Drain(drain));
     }
 
     fn send(&self, command: &Command) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use crate::bounds::Bound;
 use crate::pool::Key;
 use crate::table::{Entry, Usage};
 use crate::worker::Worker;
@@ -78,11 +79,20 @@ pub async fn connect(
         worker.pool.borrow_mut().end(key.life);
         Place::take(&entry.record.usage, settings.max_machine_connections)
     });
-    let place = place.ok_or(NoConnection::Capacity)?;
+    let Some(place) = place else {
+        worker.counters.met(Bound::MachineConnections);
+        return Err(NoConnection::Capacity);
+    };
     let connecting = TcpStream::connect(key.address);
     let stream = match tokio::time::timeout(settings.times.connect, connecting).await {
         Err(_) => return Err(NoConnection::Timeout),
-        Ok(Err(error)) => return Err(reason(&error)),
+        Ok(Err(error)) => {
+            let why = reason(&error);
+            if why == NoConnection::Capacity {
+                worker.counters.met(Bound::HostSockets);
+            }
+            return Err(why);
+        }
         Ok(Ok(stream)) => stream,
     };
     // An error here would be the connection's own, which its first use tells better.

@@ -31,6 +31,8 @@ _HANDED_ON = (
     "max_target_bytes",
     "max_body_bytes",
     "max_connections",
+    "max_address_connections",
+    "max_held_bytes",
     "max_machine_connections",
     "max_machine_requests",
     "head_timeout_ms",

@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_max_target_bytes: int
     proxy_max_body_bytes: int
     proxy_max_connections: int
+    proxy_max_address_connections: int
+    proxy_max_held_bytes: int
     proxy_max_machine_connections: int
     proxy_max_machine_requests: int
     proxy_head_timeout_ms: int
@@ -138,6 +140,19 @@ SETTINGS: tuple[Setting, ...] = (
         "100000",
         *value.number(1, 10_000_000, "connections"),
         "The most connections of clients, in all.",
+    ),
+    Setting(
+        "PROXY_MAX_ADDRESS_CONNECTIONS",
+        "10000",
+        *value.number(0, 10_000_000, "connections"),
+        "The most connections of one client address (IPv6: of one /64); trusted proxies are exempt;"
+        " 0: no limit.",
+    ),
+    Setting(
+        "PROXY_MAX_HELD_BYTES",
+        "268435456",
+        *value.number(1 << 20, 1 << 40, "bytes"),
+        "What the data plane holds for peers that do not read, before it reads in small steps.",
     ),
     Setting(
         "PROXY_MAX_MACHINE_CONNECTIONS",

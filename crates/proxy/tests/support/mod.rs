@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod control_plane;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -74,6 +76,15 @@ impl Proxy {
         Proxy::start(&all, folder)
     }
 
+    /// The same, and it panics when it is about to send a request to `port`.
+    pub fn controlled_and_faulty(port: u16) -> Proxy {
+        let folder = Folder::new();
+        let socket = folder.path("control");
+        let arguments = ["--workers", "2", "--control", socket.to_str().unwrap()];
+        let fault = ("HYPERFLEET_PROXY_PANIC_AT", port.to_string());
+        Proxy::start_with(&arguments, folder, Some(fault))
+    }
+
     /// The same where a data plane has died and left its socket's file.
     pub fn controlled_over_a_dead_socket() -> Proxy {
         let folder = Folder::new();
@@ -84,9 +95,18 @@ impl Proxy {
     }
 
     fn start(arguments: &[&str], folder: Folder) -> Proxy {
+        Proxy::start_with(arguments, folder, None)
+    }
+
+    fn start_with(
+        arguments: &[&str],
+        folder: Folder,
+        environment: Option<(&str, String)>,
+    ) -> Proxy {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"))
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
+            .envs(environment)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -130,6 +150,29 @@ impl Proxy {
         self.folder.path("control")
     }
 
+    /// Lets it have no more descriptors than `count`; `None`: as many as this process may.
+    pub fn limit_descriptors(&self, count: Option<usize>) {
+        let most = match count {
+            Some(count) => count as u64,
+            None => descriptor_limit().rlim_max,
+        };
+        // The hard limit stays: it may be raised again.
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: descriptor_limit().rlim_max,
+        };
+        // SAFETY: the limit lives on this stack, the process is ours; nothing is written back.
+        let set = unsafe {
+            libc::prlimit(
+                self.pid() as i32,
+                libc::RLIMIT_NOFILE,
+                &limit,
+                std::ptr::null_mut(),
+            )
+        };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: the child is ours and not yet waited for.
         let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
@@ -141,6 +184,11 @@ impl Proxy {
         self.stderr
             .recv_timeout(PATIENCE)
             .expect("a line on stderr")
+    }
+
+    /// What it has said on stderr since.
+    pub fn further_complaints(&self) -> Vec<String> {
+        self.stderr.try_iter().collect()
     }
 
     pub fn wait(&mut self) -> ExitStatus {
@@ -195,10 +243,22 @@ impl Proxy {
 
     /// Peak resident memory, KiB (proc(5), VmHWM).
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM").parse().unwrap()
+    }
+
+    /// Resident memory, KiB.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS").parse().unwrap()
+    }
+
+    /// The first word of a line of /proc/PID/status.
+    pub fn status(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let number = line.unwrap().split_whitespace().nth(1).unwrap();
-        number.parse().unwrap()
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let word = line.unwrap().split_whitespace().next();
+        word.unwrap_or_default().to_owned()
     }
 }
 
@@ -207,6 +267,23 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// This process' own limit of descriptors.
+pub fn descriptor_limit() -> libc::rlimit {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the struct lives on this stack.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    assert_eq!(got, 0);
+    limit
+}
+
+/// Says what a test measured, past the capture of its output.
+pub fn figure(name: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "staying up: {name}: {value}");
 }
 
 /// Runs the binary to its end: exit code, stdout, stderr.
