@@ -112,6 +112,23 @@ const OPTIONS: &[Opt] = &[
         },
         set: |s, text| source(s, Source::Control(PathBuf::from(text))),
     },
+    Opt {
+        name: "user",
+        value: "NAME|UID",
+        help: "whom root becomes once its sockets are open",
+        get: |s| s.user.clone(),
+        set: |s, text| {
+            s.user = text.to_owned();
+            Ok(())
+        },
+    },
+    Opt {
+        name: "seccomp",
+        value: "true|false",
+        help: "forbid system calls that serving does not need",
+        get: |s| s.seccomp.to_string(),
+        set: |s, text| parse(text).map(|on| s.seccomp = on),
+    },
     number!("max-head-bytes", "N", "of a request's head", limits.head),
     number!("max-head-fields", "N", "in a request's head", limits.fields),
     number!(
@@ -240,6 +257,8 @@ fn defaults() -> Settings {
         // Counts the affinity mask and the cgroup's quota.
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         limits: Limits::default(),
+        user: "nobody".to_owned(),
+        seccomp: true,
         times: Times {
             head: seconds(10),
             idle: seconds(75),

@@ -54,6 +54,7 @@ pub mod limits;
 pub mod log;
 mod page;
 mod pool;
+mod privileges;
 mod probe;
 mod relay;
 pub mod reply;

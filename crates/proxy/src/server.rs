@@ -17,6 +17,7 @@ use crate::control::{self, Link, Process};
 use crate::counters::Counters;
 use crate::held;
 use crate::log;
+use crate::privileges;
 use crate::probe::Prober;
 use crate::routes::{read_file, Command, Drain, Routes};
 use crate::settings::{Settings, Source};
@@ -86,6 +87,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::new().map_err(broken)?;
     drop(guard);
 
+    privileges::give_up(&settings.user, settings.seccomp).map_err(Failure::Start)?;
     let prober = socket.is_some().then_some(prober);
     let (mut workers, senders) = Workers::start(&settings, listeners, prober).map_err(broken)?;
     let mut routes = Routes::new(senders);

@@ -49,6 +49,10 @@ pub struct Settings {
     pub workers: usize,
     pub limits: Limits,
     pub times: Times,
+    /// Whom root becomes; without root it is not looked at.
+    pub user: String,
+    /// Whether system calls that serving does not need are forbidden.
+    pub seccomp: bool,
     /// Of clients, in all.
     pub max_connections: usize,
     /// Of clients of one address, IPv6 by networks of 64 bits; 0: no bound. Trusted peers are

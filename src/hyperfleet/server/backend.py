@@ -140,6 +140,8 @@ def _data_plane_config(settings: Settings) -> DataPlaneConfig:
         ("prefix", settings.proxy_prefix),
         ("host-suffix", settings.proxy_host_suffix or ""),
         ("trusted", ",".join(settings.proxy_trusted_proxies)),
+        ("user", settings.proxy_user),
+        ("seccomp", str(settings.proxy_seccomp).lower()),
     ]
     if settings.proxy_workers:
         arguments.append(("workers", str(settings.proxy_workers)))

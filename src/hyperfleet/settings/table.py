@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_exposed_port_poll_interval_ms: int
     proxy_trusted_proxies: tuple[str, ...]
     proxy_workers: int
+    proxy_user: str
+    proxy_seccomp: bool
     proxy_max_head_bytes: int
     proxy_max_head_fields: int
     proxy_max_target_bytes: int
@@ -110,6 +112,18 @@ SETTINGS: tuple[Setting, ...] = (
         "0",
         *value.number(0, 1024, "threads"),
         "Threads of the data plane; 0: one for each usable CPU.",
+    ),
+    Setting(
+        "PROXY_USER",
+        "nobody",
+        *value.user,
+        "Whom the data plane becomes, by name or number, when it was started by root.",
+    ),
+    Setting(
+        "PROXY_SECCOMP",
+        "true",
+        *value.switch,
+        "Forbids the data plane all system calls that serving does not need.",
     ),
     Setting(
         "PROXY_MAX_HEAD_BYTES",

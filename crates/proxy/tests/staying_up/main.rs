@@ -7,4 +7,5 @@ mod bounds;
 mod crowds;
 mod drain;
 mod faults;
+mod privileges;
 mod unread;

@@ -7,6 +7,7 @@ pub mod control_plane;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -78,11 +79,33 @@ impl Proxy {
 
     /// The same, and it panics when it is about to send a request to `port`.
     pub fn controlled_and_faulty(port: u16) -> Proxy {
+        Proxy::controlled_and_prepared(|command| {
+            command.env("HYPERFLEET_PROXY_PANIC_AT", port.to_string());
+        })
+    }
+
+    /// The same, and it may have so many descriptors.
+    pub fn controlled_with_descriptors(count: u64) -> Proxy {
+        let limit = libc::rlimit {
+            rlim_cur: count,
+            rlim_max: count,
+        };
+        Proxy::controlled_and_prepared(move |command| {
+            // SAFETY: between fork and exec it makes one system call, on memory of its own.
+            unsafe {
+                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                });
+            }
+        })
+    }
+
+    fn controlled_and_prepared(prepare: impl FnOnce(&mut Command)) -> Proxy {
         let folder = Folder::new();
         let socket = folder.path("control");
         let arguments = ["--workers", "2", "--control", socket.to_str().unwrap()];
-        let fault = ("HYPERFLEET_PROXY_PANIC_AT", port.to_string());
-        Proxy::start_with(&arguments, folder, Some(fault))
+        Proxy::start_prepared(&arguments, folder, prepare)
     }
 
     /// The same where a data plane has died and left its socket's file.
@@ -95,18 +118,19 @@ impl Proxy {
     }
 
     fn start(arguments: &[&str], folder: Folder) -> Proxy {
-        Proxy::start_with(arguments, folder, None)
+        Proxy::start_prepared(arguments, folder, |_| ())
     }
 
-    fn start_with(
+    fn start_prepared(
         arguments: &[&str],
         folder: Folder,
-        environment: Option<(&str, String)>,
+        prepare: impl FnOnce(&mut Command),
     ) -> Proxy {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"));
+        prepare(&mut command);
+        let mut child = command
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
-            .envs(environment)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -148,29 +172,6 @@ impl Proxy {
 
     pub fn control_socket(&self) -> PathBuf {
         self.folder.path("control")
-    }
-
-    /// Lets it have no more descriptors than `count`; `None`: as many as this process may.
-    pub fn limit_descriptors(&self, count: Option<usize>) {
-        let most = match count {
-            Some(count) => count as u64,
-            None => descriptor_limit().rlim_max,
-        };
-        // The hard limit stays: it may be raised again.
-        let limit = libc::rlimit {
-            rlim_cur: most,
-            rlim_max: descriptor_limit().rlim_max,
-        };
-        // SAFETY: the limit lives on this stack, the process is ours; nothing is written back.
-        let set = unsafe {
-            libc::prlimit(
-                self.pid() as i32,
-                libc::RLIMIT_NOFILE,
-                &limit,
-                std::ptr::null_mut(),
-            )
-        };
-        assert_eq!(set, 0, "{}", io::Error::last_os_error());
     }
 
     pub fn signal(&self, signal: i32) {
