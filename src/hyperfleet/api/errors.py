@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from hyperfleet.errors import HyperfleetError
+from hyperfleet.errors import CapacityError, HyperfleetError
 
 STATUS = {
     "VALIDATION_ERROR": 400,
@@ -86,6 +86,8 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     if error.code == "TOO_LARGE":
         # The rest of the body is not read, so nothing can follow on this connection.
         headers["Connection"] = "close"
+    if isinstance(error, CapacityError) and error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     return error_response(error.code, error.message, headers)
 
 
