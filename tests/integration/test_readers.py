@@ -20,10 +20,9 @@ from typing import Protocol
 import h11
 import pytest
 
-from hyperfleet import binaries
-from hyperfleet.errors import SetupError
 from support.cases import Forwarded, cases
 from support.need import Need
+from support.proxy import Proxy, machine
 from support.server import free_port
 
 # Seconds; generous, for a loaded machine.
@@ -146,24 +145,13 @@ def reader(request: pytest.FixtureRequest, need: Need, tmp_path: Path) -> Iterat
 @pytest.fixture
 def proxy(reader: Reader, need: Need, tmp_path: Path) -> Iterator[int]:
     """A data plane alone, its machines those of the table, their upstream the reader; its port."""
-    try:
-        binary = binaries.proxy()
-    except SetupError as error:
-        need.that(False, str(error))
-    ports = [{"port": port, "upstream": f"127.0.0.1:{reader.port}"} for port in (80, 8080)]
+    ports = {80: reader.port, 8080: reader.port}
     machines = [
-        {"id": "abc123def456", "name": "web", "status": "running", "ports": ports},
-        {"id": "stopped00000", "name": "my-box", "status": "stopped", "ports": ports[:1]},
+        machine("web", ports, machine_id="abc123def456"),
+        machine("my-box", {80: reader.port}, machine_id="stopped00000", status="stopped"),
     ]
-    routes = tmp_path / "routes.json"
-    routes.write_text(json.dumps({"machines": machines}))
-    options = ("--listen", "127.0.0.1:0", "--workers", "1", "--host-suffix", ".local.dev")
-    with subprocess.Popen(
-        [binary, *options, "--routes", routes], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield int(process.stdout.readline().rpartition(":")[2])
-        process.kill()
+    with Proxy(need, tmp_path, machines, ".local.dev") as running:
+        yield running.port
 
 
 def test_every_case_is_read_as_the_table_has_it(reader: Reader, proxy: int) -> None:

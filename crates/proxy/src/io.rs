@@ -2,7 +2,7 @@
 //! for, a read that came back short is not tried again until the socket says so.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{pin, Pin};
 use std::task::{ready, Context, Poll};
 
@@ -68,8 +68,8 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
-    /// Sends `bytes` after what waits already; keeps what the socket does not take at once.
-    /// Returns how many bytes the socket took.
+    /// Sends `head` and `bytes` after what waits already; keeps what the socket does not take at
+    /// once. Returns how many bytes the socket took. Either may be empty.
     ///
     /// # Errors
     /// The connection's; it is of no more use for sending.
@@ -77,22 +77,40 @@ impl Outbox {
         &mut self,
         stream: &mut TcpStream,
         cx: &mut Context<'_>,
+        head: &[u8],
         bytes: &[u8],
         buffers: &Buffers,
     ) -> io::Result<usize> {
+        let rest = |taken: usize| {
+            let rest = taken.saturating_sub(head.len());
+            (head.get(taken..).unwrap_or_default(), &bytes[rest..])
+        };
+        let whole = head.len() + bytes.len();
         let mut taken = 0;
         if self.is_empty() {
-            while taken < bytes.len() {
-                match Pin::new(&mut *stream).poll_write(cx, &bytes[taken..]) {
+            while taken < whole {
+                let stream = Pin::new(&mut *stream);
+                let polled = match rest(taken) {
+                    ([], bytes) | (bytes, []) => stream.poll_write(cx, bytes),
+                    (head, bytes) => {
+                        let pieces = [IoSlice::new(head), IoSlice::new(bytes)];
+                        stream.poll_write_vectored(cx, &pieces)
+                    }
+                };
+                match polled {
                     Poll::Ready(count) => taken += count?,
                     Poll::Pending => break,
                 }
             }
         }
-        if taken < bytes.len() && self.bytes.capacity() == 0 {
-            self.bytes = buffers.lend_large();
+        if taken < whole {
+            if self.bytes.capacity() == 0 {
+                self.bytes = buffers.lend_large();
+            }
+            let (head, bytes) = rest(taken);
+            self.bytes.extend_from_slice(head);
+            self.bytes.extend_from_slice(bytes);
         }
-        self.bytes.extend_from_slice(&bytes[taken..]);
         Ok(taken)
     }
 
@@ -121,5 +139,58 @@ impl Outbox {
         buffers.give_back(std::mem::take(&mut self.bytes));
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn what_a_full_socket_does_not_take_of_head_and_body_is_kept_and_follows_in_order() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (mut near, mut far) = (near.unwrap(), far.unwrap().0);
+            // Long enough that the socket fills up within a head, and within a body.
+            let part = |seed: usize| (0..8 << 20).map(move |at: usize| (at / 251 + seed) as u8);
+            let (head, body): (Vec<u8>, Vec<u8>) = (part(1).collect(), part(2).collect());
+            let buffers = Buffers::new();
+            let mut outbox = Outbox::default();
+            let mut moved = 0;
+            let sending = async {
+                for pieces in [(&head, &body[..70]), (&Vec::new(), &body[70..])] {
+                    moved += poll_fn(|cx| {
+                        Poll::Ready(outbox.send(&mut near, cx, pieces.0, pieces.1, &buffers))
+                    })
+                    .await
+                    .unwrap();
+                }
+                assert!(moved > 0 && moved < head.len(), "the socket was never full");
+                poll_fn(|cx| outbox.poll_flush(&mut near, cx, &mut moved, &buffers))
+                    .await
+                    .unwrap();
+                // A write from two places that is taken whole.
+                poll_fn(|cx| Poll::Ready(outbox.send(&mut near, cx, b"head", b"body", &buffers)))
+                    .await
+                    .unwrap()
+            };
+            let whole = [&head[..], &body, b"headbody"].concat();
+            let mut got = vec![0; whole.len()];
+            let (last, read) = tokio::join!(sending, far.read_exact(&mut got));
+            assert_eq!((last, read.unwrap()), (8, whole.len()));
+            assert_eq!(moved, head.len() + body.len());
+            assert!(got == whole);
+        });
     }
 }

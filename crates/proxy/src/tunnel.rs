@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::client::Client;
 use crate::exchange::{End, Granted};
 use crate::io::{poll_read, shut, Outbox, Share};
-use crate::table::Watch;
+use crate::life::Watch;
 use crate::upstream::Upstream;
 use crate::websocket::{FrameWalk, CLOSE_GOING_AWAY};
 
@@ -137,7 +137,7 @@ impl Tunnel<'_> {
             *moved = true;
             self.up_ended = count == 0;
             self.up
-                .send(stream, cx, &buffer[..count], &worker.buffers)?;
+                .send(stream, cx, &[], &buffer[..count], &worker.buffers)?;
         }
     }
 

@@ -10,7 +10,8 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::pool::Key;
-use crate::table::{Entry, Usage};
+use crate::record::Usage;
+use crate::table::Entry;
 use crate::worker::Worker;
 
 /// A connection to a guest. It counts as one of its machine's until it is dropped.

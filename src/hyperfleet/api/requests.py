@@ -103,17 +103,36 @@ def _time(text: Any) -> Any:
     return moment.astimezone(UTC)
 
 
-Line = Annotated[str, AfterValidator(_no_nul)]
+# What the document says where a validator of ours decides.
+_UNIQUE = {"uniqueItems": True}
+_WITHOUT_NUL = {"pattern": "^[^\\u0000]*$"}
+
+Line = Annotated[str, Field(json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
-ImagePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+ImagePath = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, json_schema_extra=_WITHOUT_NUL),
+    AfterValidator(_no_nul),
+]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
-VariableValue = Annotated[str, Field(max_length=32768), AfterValidator(_no_nul)]
+VariableValue = Annotated[
+    str, Field(max_length=32768, json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)
+]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
-LabelValue = Annotated[str, Field(max_length=255), AfterValidator(_no_nul)]
+LabelValue = Annotated[
+    str, Field(max_length=255, json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)
+]
+Folder = Annotated[
+    str,
+    Field(min_length=1, max_length=4095, json_schema_extra=_WITHOUT_NUL),
+    AfterValidator(_no_nul),
+]
 # Each is a listening socket of the machine's process, whose descriptors are limited, and an entry
 # in a route, which has to fit a frame.
-Ports = Annotated[list[PortNumber], Field(max_length=512), AfterValidator(_distinct)]
+Ports = Annotated[
+    list[PortNumber], Field(max_length=512, json_schema_extra=_UNIQUE), AfterValidator(_distinct)
+]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
@@ -175,6 +194,8 @@ class CreateMachine(Body):
 class ChangeMachine(Body):
     """What is to be different, each as the whole new one; what is left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     # By factory, so that the document does not say that what is left out is emptied.
     exposed_ports: Ports = Field(default_factory=list, description=_PORTS)
     labels: Labels = Field(default_factory=dict, description=_LABELS)
@@ -204,14 +225,21 @@ class ChangeMachine(Body):
 class ExecInMachine(Body):
     """A process to run; one of `cmd` and `command`, which mean the same."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": "array"}}}
+                for name in ("cmd", "command")
+            ]
+        }
+    )
+
     cmd: Command | None = Field(default=None, description=_COMMAND)
     command: Command | None = Field(default=None, description=_COMMAND)
     timeout: float = Field(
         default=30.0, ge=0.1, le=3600, description="a number of seconds from 0.1 to 3600"
     )
-    cwd: Annotated[str, Field(min_length=1, max_length=4095), AfterValidator(_no_nul)] | None = (
-        Field(default=None, description="the path of a folder in the machine")
-    )
+    cwd: Folder | None = Field(default=None, description="the path of a folder in the machine")
     env: Variables = Field(default={}, description=_VARIABLES)
     stdin: Annotated[str, AfterValidator(_encodable)] = Field(
         default="", description="a string, what the process reads as its input"
@@ -245,7 +273,7 @@ class CreateKey(Body):
     )
     scopes: Annotated[
         list[Annotated[Scope, BeforeValidator(_scope)]],
-        Field(min_length=1),
+        Field(min_length=1, json_schema_extra=_UNIQUE),
         AfterValidator(_distinct),
     ] = Field(description=f"a list of {', '.join(Scope)}, at least one, none twice")
     expires_at: Annotated[datetime, BeforeValidator(_time)] | None = Field(

@@ -332,7 +332,9 @@ class Fleet:
         most_cpus = self._config.largest_vcpu_count or os.cpu_count() or 1
         if not 1 <= spec.vcpu_count <= most_cpus:
             raise ValidationError(f"vcpu_count: must be from 1 to {most_cpus} on this host")
-        least, most = self._driver.least_mem_mib, self._config.largest_mem_size_mib or _host_mib()
+        least, most = self._driver.least_mem_mib, self._config.largest_mem_size_mib
+        if most is None:
+            most = _host_mib()
         if not least <= spec.mem_size_mib <= most:
             raise ValidationError(
                 f"mem_size_mib: must be from {least} (the {self._driver.name} driver's least) "

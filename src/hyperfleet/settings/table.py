@@ -71,6 +71,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_restart_tries: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
+    hyperfleet_request_arrival_ms: int
+    hyperfleet_max_api_connections: int
+    hyperfleet_failed_keys_per_minute: int
     log_level: str
     log_format: str
 
@@ -324,6 +327,25 @@ SETTINGS: tuple[Setting, ...] = (
         "8388608",
         *value.number(1024, 1024 * 1024 * 1024, "bytes"),
         "The longest request body that the API reads; longer ones are refused with 413.",
+    ),
+    Setting(
+        "HYPERFLEET_REQUEST_ARRIVAL_MS",
+        "30000",
+        *_LIMIT_MS,
+        "How long the head of a request to the API may take to come, and then its body; then 408.",
+    ),
+    Setting(
+        "HYPERFLEET_MAX_API_CONNECTIONS",
+        "1000",
+        *value.number(1, 100_000, "connections"),
+        "The most connections to the API; one more is answered with 503 and closed.",
+    ),
+    Setting(
+        "HYPERFLEET_FAILED_KEYS_PER_MINUTE",
+        "30",
+        *value.number(0, 100_000, "keys"),
+        "How many keys that are not valid a client may show before it waits (429); 0: no limit. "
+        "Keys in use are let in all the same.",
     ),
     Setting(
         "LOG_LEVEL",

@@ -279,6 +279,16 @@ async def test_everything_wrong_is_said_at_once(api: Api) -> None:
     await _refused(api, "/machines", {"name": "A", "vcpu_count": 0, "mem": 1}, "mem_size_mib is")
 
 
+async def test_a_whole_number_is_one_however_it_is_written(api: Api) -> None:
+    made = await api.client.post(
+        "/machines",
+        content=b'{"name": "a", "vcpu_count": 1.0, "mem_size_mib": 1.28e2, "exposed_ports": [80.0]}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert made.status_code == 201
+    assert (made.json()["mem_size_mib"], made.json()["exposed_ports"]) == (128, [80])
+
+
 async def test_a_body_over_the_limit(api: Api) -> None:
     too_long = json.dumps(GOOD | {"labels": {"a": "x" * 270000}})
     json_type = {"Content-Type": "application/json"}
