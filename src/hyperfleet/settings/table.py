@@ -63,6 +63,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_network_restrict: bool
     hyperfleet_subnet: str
     hyperfleet_boots_at_once: int
+    hyperfleet_boot_queue: int
+    hyperfleet_memory_reserve_mib: int
+    hyperfleet_memory_overcommit_percent: int
+    hyperfleet_cpu_overcommit_percent: int
     hyperfleet_boot_deadline_ms: int
     hyperfleet_stop_grace_ms: int
     hyperfleet_restart_wait_ms: int
@@ -280,6 +284,30 @@ SETTINGS: tuple[Setting, ...] = (
         "4",
         *value.number(1, 1000, "machines"),
         "How many machines may boot at the same time; the others queue.",
+    ),
+    Setting(
+        "HYPERFLEET_BOOT_QUEUE",
+        "1000",
+        *value.number(0, 1_000_000, "machines"),
+        "How many starts may wait for their turn, the keys in turn; over it clients get 503.",
+    ),
+    Setting(
+        "HYPERFLEET_MEMORY_RESERVE_MIB",
+        "512",
+        *value.number(0, 1_000_000_000, "MiB"),
+        "How much of the host's memory no machine is promised.",
+    ),
+    Setting(
+        "HYPERFLEET_MEMORY_OVERCOMMIT_PERCENT",
+        "100",
+        *value.number(1, 10_000, "percent"),
+        "How much of the rest machines are promised; over 100, that they don't use all of theirs.",
+    ),
+    Setting(
+        "HYPERFLEET_CPU_OVERCOMMIT_PERCENT",
+        "1600",
+        *value.number(1, 100_000, "percent"),
+        "How many virtual CPUs machines are promised, of the host's.",
     ),
     Setting(
         "HYPERFLEET_BOOT_DEADLINE_MS",
