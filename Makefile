@@ -15,6 +15,7 @@ demo: setup ## a page from a real machine, through the proxy (KEEP=1 leaves it r
 	@.venv/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
 test: setup ## check, then every test, fast ones first
+	@scripts/bootstrap clients
 	@scripts/check
 	@scripts/run-tests
 
@@ -40,4 +41,4 @@ lock: tools ## requirements.txt anew from requirements.in
 	@scripts/lock
 
 clean: ## remove what was built; .hyperfleet (machines and disks) stays
-	rm -rf .venv .bench-venv .lock-venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench-venv .lock-venv .cache target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hyperfleet_wire::control;
 
-/// The codes of the proxy's own answers.
-const CODES: [&str; 11] = [
+/// The codes of the proxy's own answers, and what ended a connection without one.
+const CODES: [&str; 12] = [
     "machine_not_found",
     "machine_not_running",
     "port_not_exposed",
@@ -17,6 +17,7 @@ const CODES: [&str; 11] = [
     "too_large",
     "over_capacity",
     "not_found",
+    "task_panicked",
 ];
 
 /// A number with one writing thread: a load and a store, no locked instruction.
