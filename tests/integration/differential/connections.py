@@ -81,11 +81,12 @@ def _requests(draw: st.DrawFn) -> bytes:
         else draw(st.sampled_from(_FRAMINGS))
     )
     body: bytes = content
-    if "hunked" in framing and not draw(st.integers(0, 9)) == 0:
+    if "hunked" in framing and draw(st.integers(0, 9)) != 0:
         body = draw(_chunked(content))
     lines.append(framing.format(length=len(body)))
     ending = draw(st.sampled_from(("\r\n",) * 9 + ("\n",)))
-    return (ending.join(lines) + ending * 2).encode("latin-1") + body
+    head: bytes = (ending.join(lines) + ending * 2).encode("latin-1")
+    return head + body
 
 
 @st.composite
@@ -100,6 +101,8 @@ def _chunked(draw: st.DrawFn, content: bytes) -> bytes:
         )
         ending = draw(st.sampled_from((b"\r\n",) * 19 + (b"\n",)))
         out += size.format(len(part)).encode() + ending + part + b"\r\n"
-    trailers: bytes = draw(st.sampled_from((b"",) * 3 + (b"X-Trailer: t\r\n", b"Host: t\r\n", b"bad\r\n")))
+    trailers: bytes = draw(
+        st.sampled_from((b"",) * 3 + (b"X-Trailer: t\r\n", b"Host: t\r\n", b"bad\r\n"))
+    )
     last: bytes = draw(st.sampled_from((b"0", b"0", b"0", b"00;a")))
     return out + last + b"\r\n" + trailers + b"\r\n"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import socket
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 
 import msgspec
 import pytest
@@ -23,7 +23,8 @@ from support.proxy import Proxy, machine
 
 from . import readers
 from .connections import connections
-from .readers import PATIENCE, Read, Reader
+from .readers import Read, Reader
+from .sending import exchange
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -38,7 +39,7 @@ DIFFERENCES = (
     Difference(
         "node",
         "it knows a list of methods, these are not in it",
-        lambda request: request.line.split()[0] in {"X-OWN"},
+        lambda request: request.line.split()[0] == "X-OWN",
     ),
 )
 
@@ -51,9 +52,9 @@ class Behind:
     port: int
     done: int = 0
 
-    def read(self, sent: bytes, number: int) -> list[Read]:
-        """What the reader reads of what a client sends on one connection."""
-        exchange(self.port, sent)
+    def read(self, sent: Sequence[bytes], number: int) -> list[Read]:
+        """What the reader reads of the pieces that a client sends on one connection."""
+        exchange(self.port, *sent)
         # Once this one is taken down, so is all that came before it.
         last = f"/last/{number}"
         exchange(self.port, f"GET /proxy/web/80{last} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
@@ -80,6 +81,9 @@ def behind(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seq
 
 
 NUMBERS = itertools.count()
+# Cases that are cut, and their most bytes.
+CUT_CASES = 80
+SHORT = 1024
 
 
 def test_every_case_is_read_as_the_table_has_it(
@@ -91,7 +95,7 @@ def test_every_case_is_read_as_the_table_has_it(
     for case in table:
         number = next(NUMBERS)
         for one in behind:
-            found = one.read(case.sent, number)
+            found = one.read([case.sent], number)
             read = [it.request for it in found if it.whole or not case.broken]
             expected = [as_shown(one.reader, it) for it in case.forwarded]
             taken = [it for it in expected if not is_refused(one.reader, it)]
@@ -115,7 +119,7 @@ def test_every_case_is_read_as_the_table_has_it(
 @given(sent=connections())
 def test_what_is_made_up_is_read_alike(behind: Sequence[Behind], sent: bytes) -> None:
     number = next(NUMBERS)
-    found = {one.reader.name: one.read(sent, number) for one in behind}
+    found = {one.reader.name: one.read([sent], number) for one in behind}
     whole = {name: [it.request for it in all_ if it.whole] for name, all_ in found.items()}
     # h11 shows all there is to compare, and refuses nothing that the proxy forwards.
     for one in behind:
@@ -132,14 +136,13 @@ def is_refused(reader: Reader, request: Forwarded) -> bool:
     return any(it.reader == reader.name and it.refuses(request) for it in DIFFERENCES)
 
 
-def exchange(port: int, data: bytes) -> None:
-    """Sends, and reads until the end."""
-    # It may be refused before all was sent.
-    with (
-        contextlib.suppress(ConnectionError),
-        socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
-    ):
-        client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(65536):
-            pass
+def test_cuts_change_nothing(behind: Sequence[Behind]) -> None:
+    """Cases cut into pieces, which the proxy reads one at a time, are read as the table has it."""
+    one = behind[0]
+    random = Random(20)  # noqa: S311 - the same in each run is what it is for
+    table = [case for case in cases() if 1 < len(case.sent) <= SHORT]
+    for case in random.sample(table, CUT_CASES):
+        cuts = sorted(random.sample(range(1, len(case.sent)), min(4, len(case.sent) - 1)))
+        pieces = [case.sent[a:b] for a, b in itertools.pairwise([0, *cuts, len(case.sent)])]
+        read = [it.request for it in one.read(pieces, next(NUMBERS))]
+        assert read == case.forwarded, f"{case.name}, cut at {cuts}: {case.sent!r}"
