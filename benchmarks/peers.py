@@ -54,6 +54,8 @@ class Peer:
     workers: int = 1
     under: tuple[str, ...] = ()
     """Words before the command: a program that watches it. `@folder@` is the place's."""
+    options: tuple[str, ...] = ()
+    """Further options of ours."""
     in_every_round: bool = True
     """Otherwise in the first rounds only: far from any target, it is there to be seen."""
 
@@ -111,7 +113,7 @@ def _ours(peer: Peer, place: Place) -> list[str]:
 def _ours_controlled(peer: Peer, place: Place) -> list[str]:
     control = str(place.folder / CONTROL)
     under = [filled(word, {"folder": place.folder}) for word in peer.under]
-    return [*under, *_ours_listening(peer, place), "--control", control]
+    return [*under, *_ours_listening(peer, place), "--control", control, *peer.options]
 
 
 def _ours_listening(peer: Peer, place: Place) -> list[str]:
@@ -217,9 +219,9 @@ def known(root: Path, before: Path | None = None) -> list[Peer]:
     return peers
 
 
-def controlled(ours: Peer, under: tuple[str, ...] = ()) -> Peer:
+def controlled(ours: Peer, under: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> Peer:
     """Ours, with routes from whoever connects to CONTROL in its folder."""
-    return replace(ours, command=_ours_controlled, under=under)
+    return replace(ours, command=_ours_controlled, under=under, options=options)
 
 
 def chosen(peers: list[Peer], only: str | None) -> list[Peer]:
