@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metering;
 use crate::probe::{Ask, Probes};
 use crate::routes::Routes;
 
@@ -398,6 +399,10 @@ impl Session {
             ToProxy::CountersRequest => {
                 let counters = (process.counters)();
                 self.send(&FromProxy::Counters { counters });
+            }
+            ToProxy::MetersRequest { machine, after } => {
+                let usage = process.routes.usage();
+                self.send(&metering::part(usage, machine.as_deref(), after));
             }
             // The link's own business: it ends it.
             ToProxy::Drain { .. } => {}

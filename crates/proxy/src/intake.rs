@@ -1,8 +1,9 @@
 //! From a client's bytes to what is to be done: one request's head, its route, its admission.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 use std::task::{ready, Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
@@ -11,6 +12,8 @@ use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
 use crate::http::{Asked, Framing, Progress};
 use crate::limits::Limits;
+use crate::measure::Measure;
+use crate::meter::Meter;
 use crate::route::{self, Destination, Known, Resolved};
 use crate::table::{Entry, Port, Usage};
 
@@ -35,6 +38,7 @@ pub enum Turn {
 /// A request that may go to a machine.
 pub struct Request {
     pub admitted: Admitted,
+    pub measure: Measure,
     pub destination: Destination,
     pub target: Port,
     pub asked: Asked,
@@ -92,6 +96,8 @@ pub struct Intake {
     partial: Option<Box<RequestHead>>,
     /// Bytes of the client's input that the parser has seen.
     seen: usize,
+    /// When the first of them came, if the head did not come whole with it.
+    began: Option<Instant>,
     /// They are more than the empty line that may precede a request.
     begun: bool,
     /// The connection has served a request before.
@@ -171,6 +177,7 @@ impl Intake {
         self.partial = None;
         self.seen = 0;
         self.begun = false;
+        self.began = None;
         let times = &client.worker.settings.times;
         client
             .timer
@@ -182,6 +189,7 @@ impl Intake {
         // connection that is idle after it is as idle as any.
         if !self.begun && !matches!(client.input.as_slice(), b"\r" | b"\r\n") {
             self.begun = true;
+            self.began = Some(Instant::now());
             client.timer.set(client.worker.settings.times.head);
         }
         self.seen = client.input.len();
@@ -235,7 +243,7 @@ impl Intake {
                 let close = worker.draining() || !readable_away(head);
                 let mut out = worker.buffers.out();
                 let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
-                worker.counters.response(308);
+                worker.counters.responses.count(308);
                 let keep = client.send(cx, &out).is_ok() && keep;
                 return (answered(head, &settings.limits, keep), length);
             }
@@ -251,7 +259,7 @@ impl Intake {
                 retry_after: RETRY_AFTER,
             })
         };
-        let (admitted, target) = match admitted {
+        let (admitted, target, meter) = match admitted {
             Ok(admitted) => admitted,
             Err(answer) => {
                 let turn = deny(client, cx, answer, head, bytes, Some(&destination));
@@ -269,8 +277,11 @@ impl Intake {
         let mut body = Body::request(head.framing, &settings.limits);
         match body.pass(&bytes[length..], &settings.limits, &mut buffer) {
             Ok(taken) => {
+                let before = client.bytes_in - bytes.len() as u64;
+                let began = self.began.unwrap_or_else(Instant::now);
                 let request = Request {
                     admitted,
+                    measure: Measure::begin(client, meter, began, before),
                     destination,
                     target,
                     asked: head.asked(),
@@ -293,24 +304,39 @@ impl Intake {
     }
 }
 
-/// The machine's entry and port, if the request may go there now.
-fn admit(client: &Client, destination: &Destination) -> Result<(Admitted, Port), Answer> {
+/// The machine's entry, port and meter, if the request may go there now; if not, the meter of an
+/// exposed port has counted why.
+fn admit(
+    client: &Client,
+    destination: &Destination,
+) -> Result<(Admitted, Port, Arc<Meter>), Answer> {
     let worker = &client.worker;
     let table = worker.table.borrow();
     let entry = table.find(destination.machine.as_bytes());
+    let exposed = entry.and_then(|entry| {
+        let port = entry.record.port(destination.port)?;
+        let ledger = &entry.record.usage.ledger;
+        let now = worker.clock.now();
+        Some((entry, port, entry.life.meters.of(port.port, ledger, now)))
+    });
     let known = entry.map(|entry| Known {
         running: entry.record.running,
-        port: entry
-            .record
-            .port(destination.port)
-            .map(|port| (entry, port)),
+        port: exposed.as_ref(),
     });
-    let (entry, port) = route::check(known, destination.port)?;
     let most = worker.settings.max_machine_requests;
-    let admitted = Admitted::new(entry.clone(), most).ok_or(Answer::OverCapacity {
-        retry_after: RETRY_AFTER,
-    })?;
-    Ok((admitted, port))
+    route::check(known, destination.port)
+        .and_then(|(entry, port, meter)| {
+            let full = Answer::OverCapacity {
+                retry_after: RETRY_AFTER,
+            };
+            let admitted = Admitted::new((*entry).clone(), most).ok_or(full)?;
+            Ok((admitted, *port, meter.clone()))
+        })
+        .inspect_err(|answer| {
+            if let Some((_, _, meter)) = &exposed {
+                meter.refused(*answer, worker.clock.now());
+            }
+        })
 }
 
 /// The proxy's own answer to a request that was understood.
@@ -365,8 +391,8 @@ pub fn respond(
     let mut out = worker.buffers.out();
     let close = close || worker.draining();
     let keep = answer::write(answer, shape, asked, close, &mut out);
-    worker.counters.response(answer.status());
-    worker.counters.error(answer.code());
+    worker.counters.responses.count(answer.status());
+    worker.counters.errors.count(answer.code());
     let keep = client.send(cx, &out).is_ok() && keep;
     Turn::Answered {
         keep,

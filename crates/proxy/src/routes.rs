@@ -1,6 +1,6 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +27,15 @@ pub type Applied = Arc<oneshot::Sender<()>>;
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    usage: HashMap<String, Arc<Usage>>,
+    /// In the order in which they are asked for.
+    usage: BTreeMap<String, Arc<Usage>>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
 }
 
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            usage: HashMap::new(),
+            usage: BTreeMap::new(),
             workers,
         }
     }
@@ -44,7 +45,7 @@ impl Routes {
     /// # Errors
     /// What is wrong with which machine; nothing has changed then.
     pub fn replace(&mut self, machines: &[Machine]) -> Result<oneshot::Receiver<()>, String> {
-        let mut usage = HashMap::with_capacity(machines.len());
+        let mut usage = BTreeMap::new();
         let mut records = Vec::with_capacity(machines.len());
         for machine in machines {
             let used = self.usage.get(&machine.id).cloned().unwrap_or_default();
@@ -53,6 +54,7 @@ impl Routes {
                 return Err(format!("machine {:?} is there twice", machine.id));
             }
         }
+        records.iter().for_each(|record| forget_hidden(record));
         self.usage = usage;
         let (applied, receiver) = oneshot::channel();
         self.send(&Command::Replace(records.into(), Arc::new(applied)));
@@ -74,6 +76,7 @@ impl Routes {
             records.push(Arc::new(Record::new(machine, used)?));
         }
         for record in &records {
+            forget_hidden(record);
             self.usage
                 .insert(record.id.to_string(), record.usage.clone());
         }
@@ -89,6 +92,11 @@ impl Routes {
         Ok(receiver)
     }
 
+    /// What each machine uses, in the order of their ids.
+    pub fn usage(&self) -> &BTreeMap<String, Arc<Usage>> {
+        &self.usage
+    }
+
     /// Tells every worker to finish, within `limit`.
     pub fn drain(&self, limit: Duration) {
         self.send(&Command::Drain(limit));
@@ -100,6 +108,12 @@ impl Routes {
             let _ = worker.send(command.clone());
         }
     }
+}
+
+/// Forgets the meters of ports that are not exposed any more.
+fn forget_hidden(record: &Record) {
+    let ledger = &record.usage.ledger;
+    ledger.retain(|port| record.port(port).is_some());
 }
 
 /// Reads a routes file: `{"machines":[{"id","name","status","ports":[{"port","upstream"}]}]}`.

@@ -12,8 +12,9 @@ use std::task::Waker;
 use hyperfleet_wire::control;
 use slab::Slab;
 
+use crate::meter::{Ledger, Meters};
+
 /// A machine, checked. One value serves all workers.
-#[derive(Debug)]
 pub struct Record {
     pub id: Box<str>,
     pub name: Box<str>,
@@ -33,10 +34,11 @@ pub struct Port {
 }
 
 /// What a machine uses right now, over all workers and all of its records.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Usage {
     pub requests: AtomicU32,
     pub connections: AtomicU32,
+    pub ledger: Ledger,
 }
 
 impl Usage {
@@ -119,14 +121,17 @@ pub enum Ended {
 pub struct Life {
     /// Unique in this worker; the pool's key.
     pub number: u64,
+    /// The machine's, from life to life.
+    pub meters: Meters,
     ended: Cell<Option<Ended>>,
     watchers: RefCell<Slab<Waker>>,
 }
 
 impl Life {
-    fn new(number: u64) -> Rc<Life> {
+    fn new(number: u64, meters: Meters) -> Rc<Life> {
         Rc::new(Life {
             number,
+            meters,
             ended: Cell::new(None),
             watchers: RefCell::new(Slab::new()),
         })
@@ -198,6 +203,10 @@ impl Table {
     pub fn upsert(&mut self, record: Arc<Record>) -> Option<u64> {
         let id = record.id.as_bytes();
         let old = self.by_id.get(id);
+        if let Some(old) = old {
+            let exposed = |port| record.port(port).is_some();
+            old.life.meters.retain(exposed);
+        }
         let same_life = old.is_some_and(|old| {
             old.record.running == record.running && old.record.lifecycle == record.lifecycle
         });
@@ -209,14 +218,16 @@ impl Table {
             self.by_name
                 .insert(record.name.as_bytes().into(), id.into());
         }
+        let old = self.by_id.get_mut(id);
         if same_life {
-            if let Some(old) = self.by_id.get_mut(id) {
+            if let Some(old) = old {
                 old.record = record;
             }
             return None;
         }
         self.lives += 1;
-        let life = Life::new(self.lives);
+        let meters = old.map(|old| old.life.meters.inherit());
+        let life = Life::new(self.lives, meters.unwrap_or_default());
         let key = id.into();
         let old = self.by_id.insert(key, Entry { record, life })?;
         old.life.end(Ended::Stopped);
@@ -337,14 +348,14 @@ mod tests {
                 listening: true,
             }],
         };
-        let error = Record::new(&machine, Arc::default()).unwrap_err();
+        let error = Record::new(&machine, Arc::default()).err().unwrap();
         assert!(error.contains("\"localhost\""), "{error}");
         machine.ports = vec![machine.ports[0].clone(), machine.ports[0].clone()];
         machine
             .ports
             .iter_mut()
             .for_each(|port| port.upstream = None);
-        let error = Record::new(&machine, Arc::default()).unwrap_err();
+        let error = Record::new(&machine, Arc::default()).err().unwrap();
         assert!(error.contains("twice"), "{error}");
         machine.id = String::new();
         assert!(Record::new(&machine, Arc::default()).is_err());
