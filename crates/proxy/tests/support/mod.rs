@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod control_plane;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
