@@ -397,7 +397,8 @@ impl Session {
             }
             ToProxy::ProbeResult { id, outcome } => self.probes.answer(id, &outcome),
             ToProxy::CountersRequest => {
-                let counters = (process.counters)();
+                let mut counters = (process.counters)();
+                counters.in_flight = metering::in_flight(process.routes.usage());
                 self.send(&FromProxy::Counters { counters });
             }
             ToProxy::MetersRequest { machine, after } => {

@@ -100,7 +100,6 @@ pub struct Counters {
     pub bytes_out: Count,
     pub upstream_connects: Count,
     pub upstream_reuses: Count,
-    pub in_flight: Count,
     pub duration: Histogram,
     pub first_byte: Histogram,
 }
@@ -123,7 +122,6 @@ impl Counters {
             total.bytes_out += worker.bytes_out.get();
             total.upstream_connects += worker.upstream_connects.get();
             total.upstream_reuses += worker.upstream_reuses.get();
-            total.in_flight += worker.in_flight.get();
             worker.duration.add_to(&mut total.duration);
             worker.first_byte.add_to(&mut total.first_byte);
         }

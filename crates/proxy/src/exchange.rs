@@ -234,7 +234,7 @@ async fn settle(
             keep,
             upload_ended,
         } => {
-            request.measure.whole();
+            request.measure.whole(&client.worker);
             let worker = client.worker.clone();
             if reuse && upload_ended && watch.ended().is_none() && !worker.draining() {
                 let key = upstream.key;

@@ -1,7 +1,5 @@
 //! How long something took, in buckets: written by one thread, read by any.
 
-use std::time::Duration;
-
 use hyperfleet_wire::control;
 
 use crate::counters::Count;
@@ -21,8 +19,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub fn new(time: Duration) -> Sample {
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    /// Of a time in microseconds.
+    pub fn new(us: u64) -> Sample {
         Sample {
             bucket: BOUNDS_US.partition_point(|&bound| bound < us),
             us,
@@ -59,7 +57,7 @@ mod tests {
     fn a_bound_belongs_to_its_bucket_and_what_is_above_all_to_the_last() {
         let histogram = Histogram::default();
         for us in [0, 500, 501, 60_000_000, 60_000_001] {
-            histogram.count(Sample::new(Duration::from_micros(us)));
+            histogram.count(Sample::new(us));
         }
         let mut sum = control::Histogram::default();
         histogram.add_to(&mut sum);

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
@@ -14,6 +14,7 @@ use crate::http::{Asked, Framing, Progress};
 use crate::limits::Limits;
 use crate::measure::Measure;
 use crate::meter::Meter;
+use crate::moment::Moment;
 use crate::route::{self, Destination, Known, Resolved};
 use crate::table::{Entry, Port, Usage};
 
@@ -97,7 +98,7 @@ pub struct Intake {
     /// Bytes of the client's input that the parser has seen.
     seen: usize,
     /// When the first of them came, if the head did not come whole with it.
-    began: Option<Instant>,
+    began: Option<Moment>,
     /// They are more than the empty line that may precede a request.
     begun: bool,
     /// The connection has served a request before.
@@ -189,7 +190,7 @@ impl Intake {
         // connection that is idle after it is as idle as any.
         if !self.begun && !matches!(client.input.as_slice(), b"\r" | b"\r\n") {
             self.begun = true;
-            self.began = Some(Instant::now());
+            self.began = Some(Moment::now());
             client.timer.set(client.worker.settings.times.head);
         }
         self.seen = client.input.len();
@@ -278,7 +279,7 @@ impl Intake {
         match body.pass(&bytes[length..], &settings.limits, &mut buffer) {
             Ok(taken) => {
                 let before = client.bytes_in - bytes.len() as u64;
-                let began = self.began.unwrap_or_else(Instant::now);
+                let began = self.began.unwrap_or_else(Moment::now);
                 let request = Request {
                     admitted,
                     measure: Measure::begin(client, meter, began, before),
@@ -313,30 +314,28 @@ fn admit(
     let worker = &client.worker;
     let table = worker.table.borrow();
     let entry = table.find(destination.machine.as_bytes());
-    let exposed = entry.and_then(|entry| {
-        let port = entry.record.port(destination.port)?;
-        let ledger = &entry.record.usage.ledger;
-        let now = worker.clock.now();
-        Some((entry, port, entry.life.meters.of(port.port, ledger, now)))
-    });
+    let port = entry.and_then(|entry| entry.record.port(destination.port));
     let known = entry.map(|entry| Known {
         running: entry.record.running,
-        port: exposed.as_ref(),
+        port: port.map(|port| (entry, port)),
     });
+    let meter = |entry: &Entry| {
+        let ledger = &entry.record.usage.ledger;
+        let now = worker.clock.now();
+        entry.life.meters.of(destination.port, ledger, now)
+    };
     let most = worker.settings.max_machine_requests;
-    route::check(known, destination.port)
-        .and_then(|(entry, port, meter)| {
-            let full = Answer::OverCapacity {
-                retry_after: RETRY_AFTER,
-            };
-            let admitted = Admitted::new((*entry).clone(), most).ok_or(full)?;
-            Ok((admitted, *port, meter.clone()))
-        })
-        .inspect_err(|answer| {
-            if let Some((_, _, meter)) = &exposed {
-                meter.refused(*answer, worker.clock.now());
-            }
-        })
+    let admitted = route::check(known, destination.port).and_then(|(entry, port)| {
+        let full = Answer::OverCapacity {
+            retry_after: RETRY_AFTER,
+        };
+        let admitted = Admitted::new(entry.clone(), most).ok_or(full)?;
+        Ok((admitted, port, meter(entry)))
+    });
+    if let (Err(answer), Some(entry), Some(_)) = (&admitted, entry, port) {
+        meter(entry).refused(*answer, worker.clock.now());
+    }
+    admitted
 }
 
 /// The proxy's own answer to a request that was understood.

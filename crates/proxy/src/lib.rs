@@ -52,6 +52,7 @@ pub mod log;
 mod measure;
 mod meter;
 mod metering;
+mod moment;
 mod page;
 mod pool;
 mod probe;

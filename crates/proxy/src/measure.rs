@@ -2,21 +2,20 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::answer::Answer;
 use crate::client::Client;
 use crate::histogram::Sample;
 use crate::meter::Meter;
+use crate::moment::Moment;
 use crate::worker::Worker;
 
 /// A request that is measured. It is in flight until this is dropped.
 pub struct Measure {
-    worker: Rc<Worker>,
     meter: Arc<Meter>,
-    began: Instant,
+    began: Moment,
     /// The time, once somebody has asked for it in this turn.
-    now: Option<Instant>,
+    now: Option<Moment>,
     heard: bool,
     /// Of the last head that was passed on.
     status: u16,
@@ -28,13 +27,10 @@ pub struct Measure {
 impl Measure {
     /// `began` is the time of the request's first byte, `before` the bytes that the client has
     /// sent before it.
-    pub fn begin(client: &Client, meter: Arc<Meter>, began: Instant, before: u64) -> Measure {
-        let worker = client.worker.clone();
+    pub fn begin(client: &Client, meter: Arc<Meter>, began: Moment, before: u64) -> Measure {
         meter.requests.add(1);
         meter.in_flight.add(1);
-        worker.counters.in_flight.add(1);
         Measure {
-            worker,
             meter,
             began,
             now: None,
@@ -52,11 +48,11 @@ impl Measure {
     }
 
     /// A byte of the machine's has come.
-    pub fn hear(&mut self) {
+    pub fn hear(&mut self, worker: &Worker) {
         if !std::mem::replace(&mut self.heard, true) {
             let sample = self.sample();
             self.meter.first_byte.count(sample);
-            self.worker.counters.first_byte.count(sample);
+            worker.counters.first_byte.count(sample);
         }
     }
 
@@ -69,17 +65,17 @@ impl Measure {
     pub fn flow(&mut self, client: &Client) {
         let (bytes_in, bytes_out) = (client.taken(), client.bytes_out);
         let meter = &self.meter;
-        meter.touch(self.worker.clock.now());
+        meter.touch(client.worker.clock.now());
         meter.bytes_in.add(bytes_in.wrapping_sub(self.bytes_in));
         meter.bytes_out.add(bytes_out.wrapping_sub(self.bytes_out));
         (self.bytes_in, self.bytes_out) = (bytes_in, bytes_out);
     }
 
     /// The response was passed on whole.
-    pub fn whole(&mut self) {
+    pub fn whole(&mut self, worker: &Worker) {
         let sample = self.sample();
         self.meter.duration.count(sample);
-        self.worker.counters.duration.count(sample);
+        worker.counters.duration.count(sample);
     }
 
     /// The proxy answers in place of the machine.
@@ -98,15 +94,14 @@ impl Measure {
     }
 
     fn sample(&mut self) -> Sample {
-        let now = *self.now.get_or_insert_with(Instant::now);
-        Sample::new(now.duration_since(self.began))
+        let now = *self.now.get_or_insert_with(Moment::now);
+        Sample::new(now.us_since(self.began))
     }
 }
 
 impl Drop for Measure {
     fn drop(&mut self) {
         self.meter.in_flight.sub(1);
-        self.worker.counters.in_flight.sub(1);
     }
 }
 
@@ -114,8 +109,8 @@ impl Drop for Measure {
 pub struct Tunnelling(Rc<Worker>, Arc<Meter>);
 
 impl Tunnelling {
-    pub fn new(measure: &Measure) -> Tunnelling {
-        let (worker, meter) = (measure.worker.clone(), measure.meter.clone());
+    pub fn new(worker: &Rc<Worker>, measure: &Measure) -> Tunnelling {
+        let (worker, meter) = (worker.clone(), measure.meter.clone());
         worker.counters.tunnels.add(1);
         meter.tunnels.add(1);
         Tunnelling(worker, meter)

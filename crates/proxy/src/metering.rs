@@ -14,6 +14,12 @@ const PORTS: usize = 512;
 /// Most machines looked at for a part: most were never asked for anything.
 const MACHINES: usize = 8192;
 
+/// Requests in flight, of all machines.
+pub fn in_flight(usage: &BTreeMap<String, Arc<Usage>>) -> u64 {
+    let requests = |used: &Arc<Usage>| u64::from(used.requests.load(Relaxed));
+    usage.values().map(requests).sum()
+}
+
 /// The part behind the port `after` of a machine; of all machines, or of one.
 pub fn part(
     usage: &BTreeMap<String, Arc<Usage>>,

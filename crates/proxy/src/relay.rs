@@ -355,7 +355,7 @@ impl<'a> Relay<'a> {
             share.take(count);
             self.moved = true;
             self.download.heard = true;
-            self.request.measure.hear();
+            self.request.measure.hear(&worker);
             self.release();
             let bytes = &buffer[..count];
             let passed = match self.download.stage {

@@ -32,7 +32,7 @@ pub async fn run(client: &mut Client, granted: Box<Granted>) -> End {
         mut measure,
     } = *granted;
     let worker = client.worker.clone();
-    let _counted = Tunnelling::new(&measure);
+    let _counted = Tunnelling::new(&worker, &measure);
     keep_alive(&client.stream);
     keep_alive(&upstream.stream);
     client.outbox.keep(&early);

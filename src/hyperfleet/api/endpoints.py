@@ -36,12 +36,14 @@ ENDPOINTS: dict[str, Endpoint] = {
         Scope.EXEC, (*_FOUND, "INVALID_STATE", "TOO_LARGE", "GUEST_ERROR", "TIMEOUT")
     ),
     "machine_ports": Endpoint(Scope.READ, _FOUND),
+    "machine_activity": Endpoint(Scope.READ, _FOUND),
     "machine_logs": Endpoint(Scope.READ, _FOUND),
     "create_key": Endpoint(Scope.ALL, ("TOO_LARGE",)),
     "list_keys": Endpoint(Scope.ALL),
     "revoke_key": Endpoint(Scope.ALL, _FOUND),
     "health": Endpoint(None),
     "ready": Endpoint(None),
+    "metrics": Endpoint(None),
     "docs": Endpoint(None),
     "openapi": Endpoint(None),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -21,6 +22,7 @@ from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker, Slots
+from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.state import State, now
 from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.lifecycle import AT_REST, Status
@@ -53,6 +55,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     boots: asyncio.Semaphore
     slots: Slots
+    observer: Observer
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +124,17 @@ class Acts:
         Raises:
             GuestError, OperationTimeoutError, ValidationError: it did not come up; it is failed.
         """
-        async with self._tools.boots:
-            await self._or_fail(self._start())
+        observer, began = self._tools.observer, time.monotonic()
+        try:
+            async with self._tools.boots:
+                await self._or_fail(self._start())
+        except asyncio.CancelledError:
+            observer.start_given_up()
+            raise
+        except Exception:
+            observer.start_failed()
+            raise
+        observer.started(time.monotonic() - began)
 
     async def come_up(self) -> None:
         """The rest of a boot that another control plane began; raises as `boot` does."""
@@ -322,6 +334,7 @@ class Acts:
             known_ways=ways,
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
+            observer=self._tools.observer,
             on_sight=lambda sight: self._on_sight(process, sight),
         )
         self.running = Running(process=process, link=link, looker=looker)

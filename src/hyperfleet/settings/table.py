@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_stop_grace_ms: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
+    hyperfleet_metrics_per_machine: bool
     log_level: str
     log_format: str
 
@@ -268,6 +269,12 @@ SETTINGS: tuple[Setting, ...] = (
         "8388608",
         *value.number(1024, 1024 * 1024 * 1024, "bytes"),
         "The longest request body that the API reads; longer ones are refused with 413.",
+    ),
+    Setting(
+        "HYPERFLEET_METRICS_PER_MACHINE",
+        "true",
+        *value.switch,
+        "Whether /metrics, which asks for no key, shows each machine and port by name.",
     ),
     Setting(
         "LOG_LEVEL",
