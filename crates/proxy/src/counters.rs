@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hyperfleet_wire::control;
 
+use crate::bounds::{Bound, NAMES};
+use crate::held;
 use crate::histogram::{Histogram, BOUNDS_US};
 
-/// The codes of the proxy's own answers.
-const CODES: [&str; 11] = [
+/// The codes of the proxy's own answers, and what ended a connection without one.
+const CODES: [&str; 12] = [
     "machine_not_found",
     "machine_not_running",
     "port_not_exposed",
@@ -19,10 +21,11 @@ const CODES: [&str; 11] = [
     "too_large",
     "over_capacity",
     "not_found",
+    "task_panicked",
 ];
 
 /// A number with one writing thread: a load and a store, no locked instruction.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
@@ -44,7 +47,7 @@ impl Count {
 }
 
 /// Answers by class of status, 1xx to 5xx.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Statuses([Count; 5]);
 
 impl Statuses {
@@ -62,7 +65,7 @@ impl Statuses {
 }
 
 /// Answers of the proxy's own by code.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Errors([Count; CODES.len()]);
 
 impl Errors {
@@ -102,15 +105,22 @@ pub struct Counters {
     pub upstream_reuses: Count,
     pub duration: Histogram,
     pub first_byte: Histogram,
+    bounds: [Count; NAMES.len()],
 }
 
 impl Counters {
+    /// Counts that a bound was met.
+    pub fn met(&self, bound: Bound) {
+        self.bounds[bound as usize].add(1);
+    }
+
     /// The sum over all workers.
     pub fn total<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> control::Counters {
         let mut total = control::Counters {
             bounds_us: BOUNDS_US.to_vec(),
             ..control::Counters::default()
         };
+        let mut bounds = [0; NAMES.len()];
         for worker in workers {
             total.connections += worker.connections.get();
             total.tunnels += worker.tunnels.get();
@@ -124,7 +134,13 @@ impl Counters {
             total.upstream_reuses += worker.upstream_reuses.get();
             worker.duration.add_to(&mut total.duration);
             worker.first_byte.add_to(&mut total.first_byte);
+            for (sum, count) in bounds.iter_mut().zip(&worker.bounds) {
+                *sum += count.get();
+            }
         }
+        // Met where no worker's counters are at hand.
+        bounds[Bound::HeldBytes as usize] += held::met();
+        total.bounds = NAMES.map(str::to_owned).into_iter().zip(bounds).collect();
         total
     }
 }

@@ -9,11 +9,12 @@ use hyperfleet_wire::control::ProbeOutcome;
 
 use crate::answer::{Answer, Shape};
 use crate::client::{Client, READ_AWAY};
+use crate::fault;
 use crate::intake::{respond, Admitted, Request, Turn, RETRY_AFTER};
+use crate::life::{Ended, Watch};
 use crate::measure::Measure;
 use crate::pool::Key;
 use crate::relay::{Outcome, Relay};
-use crate::table::{Ended, Watch};
 use crate::upstream::{self, NoConnection, Reuse, Upstream};
 
 /// What becomes of the client's connection.
@@ -136,6 +137,7 @@ async fn converse(
                 continue;
             }
         };
+        fault::panic_at(to.port());
         let relayed = Relay::new(client, request, &mut upstream, watch)
             .run()
             .await;

@@ -28,7 +28,7 @@ impl Sample {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Histogram {
     counts: [Count; BOUNDS_US.len() + 1],
     sum_us: Count,

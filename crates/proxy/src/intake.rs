@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
+use crate::bounds::Bound;
+use crate::buffers::FIRST;
 use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
@@ -15,13 +17,14 @@ use crate::limits::Limits;
 use crate::measure::Measure;
 use crate::meter::Meter;
 use crate::moment::Moment;
+use crate::record::{Port, Usage};
 use crate::route::{self, Destination, Known, Resolved};
-use crate::table::{Entry, Port, Usage};
+use crate::table::Entry;
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER: u32 = 1;
 
-/// How long a new connection may take to its first byte when the process is ending.
+/// How long a connection may take to its next request when the process is ending.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a client's bytes lead to.
@@ -103,7 +106,7 @@ pub struct Intake {
     begun: bool,
     /// The connection has served a request before.
     pub again: bool,
-    /// The process is ending, and a new connection was given its last moment.
+    /// The process is ending, and the connection was given its last moment.
     hurried: bool,
     /// The table was waited for and did not come.
     pub no_table: bool,
@@ -141,16 +144,12 @@ impl Intake {
                 );
                 return Poll::Ready(turn);
             }
-            if worker.draining() && !self.begun {
-                if self.again {
-                    return Poll::Ready(Turn::Gone);
-                }
-                if !std::mem::replace(&mut self.hurried, true) {
-                    client.timer.set(LAST_CALL);
-                }
+            // What was on its way when the drain began is still answered, with `Connection: close`.
+            if worker.hurries() && !self.begun && !std::mem::replace(&mut self.hurried, true) {
+                client.timer.set(LAST_CALL);
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match ready!(client.poll_read(cx, &mut buffer)) {
+            let count = match ready!(client.poll_read(cx, &mut buffer[..FIRST])) {
                 Ok(count) if count > 0 => count,
                 _ => return Poll::Ready(Turn::Gone),
             };
@@ -313,29 +312,39 @@ fn admit(
 ) -> Result<(Admitted, Port, Arc<Meter>), Answer> {
     let worker = &client.worker;
     let table = worker.table.borrow();
-    let entry = table.find(destination.machine.as_bytes());
-    let port = entry.and_then(|entry| entry.record.port(destination.port));
-    let known = entry.map(|entry| Known {
-        running: entry.record.running,
-        port: port.map(|port| (entry, port)),
+    let row = table.find(destination.machine.as_bytes());
+    let port = row.and_then(|row| row.record.port(destination.port));
+    let known = row.map(|row| Known {
+        running: row.record.running,
+        port: port.map(|port| (row, port)),
     });
+    let now = worker.clock.now();
     let meter = |entry: &Entry| {
         let ledger = &entry.record.usage.ledger;
-        let now = worker.clock.now();
         entry.life.meters.of(destination.port, ledger, now)
     };
-    let most = worker.settings.max_machine_requests;
-    let admitted = route::check(known, destination.port).and_then(|(entry, port)| {
-        let full = Answer::OverCapacity {
-            retry_after: RETRY_AFTER,
-        };
-        let admitted = Admitted::new(entry.clone(), most).ok_or(full)?;
-        Ok((admitted, port, meter(entry)))
-    });
-    if let (Err(answer), Some(entry), Some(_)) = (&admitted, entry, port) {
-        meter(entry).refused(*answer, worker.clock.now());
+    match route::check(known, destination.port) {
+        Ok((row, port)) => {
+            let entry = table.enter(row);
+            let meter = meter(&entry);
+            let most = worker.settings.max_machine_requests;
+            if let Some(admitted) = Admitted::new(entry, most) {
+                return Ok((admitted, port, meter));
+            }
+            worker.counters.met(Bound::MachineRequests);
+            let answer = Answer::OverCapacity {
+                retry_after: RETRY_AFTER,
+            };
+            meter.refused(answer, now);
+            Err(answer)
+        }
+        Err(answer) => {
+            if let (Some(row), Some(_)) = (row, port) {
+                meter(&table.enter(row)).refused(answer, now);
+            }
+            Err(answer)
+        }
     }
-    admitted
 }
 
 /// The proxy's own answer to a request that was understood.
@@ -392,6 +401,9 @@ pub fn respond(
     let keep = answer::write(answer, shape, asked, close, &mut out);
     worker.counters.responses.count(answer.status());
     worker.counters.errors.count(answer.code());
+    if let Some(bound) = Bound::of(answer) {
+        worker.counters.met(bound);
+    }
     let keep = client.send(cx, &out).is_ok() && keep;
     Turn::Answered {
         keep,

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use hyperfleet_wire::control::PortMeters;
@@ -12,6 +13,7 @@ use crate::counters::{Count, Errors, Statuses};
 use crate::histogram::Histogram;
 
 /// One worker's; see [`PortMeters`] for what each means.
+#[derive(Debug)]
 pub struct Meter {
     pub requests: Count,
     pub responses: Statuses,
@@ -26,6 +28,8 @@ pub struct Meter {
     active: Count,
     /// When it was made, on everybody's clock and on the worker's.
     made: (Instant, u64),
+    /// The worker that alone writes to it.
+    writer: ThreadId,
 }
 
 impl Meter {
@@ -45,6 +49,7 @@ impl Meter {
             first_byte: Histogram::default(),
             active,
             made: (Instant::now(), now),
+            writer: thread::current().id(),
         }
     }
 
@@ -86,21 +91,20 @@ impl Meter {
     }
 }
 
-/// A machine's meters of one worker, by port.
+/// A machine's meters of one worker, by port, as far as they were needed in a life of it.
 #[derive(Default)]
 pub struct Meters(RefCell<Vec<(u16, Arc<Meter>)>>);
 
 impl Meters {
-    /// The meter of a port; made, and told to the `ledger`, when there is none. `now` as in
+    /// The meter of a port: that of an earlier life, which the `ledger` knows, or a new one. `now` as in
     /// [`Meter::new`].
     pub fn of(&self, port: u16, ledger: &Ledger, now: u64) -> Arc<Meter> {
         let mut meters = self.0.borrow_mut();
         if let Some((_, meter)) = meters.iter().find(|(known, _)| *known == port) {
             return meter.clone();
         }
-        let meter = Arc::new(Meter::new(now));
+        let meter = ledger.mine(port, now);
         meters.push((port, meter.clone()));
-        ledger.lock().push((port, meter.clone()));
         meter
     }
 
@@ -108,19 +112,29 @@ impl Meters {
     pub fn retain(&self, exposed: impl Fn(u16) -> bool) {
         self.0.borrow_mut().retain(|(port, _)| exposed(*port));
     }
-
-    /// The same for the machine's next life.
-    pub fn inherit(&self) -> Meters {
-        Meters(self.0.clone())
-    }
 }
 
 /// All workers' meters of one machine, for those who ask. Locked at a port's first request in a
 /// worker, and to be read.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Ledger(Mutex<Vec<(u16, Arc<Meter>)>>);
 
 impl Ledger {
+    /// This thread's meter of a port.
+    fn mine(&self, port: u16, now: u64) -> Arc<Meter> {
+        let me = thread::current().id();
+        let mut meters = self.lock();
+        let known = meters
+            .iter()
+            .find(|(known, meter)| *known == port && meter.writer == me);
+        if let Some((_, meter)) = known {
+            return meter.clone();
+        }
+        let meter = Arc::new(Meter::new(now));
+        meters.push((port, meter.clone()));
+        meter
+    }
+
     /// As [`Meters::retain`].
     pub fn retain(&self, exposed: impl Fn(u16) -> bool) {
         self.lock().retain(|(port, _)| exposed(*port));
@@ -167,13 +181,17 @@ mod tests {
     fn ports_are_summed_over_workers_and_read_in_parts() {
         let ledger = Ledger::default();
         assert!(ledger.read(None, 9).is_none());
-        let workers = [Meters::default(), Meters::default()];
-        for meters in &workers {
+        let work = || {
+            let meters = Meters::default();
             for port in [443, 80, 8080] {
                 meters.of(port, &ledger, 0).requests.add(u64::from(port));
                 meters.of(port, &ledger, 0).responses.count(204);
             }
-        }
+        };
+        thread::scope(|scope| {
+            scope.spawn(work);
+            scope.spawn(work);
+        });
         let read = |after, most| {
             let (ports, _) = ledger.read(after, most).unwrap();
             let row = |port: &PortMeters| (port.port, port.requests, port.responses[1]);
@@ -190,8 +208,9 @@ mod tests {
         let first = Meters::default();
         first.of(80, &ledger, 0).requests.add(1);
         first.of(81, &ledger, 0).requests.add(1);
-        let second = first.inherit();
+        let second = Meters::default();
         second.of(80, &ledger, 0).requests.add(1);
+        second.of(81, &ledger, 0).requests.add(1);
         second.retain(|port| port == 80);
         ledger.retain(|port| port == 80);
         second.of(81, &ledger, 0);

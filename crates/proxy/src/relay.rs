@@ -3,23 +3,25 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{ready, Context, Poll};
-
-use tokio::io::AsyncWrite;
 
 use crate::answer::Answer;
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::client::Client;
 use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
 use crate::io::{poll_read, Outbox, Share};
+use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
-use crate::table::Watch;
 use crate::upstream::Upstream;
+
+/// Least bytes of a body that are sent from where they were read, after their head; of fewer a copy
+/// costs less than a write from two places.
+const GATHERED: usize = 16 * 1024;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -238,12 +240,12 @@ impl<'a> Relay<'a> {
     fn flush_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.upload.sent < self.request.buffer.len() {
             let rest = &self.request.buffer[self.upload.sent..];
-            let stream = Pin::new(&mut self.upstream.stream);
+            let stream = &self.upstream.stream;
             self.upload.sent += ready!(stream.poll_write(cx, rest))?;
             self.moved = true;
         }
         let mut count = 0;
-        let stream = &mut self.upstream.stream;
+        let stream = &self.upstream.stream;
         let buffers = &self.client.worker.buffers;
         let upload = &mut self.upload;
         let flushed = if upload.outbox.is_empty() {
@@ -299,8 +301,11 @@ impl<'a> Relay<'a> {
                 (taken, out.as_slice())
             }
         };
-        let stream = &mut self.upstream.stream;
-        let sent = self.upload.outbox.send(stream, cx, rest, &worker.buffers);
+        let stream = &self.upstream.stream;
+        let sent = self
+            .upload
+            .outbox
+            .send(stream, cx, &[], rest, &worker.buffers);
         self.upload.broken |= sent.is_err();
         Ok(taken)
     }
@@ -341,7 +346,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match poll_read(&mut self.upstream.stream, cx, &mut buffer) {
+            let count = match poll_read(&self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(_)) => return self.upstream_ended(cx, true),
@@ -412,7 +417,10 @@ impl<'a> Relay<'a> {
         let head = partial.as_deref_mut().unwrap_or(&mut shared);
         let reply = loop {
             match response::parse(bytes, limits, &self.request.asked, head) {
-                Err(_) => return Some(Outcome::Failed(Answer::InvalidResponse)),
+                Err(invalid) => {
+                    self.met(Bound::of_invalid(invalid));
+                    return Some(Outcome::Failed(Answer::InvalidResponse));
+                }
                 Ok(Progress::Partial) => {
                     // Interim answers that came before it go out now.
                     let sent = self.client.send(cx, &out);
@@ -472,13 +480,19 @@ impl<'a> Relay<'a> {
         let Stage::Body(body) = &mut self.download.stage else {
             return None;
         };
-        let direct = if out.is_empty() {
+        let direct = if out.is_empty() || bytes.len() >= GATHERED {
             body.pass_as_is(bytes)
         } else {
             None
         };
         let (taken, sent) = match direct {
-            Some(taken) => (taken, self.client.send(cx, &bytes[..taken])),
+            Some(taken) => {
+                let sent = self.client.send_both(cx, &out, &bytes[..taken]);
+                if !out.is_empty() {
+                    *worker.buffers.out() = out;
+                }
+                (taken, sent)
+            }
             None => {
                 if out.is_empty() {
                     out = std::mem::take(&mut *worker.buffers.out());
@@ -488,7 +502,10 @@ impl<'a> Relay<'a> {
                 *worker.buffers.out() = out;
                 match passed {
                     Ok(taken) => (taken, sent),
-                    Err(_) => return Some(self.cut()),
+                    Err(reject) => {
+                        self.met(Bound::of_response_body(reject));
+                        return Some(self.cut());
+                    }
                 }
             }
         };
@@ -528,7 +545,17 @@ impl<'a> Relay<'a> {
     fn give_up(&self, answer: Answer) -> Outcome {
         match self.download.stage {
             Stage::Head => Outcome::Failed(answer),
-            _ => self.cut(),
+            _ => {
+                // No answer will tell of it, so nobody else counts it.
+                self.met(Bound::of(answer));
+                self.cut()
+            }
+        }
+    }
+
+    fn met(&self, bound: Option<Bound>) {
+        if let Some(bound) = bound {
+            self.client.worker.counters.met(bound);
         }
     }
 
@@ -566,7 +593,7 @@ impl<'a> Relay<'a> {
             return true;
         }
         let mut byte = [0];
-        let left = poll_read(&mut self.upstream.stream, cx, &mut byte).is_ready();
+        let left = self.upstream.stream.poll_read(cx, &mut byte).is_ready();
         self.download.reuse &= !left;
         left
     }

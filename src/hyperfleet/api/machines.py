@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from hyperfleet.api import requests
-from hyperfleet.api.parts import TheParts
+from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
     ActivityOut,
     ExecOut,
@@ -61,7 +61,7 @@ async def get_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 @router.patch("/machines/{id}", summary="Change a machine")
 async def change_machine(ref: Ref, body: requests.ChangeMachine, parts: TheParts) -> MachineOut:
-    """Exposes other ports, gives other labels, in any state; what is left out stays as it is.
+    """Other ports, labels or rules of restart, in any state; what is left out stays as it is.
 
     On a running machine it is in force when the answer comes. One that starts or stops is changed
     when that is done.
@@ -79,9 +79,9 @@ async def delete_machine(
 
 
 @router.post("/machines/{id}/start", summary="Start a machine")
-async def start_machine(ref: Ref, parts: TheParts) -> MachineOut:
+async def start_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> MachineOut:
     """Answers when the machine runs, its agent has answered; at once when it already does."""
-    return machine_out(await parts.machines.start(ref), parts.urls)
+    return machine_out(await parts.machines.start(ref, key=caller), parts.urls)
 
 
 @router.post("/machines/{id}/stop", summary="Stop a machine")
@@ -91,12 +91,12 @@ async def stop_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 
 @router.post("/machines/{id}/restart", summary="Restart a machine")
-async def restart_machine(ref: Ref, parts: TheParts) -> MachineOut:
+async def restart_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> MachineOut:
     """Stops the machine if it runs, starts it, and answers when it runs. Its disk stays.
 
     Several at once are one restart. A start that is under way is given up for it.
     """
-    return machine_out(await parts.machines.restart(ref), parts.urls)
+    return machine_out(await parts.machines.restart(ref, key=caller), parts.urls)
 
 
 @router.get("/machines/{id}/wait", summary="Wait for a status")
@@ -165,4 +165,6 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         exposed_ports=tuple(body.exposed_ports),
         env=body.env,
         labels=body.labels,
+        restart=body.restart,
+        autostart=body.autostart,
     )

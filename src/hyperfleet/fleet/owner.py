@@ -18,13 +18,15 @@ from hyperfleet.errors import (
     InvalidStateError,
     NotFoundError,
 )
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import agenda, discovery
-from hyperfleet.fleet.acts import Acts, Tools
+from hyperfleet.fleet.acts import Acts
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineChange
 from hyperfleet.vmm.driver import Exit, Process
 
@@ -32,8 +34,9 @@ from hyperfleet.vmm.driver import Exit, Process
 class _Wish:
     """A request that waits or is being done, with all who wait for its answer."""
 
-    def __init__(self, want: Want, *, force: bool = False) -> None:
+    def __init__(self, want: Want, *, force: bool = False, key: str = "") -> None:
         self.want = want
+        self.key = key
         self.force = force
         self.process: Process | None = None
         self.ended = Exit()
@@ -71,6 +74,7 @@ class Owner:
         self._current: _Wish | None = None
         self._task: asyncio.Task[None] | None = None
         self._boot: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._given_up = False
         self._closed = False
         self._sight: Sight | None = None
@@ -80,17 +84,17 @@ class Owner:
         """As it stands."""
         return self.state.machine
 
-    async def start(self) -> Machine:
+    async def start(self, key: str) -> Machine:
         """Returns when it runs; InvalidStateError when it may not, or was stopped meanwhile."""
-        return await self._ask(Want.START)
+        return await self._ask(Want.START, key=key)
 
     async def stop(self) -> Machine:
         """Returns when it is stopped; InvalidStateError when it may not be."""
         return await self._ask(Want.STOP)
 
-    async def restart(self) -> Machine:
+    async def restart(self, key: str) -> Machine:
         """Returns when it runs, started anew; InvalidStateError when it was stopped meanwhile."""
-        return await self._ask(Want.RESTART)
+        return await self._ask(Want.RESTART, key=key)
 
     async def change(self, change: MachineChange) -> Machine:
         """Returns when the change is in force, as far as the guest is not needed for it."""
@@ -106,10 +110,14 @@ class Owner:
         """Before all requests: finds what was left. What takes time goes on afterwards."""
         if await self._acts.adopt():
             self._enqueue(_Wish(Want.RESUME))
+        else:
+            self._set_alarm()
 
     async def close(self) -> None:
         """Stops what is under way where it stands and lets the machine go."""
         self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -155,8 +163,8 @@ class Owner:
         """The last look of a machine that runs."""
         return self._sight if self.state.status is Status.RUNNING else None
 
-    async def _ask(self, want: Want, *, force: bool = False) -> Machine:
-        wish = _Wish(want, force=force)
+    async def _ask(self, want: Want, *, force: bool = False, key: str = "") -> Machine:
+        wish = _Wish(want, force=force, key=key)
         return await self._put(wish)
 
     async def _put(self, wish: _Wish) -> Machine:
@@ -206,6 +214,19 @@ class Owner:
                 self._current.settle(self.machine)
             self._current = None
         self._task = None
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """A start that is written down for later is asked for when its time has come."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        at = self.machine.next_start_at
+        if at is None or self._closed or self.state.removed or self.state.status not in AT_REST:
+            return
+        delay = max(0.0, (at - now()).total_seconds())
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(delay, lambda: self._enqueue(_Wish(Want.REVIVE)))
 
     async def _do(self, wish: _Wish) -> None:
         if self.state.removed:
@@ -215,14 +236,21 @@ class Owner:
         ):
             # News of a process that is not the machine's any more.
             return
-        plan = agenda.on_turn(self.state.status, wish.want, force=wish.force)
+        at = self.machine.next_start_at
+        # An alarm that was set for another time is none.
+        waiting = at is not None and (wish.want is not Want.REVIVE or at <= now())
+        plan = agenda.on_turn(self.state.status, wish.want, force=wish.force, waiting=waiting)
         if isinstance(plan, str):
             raise self._refusal(wish.want, plan)
         for act in plan:
+            if act is Act.PREPARE and Act.HALT_TO_START in plan:
+                reach(Point.RESTART_STOPPED)
             await self._act(act, wish)
 
     async def _act(self, act: Act, wish: _Wish) -> None:
         match act:
+            case Act.PREPARE:
+                await self._acts.prepare(wish.key)
             case Act.BOOT:
                 await self._interruptible(self._acts.boot())
             case Act.COME_UP:
@@ -234,15 +262,17 @@ class Owner:
             case Act.NOTE:
                 if wish.sight is not None:
                     await self._acts.note(wish.sight)
-            case Act.CHECK | Act.PREPARE | Act.HALT | Act.REMOVE | Act.FOLLOW:
+            case _:
                 await self._plainly(act)
 
     async def _plainly(self, act: Act) -> None:
         """Acts that need nothing of the wish."""
         acts = {
             Act.CHECK: self._acts.check,
-            Act.PREPARE: self._acts.prepare,
+            Act.PREPARE_AGAIN: self._acts.prepare_again,
             Act.HALT: self._acts.halt,
+            Act.HALT_TO_START: self._acts.halt_to_start,
+            Act.STAND_DOWN: self._acts.stand_down,
             Act.REMOVE: self._acts.remove,
             Act.FOLLOW: self._acts.follow,
         }

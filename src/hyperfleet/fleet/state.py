@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +12,8 @@ import msgspec
 
 from hyperfleet.errors import NotFoundError, OperationTimeoutError
 from hyperfleet.fleet import discovery
-from hyperfleet.lifecycle import Status, may_go
-from hyperfleet.machine import ExposedPort, Machine, MachineChange
+from hyperfleet.lifecycle import AT_REST, Status, may_go
+from hyperfleet.machine import ExposedPort, Machine, MachineChange, Restart
 from hyperfleet.proxy.interface import RouteSink
 from hyperfleet.store.interface import MachineStore
 
@@ -27,12 +28,21 @@ def now() -> datetime:
 class State:
     """Changed by the machine's owner only; read by everyone."""
 
-    def __init__(self, machine: Machine, store: MachineStore, routes: RouteSink) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        store: MachineStore,
+        routes: RouteSink,
+        note: Callable[[Machine], None],
+    ) -> None:
+        """`note` hears of the machine as it is, now and after each change."""
         self.machine = machine
+        self._note = note
         self.removed = False
         self._store = store
         self._routes = routes
         self._waiting: set[asyncio.Future[None]] = set()
+        note(machine)
 
     @property
     def status(self) -> Status:
@@ -56,7 +66,10 @@ class State:
         }
         spec = msgspec.structs.replace(self.machine.spec, **given)
         ports = discovery.exposing(self.machine.ports, spec.exposed_ports)
-        await self.go(self.status, spec=spec, ports=ports)
+        changes: dict[str, Any] = {"spec": spec, "ports": ports}
+        if change.restart is Restart.NEVER and self.status in AT_REST:
+            changes["next_start_at"] = None
+        await self.go(self.status, **changes)
 
     async def fall(self, status: Status, **changes: Any) -> None:
         """As `go` for what has happened anyway: true here even if it can't be recorded.
@@ -115,6 +128,7 @@ class State:
 
     def _set(self, fresh: Machine) -> None:
         self.machine = fresh
+        self._note(fresh)
         self._wake()
 
     def _wake(self) -> None:

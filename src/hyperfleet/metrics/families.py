@@ -58,6 +58,10 @@ def of_proxy(report: Report | None) -> Iterator[Metric]:
     for code, count in counters.errors:
         errors.add_metric([code], count)
     yield errors
+    bounds = _family("bounds_met", "How often a bound was met, by its name.", ["bound"])
+    for bound, count in counters.bounds.items():
+        bounds.add_metric([bound], count)
+    yield bounds
     yield _counter("received_bytes", "Bytes that clients sent.", counters.bytes_in)
     yield _counter("sent_bytes", "Bytes that clients were sent.", counters.bytes_out)
     yield _counter("upstream_connects", "Connections made to machines.", counters.upstream_connects)

@@ -32,11 +32,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_exposed_port_poll_interval_ms: int
     proxy_trusted_proxies: tuple[str, ...]
     proxy_workers: int
+    proxy_user: str
+    proxy_seccomp: bool
     proxy_max_head_bytes: int
     proxy_max_head_fields: int
     proxy_max_target_bytes: int
     proxy_max_body_bytes: int
     proxy_max_connections: int
+    proxy_max_address_connections: int
+    proxy_max_held_bytes: int
     proxy_max_machine_connections: int
     proxy_max_machine_requests: int
     proxy_head_timeout_ms: int
@@ -59,11 +63,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_network_restrict: bool
     hyperfleet_subnet: str
     hyperfleet_boots_at_once: int
+    hyperfleet_boot_queue: int
+    hyperfleet_memory_reserve_mib: int
+    hyperfleet_memory_overcommit_percent: int
+    hyperfleet_cpu_overcommit_percent: int
     hyperfleet_boot_deadline_ms: int
     hyperfleet_stop_grace_ms: int
+    hyperfleet_restart_wait_ms: int
+    hyperfleet_restart_longest_wait_ms: int
+    hyperfleet_restart_calm_ms: int
+    hyperfleet_restart_tries: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
     hyperfleet_metrics_per_machine: bool
+    hyperfleet_request_arrival_ms: int
+    hyperfleet_max_api_connections: int
+    hyperfleet_failed_keys_per_minute: int
     log_level: str
     log_format: str
 
@@ -111,6 +126,18 @@ SETTINGS: tuple[Setting, ...] = (
         "Threads of the data plane; 0: one for each usable CPU.",
     ),
     Setting(
+        "PROXY_USER",
+        "nobody",
+        *value.user,
+        "Whom the data plane becomes, by name or number, when it was started by root.",
+    ),
+    Setting(
+        "PROXY_SECCOMP",
+        "true",
+        *value.switch,
+        "Forbids the data plane all system calls that serving does not need.",
+    ),
+    Setting(
         "PROXY_MAX_HEAD_BYTES",
         "32768",
         *value.number(1024, 1 << 20, "bytes"),
@@ -139,6 +166,19 @@ SETTINGS: tuple[Setting, ...] = (
         "100000",
         *value.number(1, 10_000_000, "connections"),
         "The most connections of clients, in all.",
+    ),
+    Setting(
+        "PROXY_MAX_ADDRESS_CONNECTIONS",
+        "10000",
+        *value.number(0, 10_000_000, "connections"),
+        "The most connections of one client address (IPv6: of one /64); trusted proxies are exempt;"
+        " 0: no limit.",
+    ),
+    Setting(
+        "PROXY_MAX_HELD_BYTES",
+        "268435456",
+        *value.number(1 << 20, 1 << 40, "bytes"),
+        "What the data plane holds for peers that do not read, before it reads in small steps.",
     ),
     Setting(
         "PROXY_MAX_MACHINE_CONNECTIONS",
@@ -247,6 +287,30 @@ SETTINGS: tuple[Setting, ...] = (
         "How many machines may boot at the same time; the others queue.",
     ),
     Setting(
+        "HYPERFLEET_BOOT_QUEUE",
+        "1000",
+        *value.number(0, 1_000_000, "machines"),
+        "How many starts may wait for their turn, the keys in turn; over it clients get 503.",
+    ),
+    Setting(
+        "HYPERFLEET_MEMORY_RESERVE_MIB",
+        "512",
+        *value.number(0, 1_000_000_000, "MiB"),
+        "How much of the host's memory no machine is promised.",
+    ),
+    Setting(
+        "HYPERFLEET_MEMORY_OVERCOMMIT_PERCENT",
+        "100",
+        *value.number(1, 10_000, "percent"),
+        "How much of the rest machines are promised; over 100, that they don't use all of theirs.",
+    ),
+    Setting(
+        "HYPERFLEET_CPU_OVERCOMMIT_PERCENT",
+        "1600",
+        *value.number(1, 100_000, "percent"),
+        "How many virtual CPUs machines are promised, of the host's.",
+    ),
+    Setting(
         "HYPERFLEET_BOOT_DEADLINE_MS",
         "60000",
         *value.number(1_000, 3_600_000, "milliseconds"),
@@ -257,6 +321,30 @@ SETTINGS: tuple[Setting, ...] = (
         "5000",
         *value.number(0, 600_000, "milliseconds"),
         "How long a guest may take to power itself off before it is killed.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_WAIT_MS",
+        "1000",
+        *value.number(1, 86_400_000, "milliseconds"),
+        "How long a machine that is started again by itself waits the first time; then twice that.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_LONGEST_WAIT_MS",
+        "60000",
+        *value.number(1, 86_400_000, "milliseconds"),
+        "The longest of these waits.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_CALM_MS",
+        "600000",
+        *value.number(1, 86_400_000, "milliseconds"),
+        "A machine that has run so long is sound: its waits and tries begin anew.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_TRIES",
+        "10",
+        *value.number(0, 1_000_000, "starts"),
+        "How often in a row a machine is started again by itself; 0: without end.",
     ),
     Setting(
         "HYPERFLEET_EXEC_OUTPUT_BYTES",
@@ -277,6 +365,25 @@ SETTINGS: tuple[Setting, ...] = (
         "Whether /metrics, which asks for no key, shows each machine and port by name.",
     ),
     Setting(
+        "HYPERFLEET_REQUEST_ARRIVAL_MS",
+        "30000",
+        *_LIMIT_MS,
+        "How long the head of a request to the API may take to come, and then its body; then 408.",
+    ),
+    Setting(
+        "HYPERFLEET_MAX_API_CONNECTIONS",
+        "1000",
+        *value.number(1, 100_000, "connections"),
+        "The most connections to the API; one more is answered with 503 and closed.",
+    ),
+    Setting(
+        "HYPERFLEET_FAILED_KEYS_PER_MINUTE",
+        "30",
+        *value.number(0, 100_000, "keys"),
+        "How many keys that are not valid a client may show before it waits (429); 0: no limit. "
+        "Keys in use are let in all the same.",
+    ),
+    Setting(
         "LOG_LEVEL",
         "info",
         *value.choice("debug", "info", "warning", "error"),
@@ -292,3 +399,5 @@ SETTINGS: tuple[Setting, ...] = (
 
 # Read by the command line (not by the server), so known, but no part of `Settings`.
 CLIENT_NAMES = ("HYPERFLEET_URL", "HYPERFLEET_API_KEY")
+# What tests have `failpoints` read; the server says so itself when it is set.
+TEST_NAMES = ("HYPERFLEET_TEST_FAILPOINT",)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperfleet.errors import GuestError
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
@@ -46,7 +47,7 @@ class FakeProcess:
             files,
             guest_ip=_GUEST_IP,
             behaviour=faults.channel,
-            on_power_off=lambda: self.end(Exit(code=0, powered_off=True)),
+            on_power_off=self._power_off,
         )
 
     def begin(self) -> None:
@@ -75,7 +76,9 @@ class FakeProcess:
         way = self._ways.get(guest_port)
         if way is None:
             way = self._ways[guest_port] = _Way(self.guest, guest_port)
-        return await way.open()
+        address = await way.open()
+        self._must_live()
+        return address
 
     async def unforward(self, guest_port: int) -> None:
         """See `driver.Process`."""
@@ -110,6 +113,10 @@ class FakeProcess:
         self._ways.clear()
         self.guest.end()
 
+    def _power_off(self) -> None:
+        # Later: the program that asks for it is ended by that, and can't be while it runs.
+        self._loop.call_soon(self.end, Exit(code=0, powered_off=True))
+
     def _boot(self) -> None:
         if self._faults.boot is Boot.PANIC:
             self._print(_PANIC)
@@ -137,6 +144,8 @@ class _Way:
         self._guest = guest
         self._port = guest_port
         self._socket = socket.create_server(("127.0.0.1", 0))
+        host, port = self._socket.getsockname()
+        self._address = f"{host}:{port}"
         self._serving = asyncio.ensure_future(
             asyncio.start_server(self._connected, sock=self._socket)
         )
@@ -145,8 +154,7 @@ class _Way:
     async def open(self) -> str:
         """Its `ADDRESS:PORT`, when connections to it are taken."""
         await asyncio.shield(self._serving)
-        host, port = self._socket.getsockname()
-        return f"{host}:{port}"
+        return self._address
 
     def close(self) -> None:
         self._serving.add_done_callback(lambda serving: serving.result().close())
@@ -180,11 +188,13 @@ class FakeDriver:
         await self.sweep(launch)
         launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.console(launch).touch()
+        reach(Point.SPAWN_READY)
         process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), faults)
         self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)
         process.begin()
+        reach(Point.SPAWN_DONE)
         return process
 
     async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:

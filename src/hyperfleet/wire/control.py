@@ -123,6 +123,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: U64
     upstream_connects: U64
     upstream_reuses: U64
+    bounds: dict[str, U64] = {}
     in_flight: U64
     bounds_us: tuple[U64, ...]
     duration: Histogram

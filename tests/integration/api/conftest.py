@@ -111,7 +111,7 @@ class MemoryFleet:
             raise InvalidStateError(f"Machine is {machine.status}; stop it first, or force")
         del self._machines[machine.id]
 
-    async def start(self, ref: str) -> Machine:
+    async def start(self, ref: str, *, key: str) -> Machine:
         machine = self.get(ref)
         self._maybe_fail()
         if machine.status is Status.RUNNING:
@@ -124,18 +124,16 @@ class MemoryFleet:
             raise InvalidStateError("Machine is pending; it was never started")
         return self._turn(machine, Status.STOPPED)
 
-    async def restart(self, ref: str) -> Machine:
+    async def restart(self, ref: str, *, key: str) -> Machine:
         machine = self.get(ref)
         self._maybe_fail()
         return self._turn(machine, Status.RUNNING, started_at=datetime.now(UTC))
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
         machine = self.get(ref)
-        spec = machine.spec
-        if change.labels is not None:
-            spec = msgspec.structs.replace(spec, labels=change.labels)
-        if change.exposed_ports is not None:
-            spec = msgspec.structs.replace(spec, exposed_ports=change.exposed_ports)
+        changes = msgspec.structs.asdict(change)
+        given = {name: new for name, new in changes.items() if new is not None}
+        spec = msgspec.structs.replace(machine.spec, **given)
         changed = msgspec.structs.replace(
             machine, spec=spec, ports=tuple(ExposedPort(port=port) for port in spec.exposed_ports)
         )

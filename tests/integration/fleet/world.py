@@ -6,21 +6,22 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hyperfleet.errors import ValidationError
+from hyperfleet import failpoints
+from hyperfleet.errors import NotFoundError, ValidationError
+from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineSpec
-from hyperfleet.proxy.interface import Activity
+from hyperfleet.proxy.interface import Activity, RouteSink
+from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
-from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec
 from hyperfleet.vmm.fake import FakeDriver, FakeProcess
 
-
-class Crash(BaseException):
-    """The control plane is killed here: nothing of it runs on."""
+from .mortal import Crash, Life, Mortal
 
 
 class Routes:
@@ -104,6 +105,10 @@ class WatchedDriver(FakeDriver):
         self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: dict[str, FakeProcess] = {}
 
+    def alive(self) -> set[str]:
+        """The machines that have a process."""
+        return {machine_id for machine_id, process in self._started.items() if process.alive}
+
     def processes(self) -> list[FakeProcess]:
         """All that are alive."""
         return [process for process in self._started.values() if process.alive]
@@ -111,8 +116,12 @@ class WatchedDriver(FakeDriver):
     async def start(self, launch: LaunchSpec) -> FakeProcess:
         before = self._started.get(launch.id)
         assert before is None or not before.alive, "a machine was given a second process"
-        process = await super().start(launch)
-        self._started[launch.id] = process
+        try:
+            process = await super().start(launch)
+        finally:
+            # There although the control plane was killed before it heard of it.
+            if (there := self.process(launch.id)) is not None:
+                self._started[launch.id] = there
         self.spawned[launch.id].set()
         return process
 
@@ -160,18 +169,21 @@ class World:
         self.store = CrashingStore()
         self.driver = WatchedDriver()
         self.routes = Routes()
+        self.images = Images()
         self.traffic = StillTraffic()
         self.observer = Tally()
         self._fleets: list[Fleet] = []
+        self._life = Life()
+        asyncio.get_running_loop().set_exception_handler(_hear)
 
     async def fleet(self, **changes: Any) -> Fleet:
         """A control plane; one that is open already is as good as dead."""
         limits = {"boot_deadline": 5.0, "stop_grace": 0.1, "poll_interval": 60.0, **changes}
         fleet = Fleet(
-            driver=self.driver,
-            store=self.store,
-            routes=self.routes,
-            images=Images(),
+            driver=cast("Driver", Mortal(self.driver, self._life)),
+            store=cast("MachineStore", Mortal(self.store, self._life)),
+            routes=cast("RouteSink", Mortal(self.routes, self._life)),
+            images=self.images,
             config=FleetConfig(home=self.home, **limits),
             traffic=self.traffic,
             observer=self.observer,
@@ -188,6 +200,8 @@ class World:
     async def crash(self) -> None:
         """The control plane is killed: its tasks are gone, nothing was said or written."""
         self._fleets.clear()
+        self._life.end()
+        self._life = Life()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -195,6 +209,38 @@ class World:
             await asyncio.wait(tasks)
         self.store.dies_before = self.store.dies_after = self.store.refuses = None
         self.store.dies_at_remove = False
+
+    async def crash_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> None:
+        """Begins `act` and kills the control plane where it reaches `point`, which it must."""
+        assert await self.crash_if_at(point, act), f"{point} was not reached"
+
+    async def crash_if_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> bool:
+        """Begins `act`; kills the control plane at `point`, or else when that is done.
+
+        Whether it came to the point.
+        """
+        life = self._life
+        reached = asyncio.Event()
+
+        def die() -> None:
+            reached.set()
+            life.end()
+            raise Crash
+
+        failpoints.arm(point, die)
+        doing = asyncio.create_task(act)
+        waiting = asyncio.create_task(reached.wait())
+        try:
+            async with asyncio.timeout(20):
+                await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failpoints.arm(None)
+            waiting.cancel()
+            await self.crash()
+        assert doing.done()
+        if not doing.cancelled():
+            doing.exception()
+        return reached.is_set()
 
     async def crash_when_told(self, act: Coroutine[Any, Any, Any]) -> None:
         """Begins `act` and kills the control plane where the store dies."""
@@ -231,6 +277,12 @@ class World:
         return process
 
 
+def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody asks a dead control plane's tasks how they ended."""
+    if not isinstance(context.get("exception"), Crash):
+        loop.default_exception_handler(context)
+
+
 def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
     fields: dict[str, Any] = {
         "vcpu_count": 1,
@@ -242,6 +294,26 @@ def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
         **changes,
     }
     return MachineSpec(name=name, **fields)
+
+
+async def settled(fleet: Fleet, ref: str) -> Status | None:
+    """The machine's status, once nothing is under way; None when there is no machine."""
+    ends = (Status.RUNNING, Status.FAILED, Status.STOPPED)
+    try:
+        while True:
+            machine = fleet.get(ref)
+            if machine.status in AT_REST and machine.next_start_at is None:
+                return machine.status
+            if machine.status is Status.RUNNING:
+                return machine.status
+            others = [end for end in ends if end is not machine.status]
+            waits = [asyncio.create_task(fleet.wait(ref, end, 5)) for end in others]
+            _, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in rest:
+                wait.cancel()
+            await asyncio.wait(waits)
+    except NotFoundError:
+        return None
 
 
 async def run(fleet: Fleet, ref: str, *argv: str, **fields: Any) -> ExecResult:

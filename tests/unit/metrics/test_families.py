@@ -43,6 +43,7 @@ COUNTERS = control.Counters(
     upstream_connects=13,
     upstream_reuses=14,
     in_flight=15,
+    bounds={"client_connections": 16},
     bounds_us=(1_000, 2_500_000),
     duration=DURATION,
     first_byte=FIRST_BYTE,
@@ -121,6 +122,7 @@ async def test_values_are_those_of_the_report() -> None:
         labels = {"class": name}
         assert seen.value("hyperfleet_proxy_responses_total", **labels) == value
     assert seen.value("hyperfleet_proxy_errors_total", code="not_found") == 10
+    assert seen.value("hyperfleet_proxy_bounds_met_total", bound="client_connections") == 16
     buckets = seen.values("hyperfleet_proxy_request_duration_seconds_bucket")
     assert buckets == [2, 3, 4]
     port = {
