@@ -33,7 +33,7 @@
 //! routes come from [`control`] or a file ([`routes`]).
 
 pub mod answer;
-mod body;
+pub mod body;
 mod bounds;
 mod buffers;
 pub mod cli;
