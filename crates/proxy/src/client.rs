@@ -7,22 +7,23 @@ use std::rc::Rc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use crate::body::Body;
 use crate::clock::Timer;
 use crate::forward::Peer;
-use crate::io::{poll_read, shut, Outbox};
+use crate::io::{poll_read, Outbox};
+use crate::runtime::Stream;
 use crate::worker::Worker;
 
 /// How long a client may take to read an answer after which its connection closes.
 const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of further requests that are read while one is served.
+const AHEAD: usize = 16 * 1024;
 /// Most bytes of an unread body that are read away to keep a connection.
 pub const READ_AWAY: u64 = 64 * 1024;
 
 pub struct Client {
     pub worker: Rc<Worker>,
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub peer: Peer,
     /// Bytes that were read and belong to nobody yet.
     pub input: Vec<u8>,
@@ -34,9 +35,7 @@ pub struct Client {
 
 impl Client {
     /// `waker` is its task's.
-    pub fn new(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, waker: Waker) -> Client {
-        // An error here would be the connection's own, which its first use tells better.
-        let _ = stream.set_nodelay(true);
+    pub fn new(worker: Rc<Worker>, stream: Stream, address: SocketAddr, waker: Waker) -> Client {
         let timer = worker.clock.timer(waker);
         let address = address.ip();
         Client {
@@ -62,7 +61,7 @@ impl Client {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        let count = ready!(poll_read(&mut self.stream, cx, buffer))?;
+        let count = ready!(poll_read(&self.stream, cx, buffer))?;
         self.eof = count == 0;
         self.worker.counters.bytes_in.add(count as u64);
         Poll::Ready(Ok(count))
@@ -77,7 +76,7 @@ impl Client {
         }
         let worker = self.worker.clone();
         let mut buffer = worker.buffers.read.borrow_mut();
-        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer) {
+        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
             self.input.extend_from_slice(&buffer[..count?]);
         }
         Ok(())
@@ -103,9 +102,7 @@ impl Client {
         bytes: &[u8],
     ) -> io::Result<bool> {
         let buffers = &self.worker.buffers;
-        let count = self
-            .outbox
-            .send(&mut self.stream, cx, head, bytes, buffers)?;
+        let count = self.outbox.send(&self.stream, cx, head, bytes, buffers)?;
         self.worker.counters.bytes_out.add(count as u64);
         Ok(count > 0)
     }
@@ -116,9 +113,9 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         let mut count = 0;
-        let flushed =
-            self.outbox
-                .poll_flush(&mut self.stream, cx, &mut count, &self.worker.buffers);
+        let flushed = self
+            .outbox
+            .poll_flush(&self.stream, cx, &mut count, &self.worker.buffers);
         self.worker.counters.bytes_out.add(count as u64);
         *moved |= count > 0;
         flushed
@@ -199,7 +196,7 @@ impl Client {
         let worker = self.worker.clone();
         self.timer.set(LINGER);
         poll_fn(|cx| {
-            shut(&mut self.stream, cx);
+            self.stream.shut();
             let mut buffer = worker.buffers.read.borrow_mut();
             loop {
                 if self.timer.expired() {

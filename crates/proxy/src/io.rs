@@ -1,31 +1,21 @@
-//! Reading and writing in as few system calls as can be: a write is tried before it is waited
-//! for, a read that came back short is not tried again until the socket says so.
+//! Writing in as few system calls as can be, a write is tried before it is waited for; and whose
+//! turn it is.
 
-use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::{pin, Pin};
 use std::task::{ready, Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-
 use crate::buffers::Buffers;
+use crate::held;
+use crate::runtime::{yield_later, Stream};
 
-/// Reads what is there; 0 at the stream's end.
+/// Reads what is there, little at a time while too much is held for others; 0 at the stream's end.
 pub fn poll_read(
-    stream: &mut TcpStream,
+    stream: &Stream,
     cx: &mut Context<'_>,
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    let mut filled = ReadBuf::new(buffer);
-    ready!(Pin::new(stream).poll_read(cx, &mut filled))?;
-    Poll::Ready(Ok(filled.filled().len()))
-}
-
-/// Ends the sending side; an error is the connection's own and shows at its next use.
-pub fn shut(stream: &mut TcpStream, cx: &mut Context<'_>) {
-    // For TCP this is one system call that never waits.
-    let _ = Pin::new(stream).poll_shutdown(cx);
+    let most = held::allowance(buffer.len());
+    stream.poll_read(cx, &mut buffer[..most])
 }
 
 /// Most bytes that a connection moves each way before the others have their turn. A peer that sends
@@ -49,10 +39,9 @@ impl Share {
     /// system was asked what has come for them meanwhile.
     pub fn is_left(&self, cx: &mut Context<'_>) -> bool {
         if self.0 == 0 {
-            // Pending at its first poll; a plain wake would come before the system is asked.
-            return pin!(tokio::task::yield_now()).poll(cx).is_ready();
+            yield_later(cx.waker());
         }
-        true
+        self.0 > 0
     }
 }
 
@@ -75,7 +64,7 @@ impl Outbox {
     /// The connection's; it is of no more use for sending.
     pub fn send(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &Stream,
         cx: &mut Context<'_>,
         head: &[u8],
         bytes: &[u8],
@@ -89,7 +78,6 @@ impl Outbox {
         let mut taken = 0;
         if self.is_empty() {
             while taken < whole {
-                let stream = Pin::new(&mut *stream);
                 let polled = match rest(taken) {
                     ([], bytes) | (bytes, []) => stream.poll_write(cx, bytes),
                     (head, bytes) => {
@@ -104,12 +92,13 @@ impl Outbox {
             }
         }
         if taken < whole {
-            if self.bytes.capacity() == 0 {
+            // A large buffer for little would hold more than is counted.
+            if taken + held::SMALL < whole && self.bytes.capacity() == 0 {
                 self.bytes = buffers.lend_large();
             }
             let (head, bytes) = rest(taken);
-            self.bytes.extend_from_slice(head);
-            self.bytes.extend_from_slice(bytes);
+            self.keep(head);
+            self.keep(bytes);
         }
         Ok(taken)
     }
@@ -117,6 +106,7 @@ impl Outbox {
     /// Adds `bytes` without trying the socket.
     pub fn keep(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+        held::changed(0, bytes.len());
     }
 
     /// Sends what waits, and counts that in `moved`; ready when nothing waits any more.
@@ -125,72 +115,80 @@ impl Outbox {
     /// As [`Outbox::send`].
     pub fn poll_flush(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &Stream,
         cx: &mut Context<'_>,
         moved: &mut usize,
         buffers: &Buffers,
     ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
-            let count = ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))?;
+            let count = ready!(stream.poll_write(cx, &self.bytes[self.sent..]))?;
             self.sent += count;
             *moved += count;
         }
         // What a slow peer made us hold is not held for its next turn.
+        held::changed(self.bytes.len(), 0);
         buffers.give_back(std::mem::take(&mut self.bytes));
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            held::changed(self.bytes.len(), 0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-
-    use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use std::io::Read;
 
     use super::*;
 
     #[test]
     fn what_a_full_socket_does_not_take_of_head_and_body_is_kept_and_follows_in_order() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-            let (mut near, mut far) = (near.unwrap(), far.unwrap().0);
-            // Long enough that the socket fills up within a head, and within a body.
-            let part = |seed: usize| (0..8 << 20).map(move |at: usize| (at / 251 + seed) as u8);
-            let (head, body): (Vec<u8>, Vec<u8>) = (part(1).collect(), part(2).collect());
+        // Long enough that the socket fills up within a head, and within a body.
+        let part = |seed: usize| (0..8 << 20).map(move |at: usize| (at / 251 + seed) as u8);
+        let (head, body): (Vec<u8>, Vec<u8>) = (part(1).collect(), part(2).collect());
+        let whole = [&head[..], &body, b"headbody"].concat();
+        let length = whole.len();
+        let sent = crate::runtime::block_on(|| (), async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let near = Stream::connect(listener.local_addr().unwrap());
+            let (near, mut far) = (near.await.unwrap(), listener.accept().unwrap().0);
             let buffers = Buffers::new();
             let mut outbox = Outbox::default();
             let mut moved = 0;
-            let sending = async {
-                for pieces in [(&head, &body[..70]), (&Vec::new(), &body[70..])] {
-                    moved += poll_fn(|cx| {
-                        Poll::Ready(outbox.send(&mut near, cx, pieces.0, pieces.1, &buffers))
-                    })
-                    .await
-                    .unwrap();
-                }
-                assert!(moved > 0 && moved < head.len(), "the socket was never full");
-                poll_fn(|cx| outbox.poll_flush(&mut near, cx, &mut moved, &buffers))
-                    .await
-                    .unwrap();
-                // A write from two places that is taken whole.
-                poll_fn(|cx| Poll::Ready(outbox.send(&mut near, cx, b"head", b"body", &buffers)))
-                    .await
-                    .unwrap()
-            };
-            let whole = [&head[..], &body, b"headbody"].concat();
-            let mut got = vec![0; whole.len()];
-            let (last, read) = tokio::join!(sending, far.read_exact(&mut got));
-            assert_eq!((last, read.unwrap()), (8, whole.len()));
+            for pieces in [(&head, &body[..70]), (&Vec::new(), &body[70..])] {
+                moved +=
+                    poll_fn(|cx| Poll::Ready(outbox.send(&near, cx, pieces.0, pieces.1, &buffers)))
+                        .await
+                        .unwrap();
+            }
+            assert!(moved > 0 && moved < head.len(), "the socket was never full");
+            let reading = std::thread::spawn(move || {
+                let mut got = vec![0; length];
+                far.read_exact(&mut got).unwrap();
+                got
+            });
+            poll_fn(|cx| outbox.poll_flush(&near, cx, &mut moved, &buffers))
+                .await
+                .unwrap();
             assert_eq!(moved, head.len() + body.len());
-            assert!(got == whole);
+            // A write from two places that is taken whole.
+            let mut last =
+                poll_fn(|cx| Poll::Ready(outbox.send(&near, cx, b"head", b"body", &buffers)))
+                    .await
+                    .unwrap();
+            poll_fn(|cx| outbox.poll_flush(&near, cx, &mut last, &buffers))
+                .await
+                .unwrap();
+            assert_eq!(last, 8);
+            reading.join().unwrap()
         });
+        assert!(sent.unwrap() == whole);
     }
 }

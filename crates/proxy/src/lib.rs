@@ -33,16 +33,20 @@
 //! routes come from [`control`] or a file ([`routes`]).
 
 pub mod answer;
-mod body;
+pub mod body;
+mod bounds;
 mod buffers;
 pub mod cli;
 mod client;
+mod clients;
 mod clock;
 mod connection;
 mod control;
 mod counters;
 mod exchange;
+mod fault;
 pub mod forward;
+mod held;
 pub mod http;
 mod intake;
 mod io;
@@ -51,12 +55,14 @@ pub mod limits;
 pub mod log;
 mod page;
 mod pool;
+mod privileges;
 mod probe;
 mod record;
 mod relay;
 pub mod reply;
 pub mod route;
 mod routes;
+mod runtime;
 pub mod server;
 pub mod settings;
 mod splice;

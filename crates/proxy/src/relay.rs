@@ -3,13 +3,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{ready, Context, Poll};
-
-use tokio::io::AsyncWrite;
 
 use crate::answer::Answer;
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::client::Client;
 use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
@@ -238,12 +236,12 @@ impl<'a> Relay<'a> {
     fn flush_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.upload.sent < self.request.buffer.len() {
             let rest = &self.request.buffer[self.upload.sent..];
-            let stream = Pin::new(&mut self.upstream.stream);
+            let stream = &self.upstream.stream;
             self.upload.sent += ready!(stream.poll_write(cx, rest))?;
             self.moved = true;
         }
         let mut count = 0;
-        let stream = &mut self.upstream.stream;
+        let stream = &self.upstream.stream;
         let buffers = &self.client.worker.buffers;
         let upload = &mut self.upload;
         let flushed = if upload.outbox.is_empty() {
@@ -299,7 +297,7 @@ impl<'a> Relay<'a> {
                 (taken, out.as_slice())
             }
         };
-        let stream = &mut self.upstream.stream;
+        let stream = &self.upstream.stream;
         let sent = self
             .upload
             .outbox
@@ -344,7 +342,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match poll_read(&mut self.upstream.stream, cx, &mut buffer) {
+            let count = match poll_read(&self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(_)) => return self.upstream_ended(cx, true),
@@ -414,7 +412,10 @@ impl<'a> Relay<'a> {
         let head = partial.as_deref_mut().unwrap_or(&mut shared);
         let reply = loop {
             match response::parse(bytes, limits, &self.request.asked, head) {
-                Err(_) => return Some(Outcome::Failed(Answer::InvalidResponse)),
+                Err(invalid) => {
+                    self.met(Bound::of_invalid(invalid));
+                    return Some(Outcome::Failed(Answer::InvalidResponse));
+                }
                 Ok(Progress::Partial) => {
                     // Interim answers that came before it go out now.
                     let sent = self.client.send(cx, &out);
@@ -495,7 +496,10 @@ impl<'a> Relay<'a> {
                 *worker.buffers.out() = out;
                 match passed {
                     Ok(taken) => (taken, sent),
-                    Err(_) => return Some(self.cut()),
+                    Err(reject) => {
+                        self.met(Bound::of_response_body(reject));
+                        return Some(self.cut());
+                    }
                 }
             }
         };
@@ -535,7 +539,17 @@ impl<'a> Relay<'a> {
     fn give_up(&self, answer: Answer) -> Outcome {
         match self.download.stage {
             Stage::Head => Outcome::Failed(answer),
-            _ => self.cut(),
+            _ => {
+                // No answer will tell of it, so nobody else counts it.
+                self.met(Bound::of(answer));
+                self.cut()
+            }
+        }
+    }
+
+    fn met(&self, bound: Option<Bound>) {
+        if let Some(bound) = bound {
+            self.client.worker.counters.met(bound);
         }
     }
 
@@ -573,7 +587,7 @@ impl<'a> Relay<'a> {
             return true;
         }
         let mut byte = [0];
-        let left = poll_read(&mut self.upstream.stream, cx, &mut byte).is_ready();
+        let left = self.upstream.stream.poll_read(cx, &mut byte).is_ready();
         self.download.reuse &= !left;
         left
     }

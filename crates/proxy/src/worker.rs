@@ -6,29 +6,30 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, Notify};
-use tokio::task::LocalSet;
-use tokio::time::Instant;
 
+use crate::bounds::Bound;
 use crate::buffers::Buffers;
+use crate::clients::{Clients, Place, Room};
 use crate::clock::Clock;
 use crate::connection;
 use crate::counters::Counters;
 use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
-use crate::routes::{Change, Command};
+use crate::routes::{Change, Command, Drain};
+use crate::runtime::{self, spawn, yield_now, Listener, Stream};
 use crate::settings::Settings;
 use crate::table::Table;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long the log is spared the same complaint.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a worker is made of; `Send`, for its thread.
 pub struct Parts {
@@ -38,8 +39,8 @@ pub struct Parts {
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// `None` when there is no control plane to ask.
     pub prober: Option<Prober>,
-    /// Clients of all workers.
-    pub open: Arc<AtomicUsize>,
+    /// Of all workers.
+    pub clients: Arc<Clients>,
 }
 
 /// What a worker's tasks share.
@@ -54,8 +55,8 @@ pub struct Worker {
     /// Whether there has been a table at all.
     known: Cell<bool>,
     first_table: Notify,
-    draining: Cell<bool>,
-    open: Arc<AtomicUsize>,
+    draining: Cell<Option<Drain>>,
+    everybody: Arc<Clients>,
     /// Clients of this worker.
     clients: Cell<usize>,
     last_client_gone: Notify,
@@ -70,9 +71,9 @@ impl Worker {
             }
         };
         self.known.get()
-            || tokio::time::timeout(self.settings.times.snapshot, arrival)
+            || runtime::timeout(self.settings.times.snapshot, arrival)
                 .await
-                .is_ok()
+                .is_some()
     }
 
     /// Whether a table has come, so that nothing needs to be waited for.
@@ -82,7 +83,12 @@ impl Worker {
 
     /// The process is ending: connections close when they can.
     pub fn draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get().is_some()
+    }
+
+    /// The same, and there is no time for those that are idle.
+    pub fn hurries(&self) -> bool {
+        self.draining.get().is_some_and(|drain| !drain.patient)
     }
 
     /// Takes a slice of a step; its last one makes the table one to decide by.
@@ -116,11 +122,13 @@ impl Worker {
 /// # Errors
 /// When the runtime or the listening socket can't be set up.
 pub fn run(parts: Parts) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::from_std(parts.listener)?;
+    let counters = parts.counters.clone();
+    let panicked = move || {
+        counters.error("task_panicked");
+        log::line("a connection ended by a fault of the proxy; the others go on");
+    };
+    runtime::block_on(panicked, async {
+        let listener = Listener::new(parts.listener)?;
         let settings = parts.settings;
         let worker = Rc::new(Worker {
             counters: parts.counters,
@@ -135,26 +143,26 @@ pub fn run(parts: Parts) -> io::Result<()> {
             known: Cell::new(false),
             prober: parts.prober,
             first_table: Notify::new(),
-            draining: Cell::new(false),
-            open: parts.open,
+            draining: Cell::new(None),
+            everybody: parts.clients,
             clients: Cell::new(0),
             last_client_gone: Notify::new(),
             settings,
         });
         serve(worker, listener, parts.commands).await;
         Ok(())
-    })
+    })?
 }
 
 async fn serve(
     worker: Rc<Worker>,
-    listener: TcpListener,
+    listener: Listener,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let idle = worker.settings.times.idle;
     let pool = worker.pool.clone();
     let mut looked = 0;
-    tokio::task::spawn_local(worker.clock.clone().run(move |now| {
+    spawn(worker.clock.clone().run(move |now| {
         // Idle connections are few and their limit is long: once a second will do.
         if now >= looked + 1000 {
             looked = now;
@@ -162,9 +170,10 @@ async fn serve(
         }
         !pool.borrow().is_empty()
     }));
-    tokio::task::spawn_local(pool::sweep(worker.pool.clone()));
+    spawn(pool::sweep(worker.pool.clone()));
     let mut listener = Some(listener);
     let mut rest = None;
+    let mut told: Option<Instant> = None;
     let mut deadline = None;
     loop {
         tokio::select! {
@@ -175,7 +184,9 @@ async fn serve(
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    if rest.is_none() {
+                    worker.counters.met(Bound::HostSockets);
+                    if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                        told = Some(Instant::now());
                         log::line(format_args!("accept: {error}; trying again"));
                     }
                     rest = Some(Instant::now() + ACCEPT_REST);
@@ -186,16 +197,16 @@ async fn serve(
                     worker.change(&change);
                     drop(change);
                     // Many slices may wait: requests are served between two of them.
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                 }
-                Some(Command::Drain(limit)) => {
-                    worker.draining.set(true);
+                Some(Command::Drain(drain)) => {
+                    worker.draining.set(Some(drain));
                     if let Some(listener) = listener.take() {
                         take_backlog(&worker, &listener).await;
                     }
                     worker.pool.borrow_mut().clear();
                     worker.clock.wake_all();
-                    deadline = Some(Instant::now() + limit);
+                    deadline = Some(Instant::now() + drain.limit);
                 }
                 // The process is going down without a word.
                 None => return,
@@ -210,9 +221,9 @@ async fn serve(
 }
 
 async fn accept(
-    listener: Option<&TcpListener>,
+    listener: Option<&Listener>,
     rest: Option<Instant>,
-) -> io::Result<(TcpStream, SocketAddr)> {
+) -> io::Result<(Stream, SocketAddr)> {
     if rest.is_some() {
         until(rest).await;
     }
@@ -224,13 +235,13 @@ async fn accept(
 
 async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => runtime::sleep_until(at).await,
         None => pending().await,
     }
 }
 
 /// Connections that the kernel has made are served, not reset by closing the listener.
-async fn take_backlog(worker: &Rc<Worker>, listener: &TcpListener) {
+async fn take_backlog(worker: &Rc<Worker>, listener: &Listener) {
     poll_fn(|cx| {
         while let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
             admit(worker, stream, peer);
@@ -244,40 +255,45 @@ async fn take_backlog(worker: &Rc<Worker>, listener: &TcpListener) {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::WouldBlock
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
     )
 }
 
-fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let place = ClientPlace::take(worker.clone());
+fn admit(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
     worker.counters.accepted.add(1);
-    let full = worker.open.load(Relaxed) > worker.settings.max_connections;
-    // The handle is let go: a panic ends this connection's task and nothing else.
-    tokio::task::spawn_local(async move {
+    let exempt = worker.settings.site.trusts(peer.ip());
+    let (place, room) = worker.everybody.take(peer.ip(), exempt);
+    if let Room::None(bound) = room {
+        worker.counters.met(bound);
+        return;
+    }
+    let place = ClientPlace::take(worker.clone(), place);
+    spawn(async move {
         let place = place;
-        connection::serve(&place.0, stream, peer, full).await;
+        connection::serve(&place.worker, stream, peer, room).await;
     });
 }
 
 /// A client's place in the counts.
-struct ClientPlace(Rc<Worker>);
+struct ClientPlace {
+    worker: Rc<Worker>,
+    _place: Place,
+}
 
 impl ClientPlace {
-    fn take(worker: Rc<Worker>) -> ClientPlace {
-        worker.open.fetch_add(1, Relaxed);
+    fn take(worker: Rc<Worker>, place: Place) -> ClientPlace {
         worker.clients.set(worker.clients.get() + 1);
         worker.counters.connections.add(1);
-        ClientPlace(worker)
+        ClientPlace {
+            worker,
+            _place: place,
+        }
     }
 }
 
 impl Drop for ClientPlace {
     fn drop(&mut self) {
-        let worker = &self.0;
-        worker.open.fetch_sub(1, Relaxed);
+        let worker = &self.worker;
         worker.clients.set(worker.clients.get() - 1);
         worker.counters.connections.sub(1);
         if worker.clients.get() == 0 {

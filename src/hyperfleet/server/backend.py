@@ -35,6 +35,8 @@ _HANDED_ON = (
     "max_target_bytes",
     "max_body_bytes",
     "max_connections",
+    "max_address_connections",
+    "max_held_bytes",
     "max_machine_connections",
     "max_machine_requests",
     "head_timeout_ms",
@@ -161,6 +163,8 @@ def _data_plane_config(settings: Settings) -> DataPlaneConfig:
         ("prefix", settings.proxy_prefix),
         ("host-suffix", settings.proxy_host_suffix or ""),
         ("trusted", ",".join(settings.proxy_trusted_proxies)),
+        ("user", settings.proxy_user),
+        ("seccomp", str(settings.proxy_seccomp).lower()),
     ]
     if settings.proxy_workers:
         arguments.append(("workers", str(settings.proxy_workers)))

@@ -32,11 +32,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_exposed_port_poll_interval_ms: int
     proxy_trusted_proxies: tuple[str, ...]
     proxy_workers: int
+    proxy_user: str
+    proxy_seccomp: bool
     proxy_max_head_bytes: int
     proxy_max_head_fields: int
     proxy_max_target_bytes: int
     proxy_max_body_bytes: int
     proxy_max_connections: int
+    proxy_max_address_connections: int
+    proxy_max_held_bytes: int
     proxy_max_machine_connections: int
     proxy_max_machine_requests: int
     proxy_head_timeout_ms: int
@@ -121,6 +125,18 @@ SETTINGS: tuple[Setting, ...] = (
         "Threads of the data plane; 0: one for each usable CPU.",
     ),
     Setting(
+        "PROXY_USER",
+        "nobody",
+        *value.user,
+        "Whom the data plane becomes, by name or number, when it was started by root.",
+    ),
+    Setting(
+        "PROXY_SECCOMP",
+        "true",
+        *value.switch,
+        "Forbids the data plane all system calls that serving does not need.",
+    ),
+    Setting(
         "PROXY_MAX_HEAD_BYTES",
         "32768",
         *value.number(1024, 1 << 20, "bytes"),
@@ -149,6 +165,19 @@ SETTINGS: tuple[Setting, ...] = (
         "100000",
         *value.number(1, 10_000_000, "connections"),
         "The most connections of clients, in all.",
+    ),
+    Setting(
+        "PROXY_MAX_ADDRESS_CONNECTIONS",
+        "10000",
+        *value.number(0, 10_000_000, "connections"),
+        "The most connections of one client address (IPv6: of one /64); trusted proxies are exempt;"
+        " 0: no limit.",
+    ),
+    Setting(
+        "PROXY_MAX_HELD_BYTES",
+        "268435456",
+        *value.number(1 << 20, 1 << 40, "bytes"),
+        "What the data plane holds for peers that do not read, before it reads in small steps.",
     ),
     Setting(
         "PROXY_MAX_MACHINE_CONNECTIONS",

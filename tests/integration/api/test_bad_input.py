@@ -282,7 +282,7 @@ async def test_everything_wrong_is_said_at_once(api: Api) -> None:
 async def test_a_whole_number_is_one_however_it_is_written(api: Api) -> None:
     made = await api.client.post(
         "/machines",
-        content=b'{"name": "a", "vcpu_count": 1.0, "mem_size_mib": 1.28e2, "exposed_ports": [80.0]}',
+        content=b'{"name":"a","vcpu_count":1.0,"mem_size_mib":1.28e2,"exposed_ports":[80.0]}',
         headers={"Content-Type": "application/json"},
     )
     assert made.status_code == 201
