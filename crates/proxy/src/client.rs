@@ -107,9 +107,18 @@ impl Client {
 
     /// Sends, and keeps what the socket does not take at once. True if bytes moved.
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<bool> {
-        let count = self
-            .outbox
-            .send(&self.stream, cx, bytes, &self.worker.buffers)?;
+        self.send_both(cx, &[], bytes)
+    }
+
+    /// Sends one after the other in one write, as [`Client::send`].
+    pub fn send_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        bytes: &[u8],
+    ) -> io::Result<bool> {
+        let buffers = &self.worker.buffers;
+        let count = self.outbox.send(&self.stream, cx, head, bytes, buffers)?;
         self.worker.counters.bytes_out.add(count as u64);
         Ok(count > 0)
     }

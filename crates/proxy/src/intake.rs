@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
+use crate::buffers::FIRST;
 use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
 use crate::http::{Asked, Framing, Progress};
 use crate::limits::Limits;
+use crate::record::{Port, Usage};
 use crate::route::{self, Destination, Known, Resolved};
-use crate::table::{Entry, Port, Usage};
+use crate::table::Entry;
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER: u32 = 1;
@@ -143,7 +145,7 @@ impl Intake {
                 }
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match ready!(client.poll_read(cx, &mut buffer)) {
+            let count = match ready!(client.poll_read(cx, &mut buffer[..FIRST])) {
                 Ok(count) if count > 0 => count,
                 _ => return Poll::Ready(Turn::Gone),
             };
@@ -297,17 +299,14 @@ impl Intake {
 fn admit(client: &Client, destination: &Destination) -> Result<(Admitted, Port), Answer> {
     let worker = &client.worker;
     let table = worker.table.borrow();
-    let entry = table.find(destination.machine.as_bytes());
-    let known = entry.map(|entry| Known {
-        running: entry.record.running,
-        port: entry
-            .record
-            .port(destination.port)
-            .map(|port| (entry, port)),
+    let row = table.find(destination.machine.as_bytes());
+    let known = row.map(|row| Known {
+        running: row.record.running,
+        port: row.record.port(destination.port).map(|port| (row, port)),
     });
-    let (entry, port) = route::check(known, destination.port)?;
+    let (row, port) = route::check(known, destination.port)?;
     let most = worker.settings.max_machine_requests;
-    let admitted = Admitted::new(entry.clone(), most).ok_or(Answer::OverCapacity {
+    let admitted = Admitted::new(table.enter(row), most).ok_or(Answer::OverCapacity {
         retry_after: RETRY_AFTER,
     })?;
     Ok((admitted, port))

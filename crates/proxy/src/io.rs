@@ -1,7 +1,7 @@
 //! Writing in as few system calls as can be, a write is tried before it is waited for; and whose
 //! turn it is.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::task::{ready, Context, Poll};
 
 use crate::buffers::Buffers;
@@ -46,8 +46,8 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
-    /// Sends `bytes` after what waits already; keeps what the socket does not take at once.
-    /// Returns how many bytes the socket took.
+    /// Sends `head` and `bytes` after what waits already; keeps what the socket does not take at
+    /// once. Returns how many bytes the socket took. Either may be empty.
     ///
     /// # Errors
     /// The connection's; it is of no more use for sending.
@@ -55,22 +55,39 @@ impl Outbox {
         &mut self,
         stream: &Stream,
         cx: &mut Context<'_>,
+        head: &[u8],
         bytes: &[u8],
         buffers: &Buffers,
     ) -> io::Result<usize> {
+        let rest = |taken: usize| {
+            let rest = taken.saturating_sub(head.len());
+            (head.get(taken..).unwrap_or_default(), &bytes[rest..])
+        };
+        let whole = head.len() + bytes.len();
         let mut taken = 0;
         if self.is_empty() {
-            while taken < bytes.len() {
-                match stream.poll_write(cx, &bytes[taken..]) {
+            while taken < whole {
+                let polled = match rest(taken) {
+                    ([], bytes) | (bytes, []) => stream.poll_write(cx, bytes),
+                    (head, bytes) => {
+                        let pieces = [IoSlice::new(head), IoSlice::new(bytes)];
+                        stream.poll_write_vectored(cx, &pieces)
+                    }
+                };
+                match polled {
                     Poll::Ready(count) => taken += count?,
                     Poll::Pending => break,
                 }
             }
         }
-        if taken < bytes.len() && self.bytes.capacity() == 0 {
-            self.bytes = buffers.lend_large();
+        if taken < whole {
+            if self.bytes.capacity() == 0 {
+                self.bytes = buffers.lend_large();
+            }
+            let (head, bytes) = rest(taken);
+            self.bytes.extend_from_slice(head);
+            self.bytes.extend_from_slice(bytes);
         }
-        self.bytes.extend_from_slice(&bytes[taken..]);
         Ok(taken)
     }
 
@@ -99,5 +116,57 @@ impl Outbox {
         buffers.give_back(std::mem::take(&mut self.bytes));
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn what_a_full_socket_does_not_take_of_head_and_body_is_kept_and_follows_in_order() {
+        // Long enough that the socket fills up within a head, and within a body.
+        let part = |seed: usize| (0..8 << 20).map(move |at: usize| (at / 251 + seed) as u8);
+        let (head, body): (Vec<u8>, Vec<u8>) = (part(1).collect(), part(2).collect());
+        let whole = [&head[..], &body, b"headbody"].concat();
+        let length = whole.len();
+        let sent = crate::runtime::block_on(|| (), async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let near = Stream::connect(listener.local_addr().unwrap());
+            let (near, mut far) = (near.await.unwrap(), listener.accept().unwrap().0);
+            let buffers = Buffers::new();
+            let mut outbox = Outbox::default();
+            let mut moved = 0;
+            for pieces in [(&head, &body[..70]), (&Vec::new(), &body[70..])] {
+                moved +=
+                    poll_fn(|cx| Poll::Ready(outbox.send(&near, cx, pieces.0, pieces.1, &buffers)))
+                        .await
+                        .unwrap();
+            }
+            assert!(moved > 0 && moved < head.len(), "the socket was never full");
+            let reading = std::thread::spawn(move || {
+                let mut got = vec![0; length];
+                far.read_exact(&mut got).unwrap();
+                got
+            });
+            poll_fn(|cx| outbox.poll_flush(&near, cx, &mut moved, &buffers))
+                .await
+                .unwrap();
+            assert_eq!(moved, head.len() + body.len());
+            // A write from two places that is taken whole.
+            let mut last =
+                poll_fn(|cx| Poll::Ready(outbox.send(&near, cx, b"head", b"body", &buffers)))
+                    .await
+                    .unwrap();
+            poll_fn(|cx| outbox.poll_flush(&near, cx, &mut last, &buffers))
+                .await
+                .unwrap();
+            assert_eq!(last, 8);
+            reading.join().unwrap()
+        });
+        assert!(sent.unwrap() == whole);
     }
 }

@@ -13,10 +13,14 @@ use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
 use crate::io::{Outbox, Share};
+use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
-use crate::table::Watch;
 use crate::upstream::Upstream;
+
+/// Least bytes of a body that are sent from where they were read, after their head; of fewer a copy
+/// costs less than a write from two places.
+const GATHERED: usize = 16 * 1024;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -293,7 +297,10 @@ impl<'a> Relay<'a> {
             }
         };
         let stream = &self.upstream.stream;
-        let sent = self.upload.outbox.send(stream, cx, rest, &worker.buffers);
+        let sent = self
+            .upload
+            .outbox
+            .send(stream, cx, &[], rest, &worker.buffers);
         self.upload.broken |= sent.is_err();
         Ok(taken)
     }
@@ -463,13 +470,19 @@ impl<'a> Relay<'a> {
         let Stage::Body(body) = &mut self.download.stage else {
             return None;
         };
-        let direct = if out.is_empty() {
+        let direct = if out.is_empty() || bytes.len() >= GATHERED {
             body.pass_as_is(bytes)
         } else {
             None
         };
         let (taken, sent) = match direct {
-            Some(taken) => (taken, self.client.send(cx, &bytes[..taken])),
+            Some(taken) => {
+                let sent = self.client.send_both(cx, &out, &bytes[..taken]);
+                if !out.is_empty() {
+                    *worker.buffers.out() = out;
+                }
+                (taken, sent)
+            }
             None => {
                 if out.is_empty() {
                     out = std::mem::take(&mut *worker.buffers.out());

@@ -88,7 +88,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     let (mut workers, senders) = Workers::start(&settings, listeners, prober).map_err(broken)?;
     let mut routes = Routes::new(senders);
     if socket.is_none() {
-        routes.replace(&machines).map_err(Failure::Start)?;
+        routes.read(&machines).map_err(Failure::Start)?;
     }
     // For people and supervisors; nobody has to listen.
     let _ = writeln!(io::stdout(), "hyperfleet-proxy listens on {address}");
@@ -142,9 +142,9 @@ async fn supervise(
 }
 
 fn reload(path: &Path, routes: &mut Routes) {
-    let replaced = read_file(path).and_then(|machines| routes.replace(&machines));
+    let replaced = read_file(path).and_then(|machines| routes.read(&machines));
     match replaced {
-        Ok(_) => log::line(format_args!("{} read again", path.display())),
+        Ok(()) => log::line(format_args!("{} read again", path.display())),
         Err(why) => log::line(format_args!("the routes stay as they were: {why}")),
     }
 }

@@ -10,8 +10,8 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::client::Client;
 use crate::exchange::{End, Granted};
 use crate::io::{Outbox, Share};
+use crate::life::Watch;
 use crate::runtime::Stream;
-use crate::table::Watch;
 use crate::upstream::Upstream;
 use crate::websocket::{FrameWalk, CLOSE_GOING_AWAY};
 
@@ -137,7 +137,7 @@ impl Tunnel<'_> {
             *moved = true;
             self.up_ended = count == 0;
             self.up
-                .send(stream, cx, &buffer[..count], &worker.buffers)?;
+                .send(stream, cx, &[], &buffer[..count], &worker.buffers)?;
         }
     }
 

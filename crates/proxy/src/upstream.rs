@@ -9,8 +9,9 @@ use std::sync::Arc;
 use socket2::SockRef;
 
 use crate::pool::Key;
+use crate::record::Usage;
 use crate::runtime::{timeout, Stream};
-use crate::table::{Entry, Usage};
+use crate::table::Entry;
 use crate::worker::Worker;
 
 /// A connection to a guest. It counts as one of its machine's until it is dropped.

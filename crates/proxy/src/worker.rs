@@ -20,15 +20,13 @@ use crate::counters::Counters;
 use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
-use crate::routes::Command;
+use crate::routes::{Change, Command};
 use crate::runtime::{self, spawn, yield_now, Listener, Stream};
 use crate::settings::Settings;
-use crate::table::{Record, Table};
+use crate::table::Table;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// Machines of a whole table taken in one go, between which requests are served.
-const SLICE: usize = 512;
 
 /// What a worker is made of; `Send`, for its thread.
 pub struct Parts {
@@ -85,34 +83,21 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Takes a whole table, in slices. `known` machines that are not in it are gone.
-    async fn replace(&self, records: &[Arc<Record>]) {
-        for slice in records.chunks(SLICE) {
-            self.change(slice, &[]);
-            yield_now().await;
-        }
-        let keep: std::collections::HashSet<&[u8]> =
-            records.iter().map(|record| record.id.as_bytes()).collect();
-        let gone = self.table.borrow().ids(|id| !keep.contains(id));
-        for slice in gone.chunks(SLICE) {
-            for id in slice {
-                self.remove(id);
-            }
-            yield_now().await;
-        }
-        self.known.set(true);
-        self.first_table.notify_waiters();
-    }
-
-    fn change(&self, upsert: &[Arc<Record>], remove: &[String]) {
-        for record in upsert {
+    /// Takes a slice of a step; its last one makes the table one to decide by.
+    fn change(&self, change: &Change) {
+        self.table.borrow_mut().reserve(change.machines);
+        for record in &change.upsert {
             let ended = self.table.borrow_mut().upsert(record.clone());
             if let Some(life) = ended {
                 self.pool.borrow_mut().end(life);
             }
         }
-        for id in remove {
-            self.remove(id.as_bytes());
+        for record in &change.remove {
+            self.remove(record.id.as_bytes());
+        }
+        if change.applied.is_some() {
+            self.known.set(true);
+            self.first_table.notify_waiters();
         }
     }
 
@@ -197,14 +182,10 @@ async fn serve(
                 }
             },
             command = commands.recv() => match command {
-                Some(Command::Replace(records, applied)) => {
-                    worker.replace(&records).await;
-                    drop(applied);
-                }
-                Some(Command::Change(upsert, remove, applied)) => {
-                    worker.change(&upsert, &remove);
-                    drop(applied);
-                    // However many come: requests are served in between.
+                Some(Command::Change(change)) => {
+                    worker.change(&change);
+                    drop(change);
+                    // Many slices may wait: requests are served between two of them.
                     yield_now().await;
                 }
                 Some(Command::Drain(limit)) => {

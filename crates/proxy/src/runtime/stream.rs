@@ -1,15 +1,15 @@
 //! A TCP connection.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::task::{ready, Context, Poll};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    connect, ipproto, recv, send, shutdown, socket_with, AddressFamily, RecvFlags, SendFlags,
-    Shutdown, SocketFlags, SocketType,
+    connect, ipproto, recv, send, sendmsg, shutdown, socket_with, AddressFamily, RecvFlags,
+    SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 
 use super::socket::{Interest, Socket};
@@ -72,6 +72,23 @@ impl Stream {
             send(fd, bytes, SendFlags::NOSIGNAL)
         }))?;
         if count < bytes.len() {
+            self.0.drained(Interest::WRITABLE);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes what is taken of `pieces`, in one call, and says how much.
+    pub fn poll_write_vectored(
+        &self,
+        cx: &Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let whole: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let count = ready!(self.0.poll_io(Interest::WRITABLE, cx, |fd| {
+            let mut no_control = SendAncillaryBuffer::default();
+            sendmsg(fd, pieces, &mut no_control, SendFlags::NOSIGNAL)
+        }))?;
+        if count < whole {
             self.0.drained(Interest::WRITABLE);
         }
         Poll::Ready(Ok(count))
