@@ -10,12 +10,14 @@ use std::time::Duration;
 use crate::body::Body;
 use crate::clock::Timer;
 use crate::forward::Peer;
-use crate::io::Outbox;
+use crate::io::{poll_read, Outbox};
 use crate::runtime::Stream;
 use crate::worker::Worker;
 
 /// How long a client may take to read an answer after which its connection closes.
 const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of further requests that are read while one is served.
+const AHEAD: usize = 16 * 1024;
 /// Most bytes of an unread body that are read away to keep a connection.
 pub const READ_AWAY: u64 = 64 * 1024;
 
@@ -62,7 +64,7 @@ impl Client {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        let count = ready!(self.stream.poll_read(cx, buffer))?;
+        let count = ready!(poll_read(&self.stream, cx, buffer))?;
         self.eof = count == 0;
         self.worker.counters.bytes_in.add(count as u64);
         Poll::Ready(Ok(count))
@@ -89,7 +91,7 @@ impl Client {
             }
         }
         let mut buffer = worker.buffers.read.borrow_mut();
-        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer) {
+        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
             self.input.extend_from_slice(&buffer[..count?]);
         }
         Ok(())

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hyperfleet_wire::control;
 
+use crate::bounds::{Bound, NAMES};
+use crate::held;
+
 /// The codes of the proxy's own answers, and what ended a connection without one.
 const CODES: [&str; 12] = [
     "machine_not_found",
@@ -51,6 +54,7 @@ pub struct Counters {
     pub bytes_out: Count,
     pub upstream_connects: Count,
     pub upstream_reuses: Count,
+    bounds: [Count; NAMES.len()],
 }
 
 impl Counters {
@@ -71,10 +75,16 @@ impl Counters {
         }
     }
 
+    /// Counts that a bound was met.
+    pub fn met(&self, bound: Bound) {
+        self.bounds[bound as usize].add(1);
+    }
+
     /// The sum over all workers.
     pub fn total<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> control::Counters {
         let mut total = control::Counters::default();
         let mut errors = [0; CODES.len()];
+        let mut bounds = [0; NAMES.len()];
         for worker in workers {
             total.connections += worker.connections.get();
             total.tunnels += worker.tunnels.get();
@@ -90,7 +100,13 @@ impl Counters {
             total.bytes_out += worker.bytes_out.get();
             total.upstream_connects += worker.upstream_connects.get();
             total.upstream_reuses += worker.upstream_reuses.get();
+            for (sum, count) in bounds.iter_mut().zip(&worker.bounds) {
+                *sum += count.get();
+            }
         }
+        // Met where no worker's counters are at hand.
+        bounds[Bound::HeldBytes as usize] += held::met();
+        total.bounds = NAMES.map(str::to_owned).into_iter().zip(bounds).collect();
         total.errors = CODES
             .iter()
             .zip(errors)

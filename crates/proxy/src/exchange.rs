@@ -9,6 +9,7 @@ use hyperfleet_wire::control::ProbeOutcome;
 
 use crate::answer::{Answer, Shape};
 use crate::client::{Client, READ_AWAY};
+use crate::fault;
 use crate::intake::{respond, Admitted, Request, Turn, RETRY_AFTER};
 use crate::life::{Ended, Watch};
 use crate::pool::Key;
@@ -131,6 +132,7 @@ async fn converse(
                 continue;
             }
         };
+        fault::panic_at(to.port());
         let relayed = Relay::new(client, request, &mut upstream, watch)
             .run()
             .await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::buffers::FIRST;
 use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
@@ -19,7 +20,7 @@ use crate::table::Entry;
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER: u32 = 1;
 
-/// How long a new connection may take to its first byte when the process is ending.
+/// How long a connection may take to its next request when the process is ending.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a client's bytes lead to.
@@ -98,7 +99,7 @@ pub struct Intake {
     begun: bool,
     /// The connection has served a request before.
     pub again: bool,
-    /// The process is ending, and a new connection was given its last moment.
+    /// The process is ending, and the connection was given its last moment.
     hurried: bool,
     /// The table was waited for and did not come.
     pub no_table: bool,
@@ -136,13 +137,9 @@ impl Intake {
                 );
                 return Poll::Ready(turn);
             }
-            if worker.draining() && !self.begun {
-                if self.again {
-                    return Poll::Ready(Turn::Gone);
-                }
-                if !std::mem::replace(&mut self.hurried, true) {
-                    client.timer.set(LAST_CALL);
-                }
+            // What was on its way when the drain began is still answered, with `Connection: close`.
+            if worker.hurries() && !self.begun && !std::mem::replace(&mut self.hurried, true) {
+                client.timer.set(LAST_CALL);
             }
             let mut buffer = worker.buffers.read.borrow_mut();
             let count = match ready!(client.poll_read(cx, &mut buffer[..FIRST])) {
@@ -306,8 +303,11 @@ fn admit(client: &Client, destination: &Destination) -> Result<(Admitted, Port),
     });
     let (row, port) = route::check(known, destination.port)?;
     let most = worker.settings.max_machine_requests;
-    let admitted = Admitted::new(table.enter(row), most).ok_or(Answer::OverCapacity {
-        retry_after: RETRY_AFTER,
+    let admitted = Admitted::new(table.enter(row), most).ok_or_else(|| {
+        worker.counters.met(Bound::MachineRequests);
+        Answer::OverCapacity {
+            retry_after: RETRY_AFTER,
+        }
     })?;
     Ok((admitted, port))
 }
@@ -366,6 +366,9 @@ pub fn respond(
     let keep = answer::write(answer, shape, asked, close, &mut out);
     worker.counters.response(answer.status());
     worker.counters.error(answer.code());
+    if let Some(bound) = Bound::of(answer) {
+        worker.counters.met(bound);
+    }
     let keep = client.send(cx, &out).is_ok() && keep;
     Turn::Answered {
         keep,

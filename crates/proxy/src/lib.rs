@@ -34,15 +34,19 @@
 
 pub mod answer;
 mod body;
+mod bounds;
 mod buffers;
 pub mod cli;
 mod client;
+mod clients;
 mod clock;
 mod connection;
 mod control;
 mod counters;
 mod exchange;
+mod fault;
 pub mod forward;
+mod held;
 pub mod http;
 mod intake;
 mod io;
@@ -51,6 +55,7 @@ pub mod limits;
 pub mod log;
 mod page;
 mod pool;
+mod privileges;
 mod probe;
 mod record;
 mod relay;

@@ -7,12 +7,13 @@ use std::task::{ready, Context, Poll};
 
 use crate::answer::Answer;
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::client::Client;
 use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::{Outbox, Share};
+use crate::io::{poll_read, Outbox, Share};
 use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
@@ -341,7 +342,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match self.upstream.stream.poll_read(cx, &mut buffer) {
+            let count = match poll_read(&self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(_)) => return self.upstream_ended(cx, true),
@@ -411,7 +412,10 @@ impl<'a> Relay<'a> {
         let head = partial.as_deref_mut().unwrap_or(&mut shared);
         let reply = loop {
             match response::parse(bytes, limits, &self.request.asked, head) {
-                Err(_) => return Some(Outcome::Failed(Answer::InvalidResponse)),
+                Err(invalid) => {
+                    self.met(Bound::of_invalid(invalid));
+                    return Some(Outcome::Failed(Answer::InvalidResponse));
+                }
                 Ok(Progress::Partial) => {
                     // Interim answers that came before it go out now.
                     let sent = self.client.send(cx, &out);
@@ -492,7 +496,10 @@ impl<'a> Relay<'a> {
                 *worker.buffers.out() = out;
                 match passed {
                     Ok(taken) => (taken, sent),
-                    Err(_) => return Some(self.cut()),
+                    Err(reject) => {
+                        self.met(Bound::of_response_body(reject));
+                        return Some(self.cut());
+                    }
                 }
             }
         };
@@ -532,7 +539,17 @@ impl<'a> Relay<'a> {
     fn give_up(&self, answer: Answer) -> Outcome {
         match self.download.stage {
             Stage::Head => Outcome::Failed(answer),
-            _ => self.cut(),
+            _ => {
+                // No answer will tell of it, so nobody else counts it.
+                self.met(Bound::of(answer));
+                self.cut()
+            }
+        }
+    }
+
+    fn met(&self, bound: Option<Bound>) {
+        if let Some(bound) = bound {
+            self.client.worker.counters.met(bound);
         }
     }
 

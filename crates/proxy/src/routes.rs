@@ -20,8 +20,18 @@ const SLICE: usize = 128;
 #[derive(Clone)]
 pub enum Command {
     Change(Arc<Change>),
-    /// Stop accepting, end what is idle, finish what is in flight within this time.
-    Drain(Duration),
+    /// Stop accepting, finish what is in flight.
+    Drain(Drain),
+}
+
+/// How a worker ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// All of it ends within this time.
+    pub limit: Duration,
+    /// Connections that are idle keep their time: another process serves the port, and each moves
+    /// over after its next request. Otherwise they have a moment.
+    pub patient: bool,
 }
 
 /// A slice of a step from one table to the next.
@@ -122,9 +132,9 @@ impl Routes {
         self.replace(records).map(drop)
     }
 
-    /// Tells every worker to finish, within `limit`.
-    pub fn drain(&self, limit: Duration) {
-        self.send(&Command::Drain(limit));
+    /// Tells every worker to finish.
+    pub fn drain(&self, drain: Drain) {
+        self.send(&Command::Drain(drain));
     }
 
     fn tell(&self, upsert: &[Arc<Record>], remove: &[Arc<Record>]) -> oneshot::Receiver<()> {

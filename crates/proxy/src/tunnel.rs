@@ -9,7 +9,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::client::Client;
 use crate::exchange::{End, Granted};
-use crate::io::{Outbox, Share};
+use crate::io::{poll_read, Outbox, Share};
 use crate::life::Watch;
 use crate::runtime::Stream;
 use crate::upstream::Upstream;
@@ -157,7 +157,7 @@ impl Tunnel<'_> {
                 return Poll::Pending;
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = ready!(self.upstream.stream.poll_read(cx, &mut buffer))?;
+            let count = ready!(poll_read(&self.upstream.stream, cx, &mut buffer))?;
             share.take(count);
             *moved = true;
             self.down_ended = count == 0;

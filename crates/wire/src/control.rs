@@ -7,6 +7,8 @@
 //! the new snapshot is whole. `applied` says that every worker decides by that number.
 //! When the control plane goes, the data plane serves on with the routes it has.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages. A peer with another one is told `refused` and disconnected.
@@ -142,4 +144,7 @@ pub struct Counters {
     pub bytes_out: u64,
     pub upstream_connects: u64,
     pub upstream_reuses: u64,
+    /// How many times each bound was met, by its name (docs/reference/bounds.md).
+    #[serde(default)]
+    pub bounds: BTreeMap<String, u64>,
 }

@@ -38,13 +38,16 @@ class Machines(Protocol):
     async def delete(self, ref: str, *, force: bool) -> None:
         """Removes a machine; InvalidStateError unless it is at rest or `force` stops it."""
 
-    async def start(self, ref: str) -> Machine:
-        """Returns when it runs; CapacityError, GuestError, OperationTimeoutError, InvalidState."""
+    async def start(self, ref: str, *, key: str) -> Machine:
+        """Returns when it runs; CapacityError, GuestError, OperationTimeoutError, InvalidState.
+
+        Boots take turns by `key`, the id of the key that asks.
+        """
 
     async def stop(self, ref: str) -> Machine:
         """Returns when it is stopped."""
 
-    async def restart(self, ref: str) -> Machine:
+    async def restart(self, ref: str, *, key: str) -> Machine:
         """Stops it if it runs, and returns when it runs anew; raises as `start` does."""
 
     async def change(self, ref: str, change: MachineChange) -> Machine:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from hyperfleet.api import requests
-from hyperfleet.api.parts import TheParts
+from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
     ExecOut,
     MachineOut,
@@ -77,9 +77,9 @@ async def delete_machine(
 
 
 @router.post("/machines/{id}/start", summary="Start a machine")
-async def start_machine(ref: Ref, parts: TheParts) -> MachineOut:
+async def start_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> MachineOut:
     """Answers when the machine runs, its agent has answered; at once when it already does."""
-    return machine_out(await parts.machines.start(ref), parts.urls)
+    return machine_out(await parts.machines.start(ref, key=caller), parts.urls)
 
 
 @router.post("/machines/{id}/stop", summary="Stop a machine")
@@ -89,12 +89,12 @@ async def stop_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 
 @router.post("/machines/{id}/restart", summary="Restart a machine")
-async def restart_machine(ref: Ref, parts: TheParts) -> MachineOut:
+async def restart_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> MachineOut:
     """Stops the machine if it runs, starts it, and answers when it runs. Its disk stays.
 
     Several at once are one restart. A start that is under way is given up for it.
     """
-    return machine_out(await parts.machines.restart(ref), parts.urls)
+    return machine_out(await parts.machines.restart(ref, key=caller), parts.urls)
 
 
 @router.get("/machines/{id}/wait", summary="Wait for a status")

@@ -27,4 +27,10 @@ def _parts(request: Request) -> Parts:
     return parts
 
 
+def _caller(request: Request) -> str:
+    return getattr(request.state, "key_id", "")
+
+
+# The id of the key that the request came with; empty where none is asked for.
+TheCaller = Annotated[str, Depends(_caller)]
 TheParts = Annotated[Parts, Depends(_parts)]

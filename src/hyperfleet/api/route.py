@@ -105,6 +105,7 @@ async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
     if guard.keyring is not None:
         key = await _authenticate(request, guard.keyring, guard.attempts)
         structlog.contextvars.bind_contextvars(key_id=key.id)
+        request.state.key_id = key.id
         if not key.allows(endpoint.scope):
             raise ForbiddenError(f"This key lacks the scope {endpoint.scope}")
     else:

@@ -258,6 +258,8 @@ class DataPlane:
         with contextlib.suppress(ConnectionError):
             await link.send([control.Drain(timeout_ms=int(_DRAIN * 1000))])
         await process.end(link.hello.pid, grace_s=_DRAIN + 2)
+        # Started by root it is another user by now, who may not remove root's files.
+        self._config.socket.unlink(missing_ok=True)
         self._reap()
 
     async def _end_child(self) -> None:

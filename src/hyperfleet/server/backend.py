@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
 from hyperfleet import binaries
 from hyperfleet.errors import SettingsError
-from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits
+from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits, room_of
 from hyperfleet.images.locate import Images
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
@@ -34,6 +35,8 @@ _HANDED_ON = (
     "max_target_bytes",
     "max_body_bytes",
     "max_connections",
+    "max_address_connections",
+    "max_held_bytes",
     "max_machine_connections",
     "max_machine_requests",
     "head_timeout_ms",
@@ -127,12 +130,24 @@ def _driver(settings: Settings) -> tuple[Driver, str]:
 
 
 def _fleet_config(settings: Settings) -> FleetConfig:
+    host_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    room = room_of(
+        host_mib=host_mib,
+        host_cpus=os.cpu_count() or 1,
+        reserve_mib=settings.hyperfleet_memory_reserve_mib,
+        mem_percent=settings.hyperfleet_memory_overcommit_percent,
+        cpu_percent=settings.hyperfleet_cpu_overcommit_percent,
+    )
     return FleetConfig(
         home=settings.hyperfleet_home,
         poll_interval=settings.proxy_exposed_port_poll_interval_ms / 1000,
         boot_deadline=settings.hyperfleet_boot_deadline_ms / 1000,
         stop_grace=settings.hyperfleet_stop_grace_ms / 1000,
         boots_at_once=settings.hyperfleet_boots_at_once,
+        boot_queue=settings.hyperfleet_boot_queue,
+        room=room,
+        # What could never be started is refused when it is made.
+        largest_mem_size_mib=min(host_mib, room.mem_mib),
         revival=Limits(
             first_wait=settings.hyperfleet_restart_wait_ms / 1000,
             longest_wait=settings.hyperfleet_restart_longest_wait_ms / 1000,
@@ -148,6 +163,8 @@ def _data_plane_config(settings: Settings) -> DataPlaneConfig:
         ("prefix", settings.proxy_prefix),
         ("host-suffix", settings.proxy_host_suffix or ""),
         ("trusted", ",".join(settings.proxy_trusted_proxies)),
+        ("user", settings.proxy_user),
+        ("seccomp", str(settings.proxy_seccomp).lower()),
     ]
     if settings.proxy_workers:
         arguments.append(("workers", str(settings.proxy_workers)))

@@ -111,6 +111,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: U64
     upstream_connects: U64
     upstream_reuses: U64
+    bounds: dict[str, U64] = {}
 
 
 class CountersMessage(msgspec.Struct, frozen=True, kw_only=True, tag="counters"):

@@ -101,7 +101,7 @@ class MemoryFleet:
             raise InvalidStateError(f"Machine is {machine.status}; stop it first, or force")
         del self._machines[machine.id]
 
-    async def start(self, ref: str) -> Machine:
+    async def start(self, ref: str, *, key: str) -> Machine:
         machine = self.get(ref)
         self._maybe_fail()
         if machine.status is Status.RUNNING:
@@ -114,7 +114,7 @@ class MemoryFleet:
             raise InvalidStateError("Machine is pending; it was never started")
         return self._turn(machine, Status.STOPPED)
 
-    async def restart(self, ref: str) -> Machine:
+    async def restart(self, ref: str, *, key: str) -> Machine:
         machine = self.get(ref)
         self._maybe_fail()
         return self._turn(machine, Status.RUNNING, started_at=datetime.now(UTC))

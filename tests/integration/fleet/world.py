@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from hyperfleet import failpoints
-from hyperfleet.errors import ValidationError
+from hyperfleet.errors import NotFoundError, ValidationError
 from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineSpec
 from hyperfleet.proxy.interface import RouteSink
 from hyperfleet.store.interface import MachineStore
@@ -174,7 +174,14 @@ class World:
         self.store.dies_at_remove = False
 
     async def crash_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> None:
-        """Begins `act` and kills the control plane where it reaches `point`."""
+        """Begins `act` and kills the control plane where it reaches `point`, which it must."""
+        assert await self.crash_if_at(point, act), f"{point} was not reached"
+
+    async def crash_if_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> bool:
+        """Begins `act`; kills the control plane at `point`, or else when that is done.
+
+        Whether it came to the point.
+        """
         life = self._life
         reached = asyncio.Event()
 
@@ -189,12 +196,14 @@ class World:
         try:
             async with asyncio.timeout(20):
                 await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
-            assert reached.is_set(), f"{point} was not reached: {doing}"
         finally:
             failpoints.arm(None)
             waiting.cancel()
             await self.crash()
         assert doing.done()
+        if not doing.cancelled():
+            doing.exception()
+        return reached.is_set()
 
     async def crash_when_told(self, act: Coroutine[Any, Any, Any]) -> None:
         """Begins `act` and kills the control plane where the store dies."""
@@ -248,6 +257,26 @@ def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
         **changes,
     }
     return MachineSpec(name=name, **fields)
+
+
+async def settled(fleet: Fleet, ref: str) -> Status | None:
+    """The machine's status, once nothing is under way; None when there is no machine."""
+    ends = (Status.RUNNING, Status.FAILED, Status.STOPPED)
+    try:
+        while True:
+            machine = fleet.get(ref)
+            if machine.status in AT_REST and machine.next_start_at is None:
+                return machine.status
+            if machine.status is Status.RUNNING:
+                return machine.status
+            others = [end for end in ends if end is not machine.status]
+            waits = [asyncio.create_task(fleet.wait(ref, end, 5)) for end in others]
+            _, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in rest:
+                wait.cancel()
+            await asyncio.wait(waits)
+    except NotFoundError:
+        return None
 
 
 async def run(fleet: Fleet, ref: str, *argv: str, **fields: Any) -> ExecResult:
