@@ -31,6 +31,9 @@ pub struct Client {
     pub timer: Timer,
     /// It will send no more; it may still read.
     pub eof: bool,
+    /// Bytes that were read from it, and that it took, in all.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
     /// The clock when [`Client::poll_ahead`] put off its first look.
     looks_after: Option<u64>,
 }
@@ -51,8 +54,27 @@ impl Client {
             outbox: Outbox::default(),
             timer,
             eof: false,
+            bytes_in: 0,
+            bytes_out: 0,
             looks_after: None,
         }
+    }
+
+    /// Counts bytes that were read from it.
+    pub fn count_in(&mut self, count: usize) {
+        self.bytes_in += count as u64;
+        self.worker.counters.bytes_in.add(count as u64);
+    }
+
+    /// Counts bytes that it took.
+    pub fn count_out(&mut self, count: usize) {
+        self.bytes_out += count as u64;
+        self.worker.counters.bytes_out.add(count as u64);
+    }
+
+    /// Bytes of all that was read that belong to somebody.
+    pub fn taken(&self) -> u64 {
+        self.bytes_in - self.input.len() as u64
     }
 
     /// Reads what is there into `buffer`; 0, now and ever after, at the end.
@@ -66,7 +88,7 @@ impl Client {
         }
         let count = ready!(poll_read(&self.stream, cx, buffer))?;
         self.eof = count == 0;
-        self.worker.counters.bytes_in.add(count as u64);
+        self.count_in(count);
         Poll::Ready(Ok(count))
     }
 
@@ -121,7 +143,7 @@ impl Client {
     ) -> io::Result<bool> {
         let buffers = &self.worker.buffers;
         let count = self.outbox.send(&self.stream, cx, head, bytes, buffers)?;
-        self.worker.counters.bytes_out.add(count as u64);
+        self.count_out(count);
         Ok(count > 0)
     }
 
@@ -134,7 +156,7 @@ impl Client {
         let flushed = self
             .outbox
             .poll_flush(&self.stream, cx, &mut count, &self.worker.buffers);
-        self.worker.counters.bytes_out.add(count as u64);
+        self.count_out(count);
         *moved |= count > 0;
         flushed
     }

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyperfleet_wire::control::{Counters, FromProxy, ToProxy, PROTOCOL};
-use hyperfleet_wire::{decode, encode, length};
+use hyperfleet_wire::{encode, length};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metering;
 use crate::probe::{Ask, Probes};
 use crate::record::Record;
 use crate::routes::Routes;
@@ -348,7 +349,7 @@ impl Session {
             }
             return Ok(None);
         };
-        let message = decode(payload).map_err(|e| e.to_string())?;
+        let message = ToProxy::decode(payload).map_err(|e| e.to_string())?;
         self.taken += taken;
         Ok(Some(message))
     }
@@ -409,8 +410,12 @@ impl Session {
             }
             ToProxy::ProbeResult { id, outcome } => self.probes.answer(id, &outcome),
             ToProxy::CountersRequest => {
-                let counters = (process.counters)();
+                let mut counters = (process.counters)();
+                counters.in_flight = metering::in_flight(&process.routes);
                 self.send(&FromProxy::Counters { counters });
+            }
+            ToProxy::MetersRequest { machine, after } => {
+                self.send(&metering::part(&process.routes, machine.as_deref(), after));
             }
             // The link's own business: it ends it.
             ToProxy::Drain { .. } => {}

@@ -1,8 +1,9 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,14 +50,15 @@ pub struct Change {
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    known: HashSet<ById>,
+    /// In the order in which their meters are asked for.
+    known: BTreeSet<ById>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
 }
 
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            known: HashSet::new(),
+            known: BTreeSet::new(),
             workers,
         }
     }
@@ -88,7 +90,7 @@ impl Routes {
         reason = "found by its id, which never changes"
     )]
     pub fn replace(&mut self, records: Vec<Arc<Record>>) -> Result<oneshot::Receiver<()>, String> {
-        let mut next = HashSet::with_capacity(records.len());
+        let mut next = BTreeSet::new();
         let mut upsert = Vec::new();
         for (count, record) in records.into_iter().enumerate() {
             let known = self.known.get(&*record.id);
@@ -107,6 +109,7 @@ impl Routes {
             }
             give_way(count);
         }
+        upsert.iter().for_each(|record| forget_hidden(record));
         self.known = next;
         Ok(self.tell(&upsert, &remove))
     }
@@ -115,6 +118,7 @@ impl Routes {
     /// gone; the receiver is that of [`Routes::replace`].
     pub fn change(&mut self, upsert: &[Arc<Record>], remove: &[String]) -> oneshot::Receiver<()> {
         for record in upsert {
+            forget_hidden(record);
             self.known.replace(ById(record.clone()));
         }
         let gone = remove.iter().filter_map(|id| self.known.take(id.as_str()));
@@ -132,6 +136,12 @@ impl Routes {
         self.replace(records).map(drop)
     }
 
+    /// The machines from an id on, in the order of their ids.
+    pub fn from(&self, id: Bound<&str>) -> impl Iterator<Item = &Record> {
+        let range = self.known.range::<str, _>((id, Bound::Unbounded));
+        range.map(|ById(record)| &**record)
+    }
+
     /// Tells every worker to finish.
     pub fn drain(&self, drain: Drain) {
         self.send(&Command::Drain(drain));
@@ -140,16 +150,18 @@ impl Routes {
     fn tell(&self, upsert: &[Arc<Record>], remove: &[Arc<Record>]) -> oneshot::Receiver<()> {
         let (applied, receiver) = oneshot::channel();
         let mut applied = Some(applied);
-        let most = upsert.len().max(remove.len());
-        // A step without any difference is a step too.
-        for begin in (0..most.max(1)).step_by(SLICE) {
-            let end = begin + SLICE;
-            let slice = |of: &[Arc<Record>]| of[begin.min(of.len())..end.min(of.len())].to_vec();
+        // What is new before what is gone, as a change has it. A step without any difference is a
+        // step too.
+        let new = upsert.chunks(SLICE).map(|slice| (slice, &[][..]));
+        let gone = remove.chunks(SLICE).map(|slice| (&[][..], slice));
+        let count = (upsert.len().div_ceil(SLICE) + remove.len().div_ceil(SLICE)).max(1);
+        let slices = new.chain(gone).chain([(&[][..], &[][..])]).take(count);
+        for (number, (upsert, remove)) in slices.enumerate() {
             self.send(&Command::Change(Arc::new(Change {
                 machines: self.known.len(),
-                upsert: slice(upsert),
-                remove: slice(remove),
-                applied: applied.take_if(|_| end >= most),
+                upsert: upsert.to_vec(),
+                remove: remove.to_vec(),
+                applied: applied.take_if(|_| number + 1 == count),
             })));
         }
         receiver
@@ -170,6 +182,12 @@ fn give_way(count: usize) {
     }
 }
 
+/// Forgets the meters of ports that are not exposed any more.
+fn forget_hidden(record: &Record) {
+    let ledger = &record.usage.ledger;
+    ledger.retain(|port| record.port(port).is_some());
+}
+
 /// A record that is found by its machine's id.
 struct ById(Arc<Record>);
 
@@ -179,9 +197,15 @@ impl Borrow<str> for ById {
     }
 }
 
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
+impl Ord for ById {
+    fn cmp(&self, other: &ById) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -298,5 +322,24 @@ mod tests {
         drop(gone);
         let again = routes.record(&machine(1, "n1")).unwrap();
         assert_eq!(again.usage.requests.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_machine_that_is_new_and_gone_in_one_step_is_gone_at_its_end() {
+        let (sender, mut worker) = mpsc::unbounded_channel();
+        let mut routes = Routes::new(vec![sender]);
+        let records: Vec<_> = machines(0..SLICE + 1)
+            .iter()
+            .map(|machine| routes.record(machine).unwrap())
+            .collect();
+        drop(routes.change(&records, &[format!("m{SLICE}")]));
+        let mut left = HashSet::new();
+        while let Ok(Command::Change(change)) = worker.try_recv() {
+            left.extend(change.upsert.iter().map(|record| record.id.clone()));
+            for record in &change.remove {
+                left.remove(&record.id);
+            }
+        }
+        assert_eq!(left.len(), SLICE);
     }
 }

@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_restart_tries: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
+    hyperfleet_metrics_per_machine: bool
     hyperfleet_request_arrival_ms: int
     hyperfleet_max_api_connections: int
     hyperfleet_failed_keys_per_minute: int
@@ -356,6 +357,12 @@ SETTINGS: tuple[Setting, ...] = (
         "8388608",
         *value.number(1024, 1024 * 1024 * 1024, "bytes"),
         "The longest request body that the API reads; longer ones are refused with 413.",
+    ),
+    Setting(
+        "HYPERFLEET_METRICS_PER_MACHINE",
+        "true",
+        *value.switch,
+        "Whether /metrics, which asks for no key, shows each machine and port by name.",
     ),
     Setting(
         "HYPERFLEET_REQUEST_ARRIVAL_MS",
