@@ -227,9 +227,9 @@ impl Client {
         .await
     }
 
-    /// Closes so that the client can read what it was sent: data that arrives at a closed socket
+    /// Ends it, for the drop that is next, so that the client can read what it was sent: data that arrives at a closed socket
     /// resets the connection, the answer included (RFC 9112 section 9.6).
-    pub async fn linger(mut self) {
+    pub async fn linger(&mut self) {
         if !self.flush(LINGER).await {
             return;
         }
@@ -251,8 +251,8 @@ impl Client {
         .await;
     }
 
-    /// Breaks the connection so that the client can't take what it has for the whole.
-    pub fn reset(self) {
+    /// Breaks the connection, when it is dropped next, so that the client can't take what it has for the whole.
+    pub fn reset(&self) {
         // Without the reset it would close as after a whole body; there is nothing better then.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }

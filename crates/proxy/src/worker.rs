@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, Notify};
 
 use crate::bounds::Bound;
 use crate::buffers::Buffers;
+use crate::client::Client;
 use crate::clients::{Clients, Place, Room};
 use crate::clock::Clock;
 use crate::connection;
@@ -22,7 +23,7 @@ use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
 use crate::routes::{Change, Command, Drain};
-use crate::runtime::{self, spawn, yield_now, Listener, Stream};
+use crate::runtime::{self, spawn, spawn_with, yield_now, Listener, Stream};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -268,9 +269,13 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
         return;
     }
     let place = ClientPlace::take(worker.clone(), place);
-    spawn(async move {
-        let place = place;
-        connection::serve(&place.worker, stream, peer, room).await;
+    spawn_with(|waker| {
+        let mut client = Client::new(worker.clone(), stream, peer, waker);
+        // Both are used where they were captured: a connection has no room for them twice.
+        async move {
+            let _place = &place;
+            connection::serve(&mut client, room).await;
+        }
     });
 }
 
