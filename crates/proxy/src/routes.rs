@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::table::{Record, Usage};
+use crate::takeover::Predecessor;
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -37,16 +38,27 @@ pub type Applied = Arc<oneshot::Sender<()>>;
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    usage: HashMap<String, Arc<Usage>>,
+    machines: HashMap<String, Arc<Record>>,
+    /// There was a table.
+    known: bool,
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// The process before this one, which must know too.
+    predecessor: Option<Predecessor>,
 }
 
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            usage: HashMap::new(),
+            machines: HashMap::new(),
+            known: false,
             workers,
+            predecessor: None,
         }
+    }
+
+    /// Every change goes to `predecessor` too from here on.
+    pub fn pass_on(&mut self, predecessor: Predecessor) {
+        self.predecessor = Some(predecessor);
     }
 
     /// Replaces the table. The receiver is closed when every worker decides by the new one.
@@ -54,18 +66,23 @@ impl Routes {
     /// # Errors
     /// What is wrong with which machine; nothing has changed then.
     pub fn replace(&mut self, machines: &[Machine]) -> Result<oneshot::Receiver<()>, String> {
-        let mut usage = HashMap::with_capacity(machines.len());
+        let mut known = HashMap::with_capacity(machines.len());
         let mut records = Vec::with_capacity(machines.len());
         for machine in machines {
-            let used = self.usage.get(&machine.id).cloned().unwrap_or_default();
-            records.push(Arc::new(Record::new(machine, used.clone())?));
-            if usage.insert(machine.id.clone(), used).is_some() {
+            let record = Arc::new(Record::new(machine, self.usage(&machine.id))?);
+            records.push(record.clone());
+            if known.insert(machine.id.clone(), record).is_some() {
                 return Err(format!("machine {:?} is there twice", machine.id));
             }
         }
-        self.usage = usage;
+        self.machines = known;
+        self.known = true;
         let (applied, receiver) = oneshot::channel();
-        self.send(&Command::Replace(records.into(), Arc::new(applied)));
+        let applied = Arc::new(applied);
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.replace(machines, &applied);
+        }
+        self.send(&Command::Replace(records.into(), applied));
         Ok(receiver)
     }
 
@@ -80,28 +97,44 @@ impl Routes {
     ) -> Result<oneshot::Receiver<()>, String> {
         let mut records = Vec::with_capacity(upsert.len());
         for machine in upsert {
-            let used = self.usage.get(&machine.id).cloned().unwrap_or_default();
-            records.push(Arc::new(Record::new(machine, used)?));
+            let record = Record::new(machine, self.usage(&machine.id))?;
+            records.push(Arc::new(record));
         }
         for record in &records {
-            self.usage
-                .insert(record.id.to_string(), record.usage.clone());
+            self.machines.insert(record.id.to_string(), record.clone());
         }
         for id in &remove {
-            self.usage.remove(id);
+            self.machines.remove(id);
         }
         let (applied, receiver) = oneshot::channel();
-        self.send(&Command::Change(
-            records.into(),
-            remove.into(),
-            Arc::new(applied),
-        ));
+        let applied = Arc::new(applied);
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.change(upsert, &remove, &applied);
+        }
+        self.send(&Command::Change(records.into(), remove.into(), applied));
         Ok(receiver)
+    }
+
+    /// The whole table; `None` before the first.
+    pub fn snapshot(&self) -> Option<Vec<Machine>> {
+        let machines = self.machines.values().map(|record| record.to_machine());
+        self.known.then(|| machines.collect())
     }
 
     /// Tells every worker to finish.
     pub fn drain(&self, drain: Drain) {
+        if let Some(predecessor) = &self.predecessor {
+            if !drain.patient {
+                predecessor.drain(drain);
+            }
+        }
         self.send(&Command::Drain(drain));
+    }
+
+    /// What a machine uses is counted over all of its records.
+    fn usage(&self, id: &str) -> Arc<Usage> {
+        let known = self.machines.get(id);
+        known.map_or_else(Arc::default, |record| record.usage.clone())
     }
 
     fn send(&self, command: &Command) {

@@ -99,6 +99,23 @@ impl Record {
         })
     }
 
+    /// What a control plane would say of it to another process.
+    pub fn to_machine(&self) -> control::Machine {
+        let ports = self.ports.iter().map(|port| control::Port {
+            port: port.port,
+            upstream: port.upstream.map(|address| address.to_string()),
+            listening: port.listening,
+        });
+        control::Machine {
+            id: self.id.to_string(),
+            name: self.name.to_string(),
+            // Of those that do not run, nobody here needs to know more.
+            status: if self.running { "running" } else { "stopped" }.to_owned(),
+            lifecycle: self.lifecycle,
+            ports: ports.collect(),
+        }
+    }
+
     /// The exposed port `port`.
     pub fn port(&self, port: u16) -> Option<Port> {
         let at = self.ports.binary_search_by_key(&port, |known| known.port);
