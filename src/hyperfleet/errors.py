@@ -31,6 +31,22 @@ class ForbiddenError(HyperfleetError):
     code = "FORBIDDEN"
 
 
+class RateLimitedError(HyperfleetError):
+    """Too often; it may be asked again in `retry_after` seconds, a whole number."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestTimeoutError(HyperfleetError):
+    """The request did not arrive whole in time."""
+
+    code = "REQUEST_TIMEOUT"
+
+
 class NotFoundError(HyperfleetError):
     """There is no such machine, key or page."""
 

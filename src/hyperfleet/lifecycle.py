@@ -26,8 +26,10 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     _S.RUNNING: frozenset({_S.PAUSED, _S.STOPPING, _S.STOPPED, _S.FAILED}),
     _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.STOPPED, _S.FAILED}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.FAILED}),
-    _S.STOPPED: frozenset({_S.STARTING}),
-    _S.FAILED: frozenset({_S.STARTING}),
+    # To failed: it was to be started by itself, and can't be.
+    _S.STOPPED: frozenset({_S.STARTING, _S.FAILED}),
+    # To stopped: it would have been started again, and its user does not want that.
+    _S.FAILED: frozenset({_S.STARTING, _S.STOPPED}),
 }
 
 # A machine in one of these has a process, or may have one after a crash of the control plane.

@@ -6,6 +6,7 @@ import re
 import secrets
 import string
 from datetime import datetime
+from enum import StrEnum
 
 import msgspec
 
@@ -23,6 +24,15 @@ def new_machine_id() -> str:
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
 
 
+class Restart(StrEnum):
+    """When a machine that ended without its user's wish is started again by itself."""
+
+    NEVER = "never"
+    # It died; not when the guest has powered itself off.
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
 class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for; defaults already filled in, every field already checked."""
 
@@ -35,16 +45,21 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     exposed_ports: tuple[int, ...] = ()
     env: dict[str, str] = {}
     labels: dict[str, str] = {}
+    restart: Restart = Restart.NEVER
+    # Comes up with the control plane when it ran before, a reboot of the host included.
+    autostart: bool = False
 
 
 class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
     """What may be changed of a machine that is there; None: it stays. Else it is the whole new one.
 
-    `exposed_ports` and `labels` are checked as in `MachineSpec`.
+    Each is checked as in `MachineSpec`.
     """
 
     exposed_ports: tuple[int, ...] | None = None
     labels: dict[str, str] | None = None
+    restart: Restart | None = None
+    autostart: bool | None = None
 
 
 class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,3 +103,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None = None
+    # How often it was started by itself since its user started it, or since it last ran long enough
+    # to be called sound.
+    restarts: int = 0
+    # When it is started by itself; None: it is not.
+    next_start_at: datetime | None = None
+    # The host's boot (random(4), boot_id) in which it was last started.
+    host_boot: str | None = None

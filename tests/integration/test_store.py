@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -9,15 +10,24 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
 
 from hyperfleet.auth import keys
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.auth.keys import Scope
 from hyperfleet.errors import CapacityError, ConflictError, NotFoundError, SettingsError
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, new_machine_id
+from hyperfleet.machine import (
+    ExposedPort,
+    Machine,
+    MachineNetwork,
+    MachineSpec,
+    Restart,
+    new_machine_id,
+)
 from hyperfleet.store import database as database_module
 from hyperfleet.store.database import Database, open_database
 from hyperfleet.store.keys import SqlKeyStore
@@ -40,6 +50,8 @@ def a_machine(name: str) -> Machine:
             exposed_ports=(80, 8080),
             env={"A": "é", "B": ""},
             labels={"tier": "front"},
+            restart=Restart.ALWAYS,
+            autostart=True,
         ),
         status=Status.RUNNING,
         vmm="fake",
@@ -51,6 +63,9 @@ def a_machine(name: str) -> Machine:
         created_at=NOW,
         updated_at=NOW + timedelta(seconds=1),
         started_at=NOW + timedelta(seconds=2),
+        restarts=3,
+        next_start_at=NOW + timedelta(seconds=3),
+        host_boot="0f7b9d7e-6f0e-4b8e-9d5b-0c6f1a2b3c4d",
     )
 
 
@@ -231,3 +246,31 @@ async def test_a_database_of_a_later_version(tmp_path: Path) -> None:
     later.close()
     with pytest.raises(SettingsError, match="later version"):
         await open_database(None, file)
+
+
+async def test_a_record_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    spec = {
+        "name": "web",
+        "vcpu_count": 1,
+        "mem_size_mib": 64,
+        "kernel_image_path": "k",
+        "rootfs_path": "r",
+    }
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = database_module.migration_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO machines (id, name, status, spec, vmm, network, lifecycle, created_at,"
+            " updated_at) VALUES ('abc123def456', 'web', 'stopped', ?, 'fake',"
+            " '{\"mode\": \"user\"}', 1, '2030-01-31 12:00:00', '2030-01-31 12:00:00')",
+            (json.dumps(spec),),
+        )
+    engine.dispose()
+    database = await open_database(None, path)
+    [machine] = await SqlMachineStore(database).all()
+    assert (machine.spec.restart, machine.spec.autostart) == (Restart.NEVER, False)
+    assert (machine.restarts, machine.next_start_at, machine.host_boot) == (0, None, None)
+    await database.close()

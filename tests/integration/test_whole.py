@@ -12,6 +12,8 @@ import pytest
 
 from hyperfleet import binaries
 from hyperfleet.errors import SetupError
+from hyperfleet.failpoints import Point
+from support import crash
 from support.need import Need
 from support.server import Server
 
@@ -111,3 +113,26 @@ def test_bounds_of_driver_and_host(server: Server) -> None:
         answer = server.api.post("/machines", json=body)
         assert answer.status_code == 400, answer.text
         assert field in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("point", "found"),
+    [
+        (Point.CREATE_RECORDED, "pending"),
+        # The fake's guests end with the control plane.
+        (Point.BOOT_RECORDED, "failed"),
+        (Point.STOP_RECORDED, "stopped"),
+        (Point.DELETE_DECIDED, "none"),
+    ],
+)
+def test_killed_at_a_point(server: Server, point: Point, found: str) -> None:
+    crash.killed_at(server, point)
+    server.start()
+    assert crash.check(server) == found
+
+
+def test_a_point_that_there_is_not(server: Server) -> None:
+    server.environment["HYPERFLEET_TEST_FAILPOINT"] = "nowhere"
+    refused = server.run("serve", check=False)
+    assert refused.returncode == 2
+    assert "HYPERFLEET_TEST_FAILPOINT=nowhere: no such point" in refused.stderr

@@ -138,6 +138,14 @@ class Server:
         """SIGKILL, as a crash would; its exit status."""
         return self._end(signal.SIGKILL)
 
+    def wait(self) -> int:
+        """Waits until it has ended by itself; its exit status."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        assert self._process is not None
+        return self._process.wait(END)
+
     def _end(self, number: int) -> int:
         if self._client is not None:
             self._client.close()

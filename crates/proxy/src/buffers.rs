@@ -9,6 +9,10 @@ use crate::splice::Pipes;
 
 /// Bytes of one read. Large, so that large bodies need few system calls.
 const READ: usize = 256 * 1024;
+/// Bytes of a read that a request's head is expected in. What of the body comes with it is copied once
+/// more, to be sent with the head: a small body whole, of a large one no more than this, since the
+/// rest can pass without a copy.
+pub const FIRST: usize = 68 * 1024;
 /// A request's buffer that has grown beyond this is not kept for the next one, which may wait long.
 const SMALL: usize = 8 * 1024;
 /// Buffers kept, of requests and of what slow peers left.

@@ -7,12 +7,11 @@ use std::rc::Rc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use crate::body::Body;
 use crate::clock::Timer;
 use crate::forward::Peer;
-use crate::io::{poll_read, shut, Outbox};
+use crate::io::Outbox;
+use crate::runtime::Stream;
 use crate::worker::Worker;
 
 /// How long a client may take to read an answer after which its connection closes.
@@ -24,7 +23,7 @@ pub const READ_AWAY: u64 = 64 * 1024;
 
 pub struct Client {
     pub worker: Rc<Worker>,
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub peer: Peer,
     /// Bytes that were read and belong to nobody yet.
     pub input: Vec<u8>,
@@ -36,9 +35,7 @@ pub struct Client {
 
 impl Client {
     /// `waker` is its task's.
-    pub fn new(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, waker: Waker) -> Client {
-        // An error here would be the connection's own, which its first use tells better.
-        let _ = stream.set_nodelay(true);
+    pub fn new(worker: Rc<Worker>, stream: Stream, address: SocketAddr, waker: Waker) -> Client {
         let timer = worker.clock.timer(waker);
         let address = address.ip();
         Client {
@@ -64,7 +61,7 @@ impl Client {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        let count = ready!(poll_read(&mut self.stream, cx, buffer))?;
+        let count = ready!(self.stream.poll_read(cx, buffer))?;
         self.eof = count == 0;
         self.worker.counters.bytes_in.add(count as u64);
         Poll::Ready(Ok(count))
@@ -94,9 +91,18 @@ impl Client {
 
     /// Sends, and keeps what the socket does not take at once. True if bytes moved.
     pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<bool> {
-        let count = self
-            .outbox
-            .send(&mut self.stream, cx, bytes, &self.worker.buffers)?;
+        self.send_both(cx, &[], bytes)
+    }
+
+    /// Sends one after the other in one write, as [`Client::send`].
+    pub fn send_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        bytes: &[u8],
+    ) -> io::Result<bool> {
+        let buffers = &self.worker.buffers;
+        let count = self.outbox.send(&self.stream, cx, head, bytes, buffers)?;
         self.worker.counters.bytes_out.add(count as u64);
         Ok(count > 0)
     }
@@ -107,9 +113,9 @@ impl Client {
             return Poll::Ready(Ok(()));
         }
         let mut count = 0;
-        let flushed =
-            self.outbox
-                .poll_flush(&mut self.stream, cx, &mut count, &self.worker.buffers);
+        let flushed = self
+            .outbox
+            .poll_flush(&self.stream, cx, &mut count, &self.worker.buffers);
         self.worker.counters.bytes_out.add(count as u64);
         *moved |= count > 0;
         flushed
@@ -190,7 +196,7 @@ impl Client {
         let worker = self.worker.clone();
         self.timer.set(LINGER);
         poll_fn(|cx| {
-            shut(&mut self.stream, cx);
+            self.stream.shut();
             let mut buffer = worker.buffers.read.borrow_mut();
             loop {
                 if self.timer.expired() {

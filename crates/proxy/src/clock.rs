@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::Notify;
 
+use crate::runtime::sleep;
+
 /// How often deadlines are looked at.
 pub const TICK: Duration = Duration::from_millis(100);
 
@@ -77,7 +79,7 @@ impl Clock {
                 self.wanted.notified().await;
                 self.asleep.set(false);
             }
-            tokio::time::sleep(TICK).await;
+            sleep(TICK).await;
             let before = self.now.get();
             self.refresh();
             let now = self.now.get();
@@ -129,6 +131,7 @@ impl Drop for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::{block_on, spawn, yield_now};
     use std::future::poll_fn;
     use std::task::Poll;
 
@@ -153,22 +156,18 @@ mod tests {
 
     #[test]
     fn a_deadline_is_never_met_early_and_the_clock_sleeps_between() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, async {
+        let slept = block_on(|| (), async {
             let clock = Clock::new();
-            tokio::task::spawn_local(clock.clone().run(|_| false));
+            spawn(clock.clone().run(|_| false));
             for _ in 0..2 {
                 let after = Duration::from_millis(30);
                 assert!(expiry(clock.clone(), after).await >= after);
                 // One more tick, and a clock without timers is asleep.
                 while !clock.asleep.get() {
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                 }
             }
         });
+        slept.unwrap();
     }
 }

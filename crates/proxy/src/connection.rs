@@ -5,21 +5,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
-use tokio::net::TcpStream;
-
 use crate::answer::{Answer, Shape};
 use crate::client::Client;
 use crate::clients::Room;
 use crate::exchange::{self, End, Next};
 use crate::http::Asked;
 use crate::intake::{respond, Intake, Turn, RETRY_AFTER};
+use crate::runtime::Stream;
 use crate::tunnel;
 use crate::worker::Worker;
 
 /// Serves a client to its end. What only some connections are in, and none for ever, is on the heap
 /// while it lasts: one that waits for its next request holds nothing of an exchange, and a tunnel
 /// nothing of the request that it was. Without `room` it is only told so.
-pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, room: Room) {
+pub async fn serve(worker: &Rc<Worker>, stream: Stream, address: SocketAddr, room: Room) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let mut client = Client::new(worker.clone(), stream, address, waker);
     let retry_after = RETRY_AFTER;

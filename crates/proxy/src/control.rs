@@ -6,15 +6,17 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyperfleet_wire::control::{Counters, FromProxy, Machine, ToProxy, PROTOCOL};
+use hyperfleet_wire::control::{Counters, FromProxy, ToProxy, PROTOCOL};
 use hyperfleet_wire::{decode, encode, length};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::probe::{Ask, Probes};
+use crate::record::Record;
 use crate::routes::Routes;
 use crate::socket::Socket;
 
@@ -22,6 +24,8 @@ use crate::socket::Socket;
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Most bytes that wait for a control plane that does not read.
 const OUTPUT_LIMIT: usize = 4 << 20;
+/// Bytes read at least at once.
+const READ: usize = 64 * 1024;
 /// Most machines in one snapshot.
 const MACHINES_LIMIT: usize = 1_000_000;
 
@@ -210,7 +214,7 @@ async fn transfer(
         }
     }
     if ready.is_readable() {
-        input.reserve(64 * 1024);
+        input.reserve(READ);
         return match stream.try_read_buf(input) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -260,7 +264,7 @@ struct Session {
     /// A resync was asked for: changes are ignored until the snapshot comes.
     resync: bool,
     /// The parts so far of a snapshot, with its number.
-    snapshot: Option<(u64, Vec<Machine>)>,
+    snapshot: Option<(u64, Vec<Arc<Record>>)>,
     unapplied: VecDeque<(u64, oneshot::Receiver<()>)>,
     probes: Probes,
 }
@@ -287,6 +291,9 @@ impl Session {
             // Once for all messages of a read, not once each.
             self.input.drain(..self.taken);
             self.taken = 0;
+            if self.input.is_empty() {
+                self.input.shrink_to(READ);
+            }
             return Ok(None);
         };
         let message = decode(payload).map_err(|e| e.to_string())?;
@@ -305,18 +312,22 @@ impl Session {
                 if known.len() + machines.len() > MACHINES_LIMIT {
                     return Err(format!("over {MACHINES_LIMIT} machines"));
                 }
-                known.extend(machines);
+                // Checked as they come: what the whole message took is free before the next.
+                for machine in &machines {
+                    known.push(process.routes.record(machine)?);
+                }
+                std::thread::yield_now();
             }
             ToProxy::SnapshotEnd { number } => {
-                let machines = match self.snapshot.take() {
-                    Some((begun, machines)) if begun == number => machines,
+                let records = match self.snapshot.take() {
+                    Some((begun, records)) if begun == number => records,
                     _ => {
                         return Err(format!(
                             "the end of snapshot {number} without its beginning"
                         ))
                     }
                 };
-                let applied = process.routes.replace(&machines)?;
+                let applied = process.routes.replace(records)?;
                 self.unapplied.push_back((number, applied));
                 self.have = Some(number);
                 self.resync = false;
@@ -338,7 +349,9 @@ impl Session {
                     self.send(&FromProxy::Resync { have });
                     return Ok(());
                 }
-                let applied = process.routes.change(&upsert, remove)?;
+                let upsert = upsert.iter().map(|machine| process.routes.record(machine));
+                let upsert = upsert.collect::<Result<Vec<_>, _>>()?;
+                let applied = process.routes.change(&upsert, &remove);
                 self.unapplied.push_back((number, applied));
                 self.have = Some(number);
             }

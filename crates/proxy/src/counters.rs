@@ -7,8 +7,8 @@ use hyperfleet_wire::control;
 use crate::bounds::{Bound, NAMES};
 use crate::held;
 
-/// The codes of the proxy's own answers.
-const CODES: [&str; 11] = [
+/// The codes of the proxy's own answers, and what ended a connection without one.
+const CODES: [&str; 12] = [
     "machine_not_found",
     "machine_not_running",
     "port_not_exposed",
@@ -20,6 +20,7 @@ const CODES: [&str; 11] = [
     "too_large",
     "over_capacity",
     "not_found",
+    "task_panicked",
 ];
 
 /// A number with one writing thread: a load and a store, no locked instruction.

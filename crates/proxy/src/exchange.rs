@@ -11,9 +11,9 @@ use crate::answer::{Answer, Shape};
 use crate::client::{Client, READ_AWAY};
 use crate::fault;
 use crate::intake::{respond, Admitted, Request, Turn, RETRY_AFTER};
+use crate::life::{Ended, Watch};
 use crate::pool::Key;
 use crate::relay::{Outcome, Relay};
-use crate::table::{Ended, Watch};
 use crate::upstream::{self, NoConnection, Reuse, Upstream};
 
 /// What becomes of the client's connection.

@@ -7,19 +7,19 @@ use std::time::Duration;
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
 use crate::bounds::Bound;
+use crate::buffers::FIRST;
 use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
 use crate::http::{Asked, Framing, Progress};
 use crate::limits::Limits;
+use crate::record::{Port, Usage};
 use crate::route::{self, Destination, Known, Resolved};
-use crate::table::{Entry, Port, Usage};
+use crate::table::Entry;
 
 /// Seconds after which a client may try again.
 pub const RETRY_AFTER: u32 = 1;
 
-/// Bytes of one read of requests: what a client sends ahead is held until its turn.
-const MOST_AT_ONCE: usize = 64 * 1024;
 /// How long a connection may take to its next request when the process is ending.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
@@ -142,7 +142,7 @@ impl Intake {
                 client.timer.set(LAST_CALL);
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match ready!(client.poll_read(cx, &mut buffer[..MOST_AT_ONCE])) {
+            let count = match ready!(client.poll_read(cx, &mut buffer[..FIRST])) {
                 Ok(count) if count > 0 => count,
                 _ => return Poll::Ready(Turn::Gone),
             };
@@ -296,17 +296,14 @@ impl Intake {
 fn admit(client: &Client, destination: &Destination) -> Result<(Admitted, Port), Answer> {
     let worker = &client.worker;
     let table = worker.table.borrow();
-    let entry = table.find(destination.machine.as_bytes());
-    let known = entry.map(|entry| Known {
-        running: entry.record.running,
-        port: entry
-            .record
-            .port(destination.port)
-            .map(|port| (entry, port)),
+    let row = table.find(destination.machine.as_bytes());
+    let known = row.map(|row| Known {
+        running: row.record.running,
+        port: row.record.port(destination.port).map(|port| (row, port)),
     });
-    let (entry, port) = route::check(known, destination.port)?;
+    let (row, port) = route::check(known, destination.port)?;
     let most = worker.settings.max_machine_requests;
-    let admitted = Admitted::new(entry.clone(), most).ok_or_else(|| {
+    let admitted = Admitted::new(table.enter(row), most).ok_or_else(|| {
         worker.counters.met(Bound::MachineRequests);
         Answer::OverCapacity {
             retry_after: RETRY_AFTER,

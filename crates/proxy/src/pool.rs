@@ -61,14 +61,9 @@ impl Pool {
         let waiting = self.by_key.get_mut(key)?;
         while let Some(at) = waiting.pop() {
             let idle = self.idle.remove(at);
-            let mut context = Context::from_waker(&self.wakers[at]);
+            let context = Context::from_waker(&self.wakers[at]);
             // Readable and not yet swept out: dropped here.
-            if idle
-                .upstream
-                .stream
-                .poll_read_ready(&mut context)
-                .is_pending()
-            {
+            if idle.upstream.stream.poll_read_ready(&context).is_pending() {
                 if waiting.is_empty() {
                     self.by_key.remove(key);
                 }
@@ -163,13 +158,8 @@ impl Pool {
         let Some(idle) = self.idle.get(at) else {
             return;
         };
-        let mut context = Context::from_waker(&self.wakers[at]);
-        if idle
-            .upstream
-            .stream
-            .poll_read_ready(&mut context)
-            .is_ready()
-        {
+        let context = Context::from_waker(&self.wakers[at]);
+        if idle.upstream.stream.poll_read_ready(&context).is_ready() {
             self.forget(at);
         }
     }

@@ -60,7 +60,23 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    // Linux gives it to what is accepted: a system call less for each.
+    socket.set_tcp_nodelay(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_does_not_wait_to_fill_a_packet() {
+        let listeners = listen(([127, 0, 0, 1], 0).into(), 1).unwrap();
+        let listener = &listeners[0];
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        assert!(listener.accept().unwrap().0.nodelay().unwrap());
+    }
 }

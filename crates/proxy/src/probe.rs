@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use hyperfleet_wire::control::{FromProxy, ProbeOutcome};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::runtime::timeout;
+
 /// How long an answer is waited for.
 pub const LIMIT: Duration = Duration::from_secs(1);
 
@@ -43,8 +45,8 @@ impl Prober {
         if self.0.send(ask).is_err() {
             return ProbeOutcome::Unknown;
         }
-        match tokio::time::timeout(LIMIT, told).await {
-            Ok(Ok(outcome)) => outcome,
+        match timeout(LIMIT, told).await {
+            Some(Ok(outcome)) => outcome,
             _ => ProbeOutcome::Unknown,
         }
     }

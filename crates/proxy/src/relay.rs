@@ -3,10 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{ready, Context, Poll};
-
-use tokio::io::AsyncWrite;
 
 use crate::answer::Answer;
 use crate::body::Body;
@@ -16,11 +13,15 @@ use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::{poll_read, Outbox, Share};
+use crate::io::{Outbox, Share};
+use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
-use crate::table::Watch;
 use crate::upstream::Upstream;
+
+/// Least bytes of a body that are sent from where they were read, after their head; of fewer a copy
+/// costs less than a write from two places.
+const GATHERED: usize = 16 * 1024;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -235,12 +236,12 @@ impl<'a> Relay<'a> {
     fn flush_upload(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.upload.sent < self.request.buffer.len() {
             let rest = &self.request.buffer[self.upload.sent..];
-            let stream = Pin::new(&mut self.upstream.stream);
+            let stream = &self.upstream.stream;
             self.upload.sent += ready!(stream.poll_write(cx, rest))?;
             self.moved = true;
         }
         let mut count = 0;
-        let stream = &mut self.upstream.stream;
+        let stream = &self.upstream.stream;
         let buffers = &self.client.worker.buffers;
         let upload = &mut self.upload;
         let flushed = if upload.outbox.is_empty() {
@@ -296,8 +297,11 @@ impl<'a> Relay<'a> {
                 (taken, out.as_slice())
             }
         };
-        let stream = &mut self.upstream.stream;
-        let sent = self.upload.outbox.send(stream, cx, rest, &worker.buffers);
+        let stream = &self.upstream.stream;
+        let sent = self
+            .upload
+            .outbox
+            .send(stream, cx, &[], rest, &worker.buffers);
         self.upload.broken |= sent.is_err();
         Ok(taken)
     }
@@ -338,7 +342,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match poll_read(&mut self.upstream.stream, cx, &mut buffer) {
+            let count = match self.upstream.stream.poll_read(cx, &mut buffer) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(_)) => return self.upstream_ended(cx, true),
@@ -470,13 +474,19 @@ impl<'a> Relay<'a> {
         let Stage::Body(body) = &mut self.download.stage else {
             return None;
         };
-        let direct = if out.is_empty() {
+        let direct = if out.is_empty() || bytes.len() >= GATHERED {
             body.pass_as_is(bytes)
         } else {
             None
         };
         let (taken, sent) = match direct {
-            Some(taken) => (taken, self.client.send(cx, &bytes[..taken])),
+            Some(taken) => {
+                let sent = self.client.send_both(cx, &out, &bytes[..taken]);
+                if !out.is_empty() {
+                    *worker.buffers.out() = out;
+                }
+                (taken, sent)
+            }
             None => {
                 if out.is_empty() {
                     out = std::mem::take(&mut *worker.buffers.out());
@@ -577,7 +587,7 @@ impl<'a> Relay<'a> {
             return true;
         }
         let mut byte = [0];
-        let left = poll_read(&mut self.upstream.stream, cx, &mut byte).is_ready();
+        let left = self.upstream.stream.poll_read(cx, &mut byte).is_ready();
         self.download.reuse &= !left;
         left
     }

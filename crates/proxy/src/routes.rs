@@ -1,6 +1,9 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +12,16 @@ use hyperfleet_wire::control::Machine;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::table::{Record, Usage};
+use crate::record::Record;
 use crate::takeover::Predecessor;
+
+/// Machines that a worker takes in one go, between which it serves requests.
+const SLICE: usize = 128;
 
 /// What a worker is told.
 #[derive(Clone)]
 pub enum Command {
-    /// The whole table.
-    Replace(Arc<[Arc<Record>]>, Applied),
-    /// New and changed machines, and ids that are gone.
-    Change(Arc<[Arc<Record>]>, Arc<[String]>, Applied),
+    Change(Arc<Change>),
     /// Stop accepting, finish what is in flight.
     Drain(Drain),
 }
@@ -33,15 +36,25 @@ pub struct Drain {
     pub patient: bool,
 }
 
-/// Dropped by each worker when it decides by the new table; the last one closes the channel.
-pub type Applied = Arc<oneshot::Sender<()>>;
+/// A slice of a step from one table to the next.
+pub struct Change {
+    /// In the new table.
+    pub machines: usize,
+    /// New and changed machines.
+    pub upsert: Vec<Arc<Record>>,
+    /// Those that are gone.
+    pub remove: Vec<Arc<Record>>,
+    /// With a step's last slice, after which the worker decides by the new table. It is dropped
+    /// with the change: the last worker closes the channel.
+    pub applied: Option<oneshot::Sender<()>>,
+}
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    machines: HashMap<String, Arc<Record>>,
-    /// There was a table.
-    known: bool,
+    known: HashSet<ById>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// There was a table.
+    begun: bool,
     /// The process before this one, which must know too.
     predecessor: Option<Predecessor>,
 }
@@ -49,9 +62,9 @@ pub struct Routes {
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            machines: HashMap::new(),
-            known: false,
+            known: HashSet::new(),
             workers,
+            begun: false,
             predecessor: None,
         }
     }
@@ -61,64 +74,93 @@ impl Routes {
         self.predecessor = Some(predecessor);
     }
 
-    /// Replaces the table. The receiver is closed when every worker decides by the new one.
-    ///
-    /// # Errors
-    /// What is wrong with which machine; nothing has changed then.
-    pub fn replace(&mut self, machines: &[Machine]) -> Result<oneshot::Receiver<()>, String> {
-        let mut known = HashMap::with_capacity(machines.len());
-        let mut records = Vec::with_capacity(machines.len());
-        for machine in machines {
-            let record = Arc::new(Record::new(machine, self.usage(&machine.id))?);
-            records.push(record.clone());
-            if known.insert(machine.id.clone(), record).is_some() {
-                return Err(format!("machine {:?} is there twice", machine.id));
+    /// Ends when no process before this one has connections any more. Until then it is their link
+    /// to what changes.
+    pub fn elders_gone(&self) -> impl Future<Output = ()> {
+        let gone = self.predecessor.as_ref().map(Predecessor::gone);
+        async move {
+            if let Some(gone) = gone {
+                gone.await;
             }
         }
-        self.machines = known;
-        self.known = true;
-        let (applied, receiver) = oneshot::channel();
-        let applied = Arc::new(applied);
-        if let Some(predecessor) = &self.predecessor {
-            predecessor.replace(machines, &applied);
-        }
-        self.send(&Command::Replace(records.into(), applied));
-        Ok(receiver)
-    }
-
-    /// Takes new and changed machines and forgets those that are gone.
-    ///
-    /// # Errors
-    /// As [`Routes::replace`].
-    pub fn change(
-        &mut self,
-        upsert: &[Machine],
-        remove: Vec<String>,
-    ) -> Result<oneshot::Receiver<()>, String> {
-        let mut records = Vec::with_capacity(upsert.len());
-        for machine in upsert {
-            let record = Record::new(machine, self.usage(&machine.id))?;
-            records.push(Arc::new(record));
-        }
-        for record in &records {
-            self.machines.insert(record.id.to_string(), record.clone());
-        }
-        for id in &remove {
-            self.machines.remove(id);
-        }
-        let (applied, receiver) = oneshot::channel();
-        let applied = Arc::new(applied);
-        if let Some(predecessor) = &self.predecessor {
-            predecessor.change(upsert, &remove, &applied);
-        }
-        self.send(&Command::Change(records.into(), remove.into(), applied));
-        Ok(receiver)
     }
 
     /// The whole table; `None` before the first.
     pub fn snapshot(&self) -> Option<Vec<Machine>> {
-        let machines = self.machines.values().map(|record| record.to_machine());
-        self.known.then(|| machines.collect())
+        let machines = self.known.iter().map(|ById(record)| record.to_machine());
+        self.begun.then(|| machines.collect())
+    }
+
+    /// A machine as the next step has it: the record that is known, if it says the same; what the
+    /// machine uses stays counted.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn record(&self, machine: &Machine) -> Result<Arc<Record>, String> {
+        let mut record = Record::new(machine)?;
+        if let Some(ById(known)) = self.known.get(&*record.id) {
+            if known.is_as(&record) {
+                return Ok(known.clone());
+            }
+            record.usage = known.usage.clone();
+        }
+        Ok(Arc::new(record))
+    }
+
+    /// Replaces the table by what [`Routes::record`] made of its machines since the last step. The
+    /// workers are told the difference only. The receiver is closed when every worker decides by
+    /// the new one.
+    ///
+    /// # Errors
+    /// Which machine is there twice; nothing has changed then.
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "found by its id, which never changes"
+    )]
+    pub fn replace(&mut self, records: Vec<Arc<Record>>) -> Result<oneshot::Receiver<()>, String> {
+        let mut next = HashSet::with_capacity(records.len());
+        let mut upsert = Vec::new();
+        for (count, record) in records.into_iter().enumerate() {
+            let known = self.known.get(&*record.id);
+            if known.is_none_or(|ById(known)| !Arc::ptr_eq(known, &record)) {
+                upsert.push(record.clone());
+            }
+            if let Some(ById(twice)) = next.replace(ById(record)) {
+                return Err(format!("machine {:?} is there twice", twice.id));
+            }
+            give_way(count);
+        }
+        let mut remove = Vec::new();
+        for (count, ById(record)) in self.known.iter().enumerate() {
+            if !next.contains(&*record.id) {
+                remove.push(record.clone());
+            }
+            give_way(count);
+        }
+        self.known = next;
+        self.begun = true;
+        Ok(self.tell(&upsert, &remove))
+    }
+
+    /// Takes new and changed machines, as [`Routes::record`] made them, and forgets those that are
+    /// gone; the receiver is that of [`Routes::replace`].
+    pub fn change(&mut self, upsert: &[Arc<Record>], remove: &[String]) -> oneshot::Receiver<()> {
+        for record in upsert {
+            self.known.replace(ById(record.clone()));
+        }
+        let gone = remove.iter().filter_map(|id| self.known.take(id.as_str()));
+        let gone: Vec<_> = gone.map(|ById(record)| record).collect();
+        self.tell(upsert, &gone)
+    }
+
+    /// Replaces the table by these machines; the receiver is that of [`Routes::replace`].
+    ///
+    /// # Errors
+    /// As [`Routes::record`] and [`Routes::replace`]; nothing has changed then.
+    pub fn read(&mut self, machines: &[Machine]) -> Result<oneshot::Receiver<()>, String> {
+        let records = machines.iter().map(|machine| self.record(machine));
+        let records = records.collect::<Result<_, _>>()?;
+        self.replace(records)
     }
 
     /// Tells every worker to finish.
@@ -131,10 +173,26 @@ impl Routes {
         self.send(&Command::Drain(drain));
     }
 
-    /// What a machine uses is counted over all of its records.
-    fn usage(&self, id: &str) -> Arc<Usage> {
-        let known = self.machines.get(id);
-        known.map_or_else(Arc::default, |record| record.usage.clone())
+    fn tell(&self, upsert: &[Arc<Record>], remove: &[Arc<Record>]) -> oneshot::Receiver<()> {
+        let (applied, receiver) = oneshot::channel();
+        let mut applied = Some(applied);
+        let most = upsert.len().max(remove.len());
+        // A step without any difference is a step too.
+        for begin in (0..most.max(1)).step_by(SLICE) {
+            let end = begin + SLICE;
+            let slice = |of: &[Arc<Record>]| of[begin.min(of.len())..end.min(of.len())].to_vec();
+            let change = Arc::new(Change {
+                machines: self.known.len(),
+                upsert: slice(upsert),
+                remove: slice(remove),
+                applied: applied.take_if(|_| end >= most),
+            });
+            if let Some(predecessor) = &self.predecessor {
+                predecessor.change(&change);
+            }
+            self.send(&Command::Change(change));
+        }
+        receiver
     }
 
     fn send(&self, command: &Command) {
@@ -144,6 +202,36 @@ impl Routes {
         }
     }
 }
+
+/// Lets a worker of the same CPU go first, now and then.
+fn give_way(count: usize) {
+    if count % SLICE == SLICE - 1 {
+        std::thread::yield_now();
+    }
+}
+
+/// A record that is found by its machine's id.
+struct ById(Arc<Record>);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &ById) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 /// Reads a routes file: `{"machines":[{"id","name","status","ports":[{"port","upstream"}]}]}`.
 ///
@@ -158,4 +246,97 @@ pub fn read_file(path: &Path) -> Result<Vec<Machine>, String> {
     let file: File =
         serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(file.machines)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+
+    fn machine(id: usize, name: &str) -> Machine {
+        Machine {
+            id: format!("m{id}"),
+            name: name.to_owned(),
+            status: "running".to_owned(),
+            lifecycle: 1,
+            ports: Vec::new(),
+        }
+    }
+
+    fn machines(ids: std::ops::Range<usize>) -> Vec<Machine> {
+        ids.map(|id| machine(id, &format!("n{id}"))).collect()
+    }
+
+    /// What a worker was told since the last time: ids of new or changed machines, ids that are
+    /// gone, the largest slice, and whether the step is whole.
+    fn told(
+        worker: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> (Vec<String>, Vec<String>, usize, bool) {
+        let (mut upsert, mut remove, mut largest, mut whole) = (Vec::new(), Vec::new(), 0, false);
+        while let Ok(Command::Change(change)) = worker.try_recv() {
+            assert!(!whole, "nothing comes after a step's last slice");
+            largest = largest.max(change.upsert.len()).max(change.remove.len());
+            upsert.extend(change.upsert.iter().map(|record| record.id.to_string()));
+            remove.extend(change.remove.iter().map(|record| record.id.to_string()));
+            whole = change.applied.is_some();
+        }
+        upsert.sort();
+        remove.sort();
+        (upsert, remove, largest, whole)
+    }
+
+    #[test]
+    fn a_whole_table_is_told_as_what_is_new_in_it_in_slices() {
+        let (sender, mut worker) = mpsc::unbounded_channel();
+        let mut routes = Routes::new(vec![sender]);
+        routes.read(&machines(0..1000)).unwrap();
+        let (upsert, remove, largest, whole) = told(&mut worker);
+        assert_eq!((upsert.len(), remove.len(), whole), (1000, 0, true));
+        assert_eq!(largest, SLICE);
+        let mut next = machines(1..1001);
+        next[4].name = "other".to_owned();
+        routes.read(&next).unwrap();
+        let (upsert, remove, _, whole) = told(&mut worker);
+        assert_eq!(upsert, ["m1000", "m5"]);
+        assert_eq!((remove.as_slice(), whole), (&["m0".to_owned()][..], true));
+        routes.read(&next).unwrap();
+        assert_eq!(told(&mut worker), (vec![], vec![], 0, true));
+    }
+
+    #[test]
+    fn the_last_worker_to_take_a_step_tells_that_it_is_applied() {
+        let (first, mut one) = mpsc::unbounded_channel();
+        let (second, mut two) = mpsc::unbounded_channel();
+        let mut routes = Routes::new(vec![first, second]);
+        let record = routes.record(&machine(1, "web")).unwrap();
+        let mut applied = routes.change(&[record], &[]);
+        told(&mut one);
+        assert_eq!(applied.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        told(&mut two);
+        assert_eq!(
+            applied.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed)
+        );
+    }
+
+    #[test]
+    fn what_a_machine_uses_outlives_its_records_and_a_table_that_is_refused() {
+        let mut routes = Routes::new(Vec::new());
+        routes.read(&machines(0..2)).unwrap();
+        let old = routes.record(&machine(1, "n1")).unwrap();
+        old.usage.requests.fetch_add(7, Relaxed);
+        let twice = [machine(1, "web"), machine(0, "n0"), machine(1, "web")];
+        let refused = routes.read(&twice).unwrap_err();
+        assert_eq!(refused, "machine \"m1\" is there twice");
+        let new = routes.record(&machine(1, "web")).unwrap();
+        assert_eq!(new.usage.requests.load(Relaxed), 7);
+        assert!(!Arc::ptr_eq(&old, &new));
+        let same = routes.record(&machine(1, "n1")).unwrap();
+        assert!(Arc::ptr_eq(&old, &same));
+        let gone = routes.change(&[], &["m1".to_owned()]);
+        drop(gone);
+        let again = routes.record(&machine(1, "n1")).unwrap();
+        assert_eq!(again.usage.requests.load(Relaxed), 0);
+    }
 }

@@ -27,6 +27,9 @@ use crate::socket::Socket;
 use crate::takeover::{self, Door, Inherited, Predecessor};
 use crate::worker::{self, Parts};
 
+/// What the processes before this one may take longer than it.
+const ELDERS_REST: Duration = Duration::from_secs(1);
+
 /// Why the process ends without success.
 #[derive(Debug)]
 pub enum Failure {
@@ -104,7 +107,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     let (mut workers, senders) = Workers::start(&settings, listeners, prober).map_err(broken)?;
     let mut routes = Routes::new(senders);
     let applied = match machines {
-        Some(machines) => Some(routes.replace(&machines).map_err(Failure::Start)?),
+        Some(machines) => Some(routes.read(&machines).map_err(Failure::Start)?),
         None => None,
     };
     if let Some(predecessor) = predecessor {
@@ -183,7 +186,7 @@ async fn relieve(
         // Closed when the last worker has them.
         let _ = applied.await;
     }
-    routes.pass_on(Predecessor::relieve(stream)?);
+    routes.pass_on(Predecessor::relieve(stream).await?);
     Ok(())
 }
 
@@ -204,13 +207,14 @@ async fn supervise(
     let mut link = Link::new(process);
     let ending = await_end(settings, sockets.as_ref(), &mut link, &mut signals, workers).await?;
     let mut routes = link.into_routes();
-    let successor = match ending {
+    let elders = routes.elders_gone();
+    let (limit, successor) = match ending {
         Ending::Asked(limit) => {
             // The names and the port are free for the next data plane from here on.
             drop(sockets);
             let patient = false;
             routes.drain(Drain { limit, patient });
-            None
+            (limit, None)
         }
         Ending::Relieved(stream) => {
             log::line("another process has taken over; this one finishes what it has");
@@ -219,7 +223,7 @@ async fn supervise(
             }
             let (limit, patient) = (settings.times.retire, true);
             routes.drain(Drain { limit, patient });
-            Some(stream)
+            (limit, Some(stream))
         }
     };
     let follow = async {
@@ -230,7 +234,11 @@ async fn supervise(
         pending::<()>().await
     };
     tokio::select! {
-        () = workers.all_ended() => {}
+        () = async {
+            workers.all_ended().await;
+            // They have the same limit, or had theirs before.
+            let _ = tokio::time::timeout(limit + ELDERS_REST, elders).await;
+        } => {}
         // Asked twice: at once.
         () = signals.stop() => {}
         () = follow => {}
@@ -291,7 +299,7 @@ async fn await_end(
 }
 
 fn reload(path: &Path, routes: &mut Routes) {
-    let replaced = read_file(path).and_then(|machines| routes.replace(&machines));
+    let replaced = read_file(path).and_then(|machines| routes.read(&machines));
     match replaced {
         Ok(_) => log::line(format_args!("{} read again", path.display())),
         Err(why) => log::line(format_args!("the routes stay as they were: {why}")),

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::task::{ready, Context, Poll};
 
 use rustix::pipe::{fcntl_setpipe_size, pipe_with, PipeFlags, SpliceFlags};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use crate::runtime::{Interest, Stream};
 
 /// Least rest of a body that goes this way: below it, one copy costs less than two system calls
 /// and a pipe.
@@ -85,7 +85,7 @@ impl Splice {
     /// is no pipe for it, they have to be copied. Only when [`Splice::is_empty`].
     pub fn poll_fill(
         &mut self,
-        from: &TcpStream,
+        from: &Stream,
         cx: &mut Context<'_>,
         most: u64,
         pipes: &Pipes,
@@ -123,7 +123,7 @@ impl Splice {
     /// The connection's; it is of no more use for sending.
     pub fn poll_drain(
         &mut self,
-        to: &TcpStream,
+        to: &Stream,
         cx: &mut Context<'_>,
         moved: &mut usize,
         pipes: &Pipes,
@@ -178,20 +178,26 @@ mod tests {
 
     #[test]
     fn bytes_wait_in_the_pipe_for_a_slow_peer_and_all_arrive() {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let (mut sender, from) = pair().await;
+        use std::io::{Read, Write};
+        let moved = crate::runtime::block_on(|| (), async {
+            let (from, mut sender) = pair().await;
             let (to, mut receiver) = pair().await;
             let body: Vec<u8> = (0..16 << 20).map(|at: u32| (at >> 8) as u8).collect();
             let sent = body.clone();
             let pipes = Pipes::default();
             let mut splice = Splice::default();
             let mut left = body.len() as u64;
-            let moving = std::future::poll_fn(|cx| loop {
+            let writing = std::thread::spawn(move || {
+                sender.write_all(&sent).unwrap();
+                sender
+            });
+            let length = body.len();
+            let reading = std::thread::spawn(move || {
+                let mut got = vec![0; length];
+                receiver.read_exact(&mut got).unwrap();
+                got
+            });
+            std::future::poll_fn(|cx| loop {
                 let mut moved = 0;
                 ready!(splice.poll_drain(&to, cx, &mut moved, &pipes)).unwrap();
                 if left == 0 {
@@ -201,26 +207,19 @@ mod tests {
                 let count = filled.unwrap().unwrap();
                 assert!(count > 0 && count <= CAPACITY);
                 left -= count as u64;
-            });
-            let writing = async {
-                sender.write_all(&sent).await.unwrap();
-                sender
-            };
-            let reading = async {
-                let mut got = vec![0; body.len()];
-                receiver.read_exact(&mut got).await.unwrap();
-                got
-            };
-            let (_, _, got) = tokio::join!(moving, writing, reading);
-            assert!(got == body);
+            })
+            .await;
+            drop(writing.join().unwrap());
+            assert!(reading.join().unwrap() == body);
             assert_eq!(pipes.spare.borrow().len(), 1);
         });
+        moved.unwrap();
     }
 
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.unwrap(), far.unwrap().0)
+    /// A connection's two ends; the second blocks.
+    async fn pair() -> (Stream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = Stream::connect(listener.local_addr().unwrap());
+        (near.await.unwrap(), listener.accept().unwrap().0)
     }
 }

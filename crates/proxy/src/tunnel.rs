@@ -6,12 +6,12 @@ use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 use crate::client::Client;
 use crate::exchange::{End, Granted};
-use crate::io::{poll_read, shut, Outbox, Share};
-use crate::table::Watch;
+use crate::io::{Outbox, Share};
+use crate::life::Watch;
+use crate::runtime::Stream;
 use crate::upstream::Upstream;
 use crate::websocket::{FrameWalk, CLOSE_GOING_AWAY};
 
@@ -115,7 +115,7 @@ impl Tunnel<'_> {
         let worker = self.client.worker.clone();
         let mut share = Share::new();
         loop {
-            let stream = &mut self.upstream.stream;
+            let stream = &self.upstream.stream;
             if !self.up.is_empty() {
                 let mut count = 0;
                 let flushed = self.up.poll_flush(stream, cx, &mut count, &worker.buffers);
@@ -124,7 +124,7 @@ impl Tunnel<'_> {
             }
             if self.up_ended {
                 if !std::mem::replace(&mut self.up_shut, true) {
-                    shut(stream, cx);
+                    stream.shut();
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -137,7 +137,7 @@ impl Tunnel<'_> {
             *moved = true;
             self.up_ended = count == 0;
             self.up
-                .send(stream, cx, &buffer[..count], &worker.buffers)?;
+                .send(stream, cx, &[], &buffer[..count], &worker.buffers)?;
         }
     }
 
@@ -149,7 +149,7 @@ impl Tunnel<'_> {
             ready!(self.client.poll_flush(cx, moved))?;
             if self.down_ended {
                 if !std::mem::replace(&mut self.down_shut, true) {
-                    shut(&mut self.client.stream, cx);
+                    self.client.stream.shut();
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -157,7 +157,7 @@ impl Tunnel<'_> {
                 return Poll::Pending;
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = ready!(poll_read(&mut self.upstream.stream, cx, &mut buffer))?;
+            let count = ready!(self.upstream.stream.poll_read(cx, &mut buffer))?;
             share.take(count);
             *moved = true;
             self.down_ended = count == 0;
@@ -170,7 +170,7 @@ impl Tunnel<'_> {
     }
 }
 
-fn keep_alive(stream: &TcpStream) {
+fn keep_alive(stream: &Stream) {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)

@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use crate::bounds::Bound;
 use crate::pool::Key;
-use crate::table::{Entry, Usage};
+use crate::record::Usage;
+use crate::runtime::{timeout, Stream};
+use crate::table::Entry;
 use crate::worker::Worker;
 
 /// A connection to a guest. It counts as one of its machine's until it is dropped.
 pub struct Upstream {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub key: Key,
     /// Whether it has served an exchange before this one.
     pub reused: bool,
@@ -83,20 +84,20 @@ pub async fn connect(
         worker.counters.met(Bound::MachineConnections);
         return Err(NoConnection::Capacity);
     };
-    let connecting = TcpStream::connect(key.address);
-    let stream = match tokio::time::timeout(settings.times.connect, connecting).await {
-        Err(_) => return Err(NoConnection::Timeout),
-        Ok(Err(error)) => {
+    let connecting = Stream::connect(key.address);
+    let stream = match timeout(settings.times.connect, connecting).await {
+        None => return Err(NoConnection::Timeout),
+        Some(Err(error)) => {
             let why = reason(&error);
             if why == NoConnection::Capacity {
                 worker.counters.met(Bound::HostSockets);
             }
             return Err(why);
         }
-        Ok(Ok(stream)) => stream,
+        Some(Ok(stream)) => stream,
     };
     // An error here would be the connection's own, which its first use tells better.
-    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_nodelay(true);
     worker.counters.upstream_connects.add(1);
     Ok(Upstream {
         stream,
@@ -108,7 +109,7 @@ pub async fn connect(
 }
 
 /// Open, with nothing to read.
-fn is_quiet(stream: &TcpStream) -> bool {
+fn is_quiet(stream: &Stream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     let peeked = SockRef::from(stream).peek(&mut byte);
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)

@@ -8,12 +8,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, Notify};
-use tokio::task::LocalSet;
-use tokio::time::Instant;
 
 use crate::bounds::Bound;
 use crate::buffers::Buffers;
@@ -24,16 +21,15 @@ use crate::counters::Counters;
 use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
-use crate::routes::{Command, Drain};
+use crate::routes::{Change, Command, Drain};
+use crate::runtime::{self, spawn, yield_now, Listener, Stream};
 use crate::settings::Settings;
-use crate::table::{Record, Table};
+use crate::table::Table;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long the log is spared the same complaint.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
-/// Machines of a whole table taken in one go, between which requests are served.
-const SLICE: usize = 512;
 
 /// What a worker is made of; `Send`, for its thread.
 pub struct Parts {
@@ -75,9 +71,9 @@ impl Worker {
             }
         };
         self.known.get()
-            || tokio::time::timeout(self.settings.times.snapshot, arrival)
+            || runtime::timeout(self.settings.times.snapshot, arrival)
                 .await
-                .is_ok()
+                .is_some()
     }
 
     /// Whether a table has come, so that nothing needs to be waited for.
@@ -95,34 +91,21 @@ impl Worker {
         self.draining.get().is_some_and(|drain| !drain.patient)
     }
 
-    /// Takes a whole table, in slices. `known` machines that are not in it are gone.
-    async fn replace(&self, records: &[Arc<Record>]) {
-        for slice in records.chunks(SLICE) {
-            self.change(slice, &[]);
-            tokio::task::yield_now().await;
-        }
-        let keep: std::collections::HashSet<&[u8]> =
-            records.iter().map(|record| record.id.as_bytes()).collect();
-        let gone = self.table.borrow().ids(|id| !keep.contains(id));
-        for slice in gone.chunks(SLICE) {
-            for id in slice {
-                self.remove(id);
-            }
-            tokio::task::yield_now().await;
-        }
-        self.known.set(true);
-        self.first_table.notify_waiters();
-    }
-
-    fn change(&self, upsert: &[Arc<Record>], remove: &[String]) {
-        for record in upsert {
+    /// Takes a slice of a step; its last one makes the table one to decide by.
+    fn change(&self, change: &Change) {
+        self.table.borrow_mut().reserve(change.machines);
+        for record in &change.upsert {
             let ended = self.table.borrow_mut().upsert(record.clone());
             if let Some(life) = ended {
                 self.pool.borrow_mut().end(life);
             }
         }
-        for id in remove {
-            self.remove(id.as_bytes());
+        for record in &change.remove {
+            self.remove(record.id.as_bytes());
+        }
+        if change.applied.is_some() {
+            self.known.set(true);
+            self.first_table.notify_waiters();
         }
     }
 
@@ -139,11 +122,13 @@ impl Worker {
 /// # Errors
 /// When the runtime or the listening socket can't be set up.
 pub fn run(parts: Parts) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::from_std(parts.listener)?;
+    let counters = parts.counters.clone();
+    let panicked = move || {
+        counters.error("task_panicked");
+        log::line("a connection ended by a fault of the proxy; the others go on");
+    };
+    runtime::block_on(panicked, async {
+        let listener = Listener::new(parts.listener)?;
         let settings = parts.settings;
         let worker = Rc::new(Worker {
             counters: parts.counters,
@@ -166,18 +151,18 @@ pub fn run(parts: Parts) -> io::Result<()> {
         });
         serve(worker, listener, parts.commands).await;
         Ok(())
-    })
+    })?
 }
 
 async fn serve(
     worker: Rc<Worker>,
-    listener: TcpListener,
+    listener: Listener,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let idle = worker.settings.times.idle;
     let pool = worker.pool.clone();
     let mut looked = 0;
-    tokio::task::spawn_local(worker.clock.clone().run(move |now| {
+    spawn(worker.clock.clone().run(move |now| {
         // Idle connections are few and their limit is long: once a second will do.
         if now >= looked + 1000 {
             looked = now;
@@ -185,7 +170,7 @@ async fn serve(
         }
         !pool.borrow().is_empty()
     }));
-    tokio::task::spawn_local(pool::sweep(worker.pool.clone()));
+    spawn(pool::sweep(worker.pool.clone()));
     let mut listener = Some(listener);
     let mut rest = None;
     let mut told: Option<Instant> = None;
@@ -208,13 +193,11 @@ async fn serve(
                 }
             },
             command = commands.recv() => match command {
-                Some(Command::Replace(records, applied)) => {
-                    worker.replace(&records).await;
-                    drop(applied);
-                }
-                Some(Command::Change(upsert, remove, applied)) => {
-                    worker.change(&upsert, &remove);
-                    drop(applied);
+                Some(Command::Change(change)) => {
+                    worker.change(&change);
+                    drop(change);
+                    // Many slices may wait: requests are served between two of them.
+                    yield_now().await;
                 }
                 Some(Command::Drain(drain)) => {
                     worker.draining.set(Some(drain));
@@ -241,9 +224,9 @@ async fn serve(
 }
 
 async fn accept(
-    listener: Option<&TcpListener>,
+    listener: Option<&Listener>,
     rest: Option<Instant>,
-) -> io::Result<(TcpStream, SocketAddr)> {
+) -> io::Result<(Stream, SocketAddr)> {
     if rest.is_some() {
         until(rest).await;
     }
@@ -255,13 +238,13 @@ async fn accept(
 
 async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => runtime::sleep_until(at).await,
         None => pending().await,
     }
 }
 
 /// Connections that the kernel has made are served, not reset by closing the listener.
-async fn take_backlog(worker: &Rc<Worker>, listener: &TcpListener) {
+async fn take_backlog(worker: &Rc<Worker>, listener: &Listener) {
     poll_fn(|cx| {
         while let Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
             admit(worker, stream, peer);
@@ -275,14 +258,11 @@ async fn take_backlog(worker: &Rc<Worker>, listener: &TcpListener) {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::WouldBlock
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
     )
 }
 
-fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
     worker.counters.accepted.add(1);
     let exempt = worker.settings.site.trusts(peer.ip());
     let (place, room) = worker.everybody.take(peer.ip(), exempt);
@@ -291,8 +271,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         return;
     }
     let place = ClientPlace::take(worker.clone(), place);
-    // The handle is let go: a panic ends this connection's task and nothing else.
-    tokio::task::spawn_local(async move {
+    spawn(async move {
         let place = place;
         connection::serve(&place.worker, stream, peer, room).await;
     });

@@ -15,6 +15,7 @@ from hyperfleet.api.head import HeadAsGet
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.request_log import RequestLog
 from hyperfleet.api.route import Guard
+from hyperfleet.auth.attempts import Attempts
 
 
 def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
@@ -31,8 +32,10 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
     app.state.parts = parts
     app.state.guard = Guard(
         keyring=None if parts.settings.disable_auth else parts.keyring,
+        attempts=Attempts(parts.settings.hyperfleet_failed_keys_per_minute),
         not_ready=not_ready,
         max_body_bytes=parts.settings.hyperfleet_max_body_bytes,
+        arrival_s=parts.settings.hyperfleet_request_arrival_ms / 1000,
     )
     routers = (machines.router, keys.router, service.router)
     for router in routers:

@@ -28,6 +28,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    _say_it_in_json_schema(document)
     error = ErrorOut.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(error.pop("$defs"))
     schemas["ErrorOut"] = error
@@ -38,6 +39,24 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             _correct(operation)
     return document
+
+
+def _say_it_in_json_schema(schema: Any) -> None:
+    """Mends what pydantic can't say of a field that has a validator of ours before its bounds.
+
+    Those come out under their Python names; and keys that a pattern allows are all that there may be.
+    """
+    if isinstance(schema, list):
+        for item in schema:
+            _say_it_in_json_schema(item)
+    elif isinstance(schema, dict):
+        for name, keyword in (("ge", "minimum"), ("le", "maximum")):
+            if "type" in schema and name in schema:
+                schema[keyword] = schema.pop(name)
+        if "patternProperties" in schema:
+            schema["additionalProperties"] = False
+        for value in schema.values():
+            _say_it_in_json_schema(value)
 
 
 def _correct(operation: dict[str, Any]) -> None:

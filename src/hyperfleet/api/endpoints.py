@@ -23,21 +23,19 @@ class Endpoint(msgspec.Struct, frozen=True):
 _FOUND = ("NOT_FOUND",)
 
 ENDPOINTS: dict[str, Endpoint] = {
-    "create_machine": Endpoint(Scope.WRITE, ("CONFLICT", "TOO_LARGE")),
+    "create_machine": Endpoint(Scope.WRITE, ("CONFLICT",)),
     "list_machines": Endpoint(Scope.READ),
     "get_machine": Endpoint(Scope.READ, _FOUND),
-    "change_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "TOO_LARGE")),
+    "change_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
     "delete_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
     "start_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "stop_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "restart_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "wait_for_machine": Endpoint(Scope.READ, (*_FOUND, "TIMEOUT")),
-    "exec_in_machine": Endpoint(
-        Scope.EXEC, (*_FOUND, "INVALID_STATE", "TOO_LARGE", "GUEST_ERROR", "TIMEOUT")
-    ),
+    "exec_in_machine": Endpoint(Scope.EXEC, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "machine_ports": Endpoint(Scope.READ, _FOUND),
     "machine_logs": Endpoint(Scope.READ, _FOUND),
-    "create_key": Endpoint(Scope.ALL, ("TOO_LARGE",)),
+    "create_key": Endpoint(Scope.ALL),
     "list_keys": Endpoint(Scope.ALL),
     "revoke_key": Endpoint(Scope.ALL, _FOUND),
     "health": Endpoint(None),
@@ -47,8 +45,8 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 # What any endpoint that asks for a key may answer; CAPACITY: the server is still starting.
-GUARDED_ERRORS = ("VALIDATION_ERROR", "UNAUTHORIZED", "FORBIDDEN", "CAPACITY", "INTERNAL_ERROR")
-OPEN_ERRORS = ("VALIDATION_ERROR", "INTERNAL_ERROR")
+OPEN_ERRORS = ("VALIDATION_ERROR", "TOO_LARGE", "REQUEST_TIMEOUT", "INTERNAL_ERROR")
+GUARDED_ERRORS = (*OPEN_ERRORS, "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED", "CAPACITY")
 
 
 def errors_of(name: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from hyperfleet.errors import HyperfleetError
+from hyperfleet.errors import HyperfleetError, RateLimitedError
 
 STATUS = {
     "VALIDATION_ERROR": 400,
@@ -18,9 +18,11 @@ STATUS = {
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
+    "REQUEST_TIMEOUT": 408,
     "CONFLICT": 409,
     "INVALID_STATE": 409,
     "TOO_LARGE": 413,
+    "RATE_LIMITED": 429,
     "INTERNAL_ERROR": 500,
     "GUEST_ERROR": 502,
     "CAPACITY": 503,
@@ -83,7 +85,9 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     if error.code == "UNAUTHORIZED":
         # RFC 6750, 3: a challenge comes with every 401.
         headers["WWW-Authenticate"] = 'Bearer realm="hyperfleet"'
-    if error.code == "TOO_LARGE":
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.retry_after)
+    if error.code in ("TOO_LARGE", "REQUEST_TIMEOUT"):
         # The rest of the body is not read, so nothing can follow on this connection.
         headers["Connection"] = "close"
     return error_response(error.code, error.message, headers)

@@ -59,7 +59,7 @@ async def get_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 @router.patch("/machines/{id}", summary="Change a machine")
 async def change_machine(ref: Ref, body: requests.ChangeMachine, parts: TheParts) -> MachineOut:
-    """Exposes other ports, gives other labels, in any state; what is left out stays as it is.
+    """Other ports, labels or rules of restart, in any state; what is left out stays as it is.
 
     On a running machine it is in force when the answer comes. One that starts or stops is changed
     when that is done.
@@ -157,4 +157,6 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         exposed_ports=tuple(body.exposed_ports),
         env=body.env,
         labels=body.labels,
+        restart=body.restart,
+        autostart=body.autostart,
     )

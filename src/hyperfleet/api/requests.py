@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hyperfleet.auth.keys import Scope
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import MachineChange
+from hyperfleet.machine import MachineChange, Restart
 
 _MOST_ENV_BYTES = 128 * 1024
 
@@ -78,6 +78,10 @@ def _status(text: Any) -> Any:
     return Status(text) if isinstance(text, str) else text
 
 
+def _restart(text: Any) -> Any:
+    return Restart(text) if isinstance(text, str) else text
+
+
 def _scope(text: Any) -> Any:
     return Scope(text) if isinstance(text, str) else text
 
@@ -99,21 +103,41 @@ def _time(text: Any) -> Any:
     return moment.astimezone(UTC)
 
 
-Line = Annotated[str, AfterValidator(_no_nul)]
+# What the document says where a validator of ours decides.
+_UNIQUE = {"uniqueItems": True}
+_WITHOUT_NUL = {"pattern": "^[^\\u0000]*$"}
+
+Line = Annotated[str, Field(json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
-ImagePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+ImagePath = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, json_schema_extra=_WITHOUT_NUL),
+    AfterValidator(_no_nul),
+]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
-VariableValue = Annotated[str, Field(max_length=32768), AfterValidator(_no_nul)]
+VariableValue = Annotated[
+    str, Field(max_length=32768, json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)
+]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
-LabelValue = Annotated[str, Field(max_length=255), AfterValidator(_no_nul)]
+LabelValue = Annotated[
+    str, Field(max_length=255, json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)
+]
+Folder = Annotated[
+    str,
+    Field(min_length=1, max_length=4095, json_schema_extra=_WITHOUT_NUL),
+    AfterValidator(_no_nul),
+]
 # Each is a listening socket of the machine's process, whose descriptors are limited, and an entry
 # in a route, which has to fit a frame.
-Ports = Annotated[list[PortNumber], Field(max_length=512), AfterValidator(_distinct)]
+Ports = Annotated[
+    list[PortNumber], Field(max_length=512, json_schema_extra=_UNIQUE), AfterValidator(_distinct)
+]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
 ]
+Policy = Annotated[Restart, BeforeValidator(_restart)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
@@ -128,6 +152,8 @@ _LABELS = (
     "an object of at most 64 labels: keys of 1 to 63 letters, digits and inner ., _, / and -, "
     "values that are strings of at most 255 characters"
 )
+_RESTART = f"{', '.join(Restart)}: when it is started again after it ended by itself"
+_AUTOSTART = "true or false: whether it comes up with the server if it ran before"
 _COMMAND = (
     'a list of strings, the program and its arguments: pass ["ls", "-l"], not "ls -l"; '
     'for a shell: ["sh", "-c", "…"]'
@@ -161,20 +187,27 @@ class CreateMachine(Body):
         default={}, description=f"{_VARIABLES}; {_MOST_ENV_BYTES} bytes in all"
     )
     labels: Labels = Field(default={}, description=_LABELS)
+    restart: Policy = Field(default=Restart.NEVER, description=_RESTART)
+    autostart: bool = Field(default=False, description=_AUTOSTART)
 
 
 class ChangeMachine(Body):
-    """What is to be different: `exposed_ports`, `labels` or both, each as the whole new one."""
+    """What is to be different, each as the whole new one; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     # By factory, so that the document does not say that what is left out is emptied.
     exposed_ports: Ports = Field(default_factory=list, description=_PORTS)
     labels: Labels = Field(default_factory=dict, description=_LABELS)
+    restart: Policy = Field(default_factory=lambda: Restart.NEVER, description=_RESTART)
+    autostart: bool = Field(default_factory=bool, description=_AUTOSTART)
 
     @model_validator(mode="before")
     @classmethod
     def _something(cls, data: Any) -> Any:
         if data == {}:
-            raise ValueError(f"The body must be a JSON object with {' or '.join(cls.model_fields)}")
+            names = ", ".join(cls.model_fields)
+            raise ValueError(f"The body must be a JSON object with one or more of {names}")
         return data
 
     @property
@@ -184,20 +217,29 @@ class ChangeMachine(Body):
         return MachineChange(
             exposed_ports=tuple(self.exposed_ports) if "exposed_ports" in given else None,
             labels=self.labels if "labels" in given else None,
+            restart=self.restart if "restart" in given else None,
+            autostart=self.autostart if "autostart" in given else None,
         )
 
 
 class ExecInMachine(Body):
     """A process to run; one of `cmd` and `command`, which mean the same."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": "array"}}}
+                for name in ("cmd", "command")
+            ]
+        }
+    )
+
     cmd: Command | None = Field(default=None, description=_COMMAND)
     command: Command | None = Field(default=None, description=_COMMAND)
     timeout: float = Field(
         default=30.0, ge=0.1, le=3600, description="a number of seconds from 0.1 to 3600"
     )
-    cwd: Annotated[str, Field(min_length=1, max_length=4095), AfterValidator(_no_nul)] | None = (
-        Field(default=None, description="the path of a folder in the machine")
-    )
+    cwd: Folder | None = Field(default=None, description="the path of a folder in the machine")
     env: Variables = Field(default={}, description=_VARIABLES)
     stdin: Annotated[str, AfterValidator(_encodable)] = Field(
         default="", description="a string, what the process reads as its input"
@@ -231,7 +273,7 @@ class CreateKey(Body):
     )
     scopes: Annotated[
         list[Annotated[Scope, BeforeValidator(_scope)]],
-        Field(min_length=1),
+        Field(min_length=1, json_schema_extra=_UNIQUE),
         AfterValidator(_distinct),
     ] = Field(description=f"a list of {', '.join(Scope)}, at least one, none twice")
     expires_at: Annotated[datetime, BeforeValidator(_time)] | None = Field(

@@ -13,7 +13,7 @@ from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, Listener
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine
+from hyperfleet.machine import ExposedPort, Machine, Restart
 from hyperfleet.settings import Settings
 
 
@@ -59,6 +59,8 @@ class MachineOut(BaseModel):
     rootfs_path: str
     exposed_ports: list[int]
     labels: dict[str, str]
+    restart: Restart = Field(description="When it is started again after it ended by itself.")
+    autostart: bool = Field(description="Whether it comes up with the server if it ran before.")
     vmm: str
     network: NetworkOut
     ports: list[PortOut]
@@ -67,6 +69,13 @@ class MachineOut(BaseModel):
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
+    restarts: int = Field(
+        description="How often it was started by itself since its user started it, or since it "
+        "last ran for HYPERFLEET_RESTART_CALM_MS."
+    )
+    next_start_at: datetime | None = Field(
+        description="When it is started by itself; null: it is not."
+    )
 
 
 class MachinesOut(BaseModel):
@@ -164,6 +173,8 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         rootfs_path=spec.rootfs_path,
         exposed_ports=list(spec.exposed_ports),
         labels=spec.labels,
+        restart=spec.restart,
+        autostart=spec.autostart,
         vmm=machine.vmm,
         network=NetworkOut(**msgspec.to_builtins(machine.network)),
         ports=[_port_out(machine.id, port, urls) for port in machine.ports],
@@ -172,6 +183,8 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         created_at=machine.created_at,
         updated_at=machine.updated_at,
         started_at=machine.started_at,
+        restarts=machine.restarts,
+        next_start_at=machine.next_start_at,
     )
 
 

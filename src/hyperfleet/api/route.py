@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import sys
+import time
 import typing
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -24,10 +26,14 @@ from hyperfleet.api import peers
 from hyperfleet.api.endpoints import ENDPOINTS, Endpoint
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.validation import an_object_of, explain, parse_json, quote, unknown
+from hyperfleet.auth.attempts import Attempts
 from hyperfleet.auth.keyring import Keyring
+from hyperfleet.auth.keys import Key
 from hyperfleet.errors import (
     CapacityError,
     ForbiddenError,
+    RateLimitedError,
+    RequestTimeoutError,
     TooLargeError,
     UnauthorizedError,
     ValidationError,
@@ -39,13 +45,15 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class Guard(msgspec.Struct, frozen=True):
     """What the guarded routes of one app go by; lies in `app.state.guard`.
 
-    `keyring` None: no key is asked for. `not_ready` says why requests can't be served yet, or
-    None when they can.
+    `keyring` None: no key is asked for. `attempts` counts keys that open nothing. `not_ready` says why requests can't be served yet, or
+    None when they can. A body may have `max_body_bytes` and take `arrival_s` seconds to come.
     """
 
     keyring: Keyring | None
+    attempts: Attempts
     not_ready: Callable[[], str | None]
     max_body_bytes: int
+    arrival_s: float
 
 
 class GuardedRoute(APIRoute):
@@ -61,7 +69,7 @@ class GuardedRoute(APIRoute):
             guard: Guard = request.app.state.guard
             await _admit(request, endpoint, guard)
             _check_query(request, query)
-            raw = await _read(request, guard.max_body_bytes)
+            raw = await _read(request, guard)
             document = _document(request, raw, body)
             try:
                 return await handle(_Parsed(request, raw, document))
@@ -95,7 +103,7 @@ async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
     if endpoint.scope is None:
         return
     if guard.keyring is not None:
-        key = await guard.keyring.authenticate(_bearer(request))
+        key = await _authenticate(request, guard.keyring, guard.attempts)
         structlog.contextvars.bind_contextvars(key_id=key.id)
         if not key.allows(endpoint.scope):
             raise ForbiddenError(f"This key lacks the scope {endpoint.scope}")
@@ -104,6 +112,21 @@ async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
     reason = guard.not_ready()
     if reason is not None:
         raise CapacityError(reason)
+
+
+async def _authenticate(request: Request, keyring: Keyring, attempts: Attempts) -> Key:
+    secret = _bearer(request)
+    address = request.scope["client"][0]
+    wait = attempts.wait(address, time.monotonic())
+    if wait > 0 and not keyring.has_met(secret):
+        seconds = math.ceil(wait)
+        message = f"Too many keys that are not valid came from {address}; wait {seconds} s"
+        raise RateLimitedError(message, retry_after=seconds)
+    try:
+        return await keyring.authenticate(secret)
+    except UnauthorizedError:
+        attempts.failed(address, time.monotonic())
+        raise
 
 
 async def _refuse_strangers(request: Request) -> None:
@@ -159,17 +182,23 @@ def _check_query(request: Request, query: type[BaseModel] | None) -> None:
         seen.add(name)
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, guard: Guard) -> bytes:
     """The whole body; what is announced is believed only to refuse it early."""
+    limit = guard.max_body_bytes
     announced = request.headers.get("content-length", "")
     received = bytearray()
     if not announced.isdigit() or int(announced) <= limit:
-        async for chunk in request.stream():
-            received += chunk
-            if len(received) > limit:
-                break
-        else:
-            return bytes(received)
+        try:
+            async with asyncio.timeout(guard.arrival_s):
+                async for chunk in request.stream():
+                    received += chunk
+                    if len(received) > limit:
+                        break
+                else:
+                    return bytes(received)
+        except TimeoutError as error:
+            message = f"The body did not arrive within {guard.arrival_s:g} s"
+            raise RequestTimeoutError(message) from error
     raise TooLargeError(f"The body is too large: at most {limit} bytes are read")
 
 

@@ -17,6 +17,8 @@ from hyperfleet.errors import ValidationError
 
 _MOST_SAID = 10
 _LONGEST_NAME = 60
+# Up to here each whole number is itself in a double (RFC 8259, 6).
+_EXACT = 2**53
 
 
 def explain(
@@ -67,7 +69,10 @@ def parse_json(raw: bytes) -> Any:
     """
     try:
         return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_no_name_twice, parse_constant=_no_constant
+            raw.decode("utf-8"),
+            object_pairs_hook=_no_name_twice,
+            parse_constant=_no_constant,
+            parse_float=_number,
         )
     except UnicodeDecodeError as error:
         raise ValidationError(f"The body is not UTF-8 (byte {error.start})") from error
@@ -88,6 +93,12 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{quote(name)} stands there twice")
         found[name] = value
     return found
+
+
+def _number(text: str) -> float:
+    """1.0 is the whole number 1, as some encoders write it (JSON Schema 2020-12 Core, 4.2.3)."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < _EXACT else number
 
 
 def _no_constant(name: str) -> Any:

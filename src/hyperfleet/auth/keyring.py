@@ -68,6 +68,8 @@ class Keyring:
         self._now = now
         # Last uses written by this process, so that a burst of requests is one write.
         self._touched: dict[str, datetime] = {}
+        # Digests of the keys that have opened something since this process began.
+        self._met: set[bytes] = set()
 
     async def create(
         self, *, name: str, scopes: tuple[Scope, ...], expires_at: datetime | None
@@ -102,9 +104,14 @@ class Keyring:
         if keys.well_formed(secret):
             for key in await self._store.by_prefix(secret[: keys.SHOWN_LENGTH]):
                 if keys.matches(key, secret) and key.usable(now):
+                    self._met.add(key.digest)
                     await self._note_use(key, now)
                     return key
         raise UnauthorizedError("The key is unknown, expired or revoked")
+
+    def has_met(self, secret: str) -> bool:
+        """Whether this has opened something here before; it may have been revoked since."""
+        return keys.digest(secret) in self._met
 
     async def first_key(self, file: Path) -> Issued | None:
         """Makes the database's first key and leaves it in `file`; None when it ever had one.

@@ -16,6 +16,7 @@ from hyperfleet.cli import keys
 from hyperfleet.cli.down import down
 from hyperfleet.cli.host import doctor, serve, setup
 from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.record import backup, restore
 from hyperfleet.cli.settings import settings
 from hyperfleet.client import ApiError, UnreachableError
 from hyperfleet.errors import HyperfleetError, SettingsError
@@ -34,6 +35,8 @@ app.command()(setup)
 app.command()(settings)
 app.command()(doctor)
 app.command()(down)
+app.command()(backup)
+app.command()(restore)
 
 
 def _show_version(asked: bool) -> None:

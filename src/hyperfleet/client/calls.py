@@ -44,6 +44,8 @@ def create_machine(
     exposed_ports: Sequence[int],
     env: Mapping[str, str],
     labels: Mapping[str, str],
+    restart: str,
+    autostart: bool,
 ) -> Call[values.Machine]:
     """POST /machines."""
     body: dict[str, Any] = {
@@ -57,6 +59,11 @@ def create_machine(
         "env": dict(env),
         "labels": dict(labels),
     }
+    # An older server knows neither; their defaults go without saying.
+    if restart != "never":
+        body["restart"] = restart
+    if autostart:
+        body["autostart"] = True
     return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
 
 
@@ -79,7 +86,12 @@ def get_machine(ref: str) -> Call[values.Machine]:
 
 
 def change_machine(
-    ref: str, *, exposed_ports: Sequence[int] | None, labels: Mapping[str, str] | None
+    ref: str,
+    *,
+    exposed_ports: Sequence[int] | None,
+    labels: Mapping[str, str] | None,
+    restart: str | None,
+    autostart: bool | None,
 ) -> Call[values.Machine]:
     """PATCH /machines/{id}."""
     body: dict[str, Any] = {}
@@ -87,6 +99,10 @@ def change_machine(
         body["exposed_ports"] = list(exposed_ports)
     if labels is not None:
         body["labels"] = dict(labels)
+    if restart is not None:
+        body["restart"] = restart
+    if autostart is not None:
+        body["autostart"] = autostart
     return Call(
         method="PATCH",
         path=_machine(ref),

@@ -61,6 +61,8 @@ class Client:
         exposed_ports: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        restart: str = "never",
+        autostart: bool = False,
     ) -> values.Machine:
         """Makes a machine, `pending`."""
         return self._do(
@@ -74,6 +76,8 @@ class Client:
                 exposed_ports=exposed_ports,
                 env=env or {},
                 labels=labels or {},
+                restart=restart,
+                autostart=autostart,
             )
         )
 
@@ -100,9 +104,19 @@ class Client:
         *,
         exposed_ports: Sequence[int] | None = None,
         labels: Mapping[str, str] | None = None,
+        restart: str | None = None,
+        autostart: bool | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
-        return self._do(calls.change_machine(ref, exposed_ports=exposed_ports, labels=labels))
+        return self._do(
+            calls.change_machine(
+                ref,
+                exposed_ports=exposed_ports,
+                labels=labels,
+                restart=restart,
+                autostart=autostart,
+            )
+        )
 
     def delete_machine(self, ref: str, *, force: bool = False) -> None:
         """Removes a machine and its disk; `force` stops it first."""
@@ -219,6 +233,8 @@ class AsyncClient:
         exposed_ports: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        restart: str = "never",
+        autostart: bool = False,
     ) -> values.Machine:
         """Makes a machine, `pending`."""
         return await self._do(
@@ -232,6 +248,8 @@ class AsyncClient:
                 exposed_ports=exposed_ports,
                 env=env or {},
                 labels=labels or {},
+                restart=restart,
+                autostart=autostart,
             )
         )
 
@@ -258,9 +276,19 @@ class AsyncClient:
         *,
         exposed_ports: Sequence[int] | None = None,
         labels: Mapping[str, str] | None = None,
+        restart: str | None = None,
+        autostart: bool | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
-        return await self._do(calls.change_machine(ref, exposed_ports=exposed_ports, labels=labels))
+        return await self._do(
+            calls.change_machine(
+                ref,
+                exposed_ports=exposed_ports,
+                labels=labels,
+                restart=restart,
+                autostart=autostart,
+            )
+        )
 
     async def delete_machine(self, ref: str, *, force: bool = False) -> None:
         """Removes a machine and its disk; `force` stops it first."""

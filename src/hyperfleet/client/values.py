@@ -69,6 +69,11 @@ class Machine(msgspec.Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
+    # An older server tells none of these.
+    restart: str = "never"
+    autostart: bool = False
+    restarts: int = 0
+    next_start_at: datetime | None = None
 
 
 class MachinePage(msgspec.Struct, frozen=True):

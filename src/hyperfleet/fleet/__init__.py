@@ -2,5 +2,6 @@
 
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.fleet import Fleet
+from hyperfleet.fleet.revival import Limits
 
-__all__ = ["Fleet", "FleetConfig", "ImagesLike"]
+__all__ = ["Fleet", "FleetConfig", "ImagesLike", "Limits"]

@@ -10,17 +10,21 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
-from hyperfleet.fleet import console, discovery, layout
+from hyperfleet.failpoints import Point, reach
+from hyperfleet.fleet import console, discovery, layout, revival
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker, Slots
+from hyperfleet.fleet.revival import End, Next
+from hyperfleet.fleet.running import Running, before_end, describe
 from hyperfleet.fleet.state import State, now
 from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.lifecycle import AT_REST, Status
@@ -31,16 +35,8 @@ from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
 
-# From the agent's word that it shuts down to the process's end, beyond the grace.
-_POWER_OFF_S = 10.0
-# A channel that breaks is mostly the first sign of a process that ends.
-_END_AFTER_BREAK_S = 2.0
-# At a stop: a channel that is lost at this moment may come back, a machine without one is killed.
-_AGENT_WAIT_S = 3.0
 # After adoption: routes should be right when they are published, but not wait for one that hangs.
 _FIRST_LOOK_S = 2.0
-# A guest that floods its console fills the host's disk no further than in this time.
-_CONSOLE_EVERY_S = 10.0
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,20 +49,6 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     boots: asyncio.Semaphore
     slots: Slots
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine's process with what hangs on it."""
-
-    process: Process
-    link: AgentLink
-    looker: Looker
-
-    async def let_go(self) -> None:
-        """Closes everything of this side's; the process runs on."""
-        await self.looker.end()
-        await self.link.close()
-        self.process.release()
 
 
 class Acts:
@@ -86,7 +68,6 @@ class Acts:
         self._tools = tools
         self._on_end = on_end
         self._on_sight = on_sight
-        self._watcher: asyncio.Task[None] | None = None
         # A process that another control plane began to boot.
         self._found: Process | None = None
         self._console_start = 0
@@ -112,8 +93,35 @@ class Acts:
             ValidationError: kernel or disk are not usable; nothing has changed.
         """
         self._full_launch()
-        await self._state.go(Status.STARTING, error_message=None, pid=None)
+        await self._be_starting(restarts=0)
+
+    async def prepare_again(self) -> None:
+        """The same for a start by itself. One that can't be is tried again, as one that failed.
+
+        Raises:
+            ValidationError: as `prepare`; it is failed.
+        """
+        restarts = self._state.machine.restarts + 1
+        try:
+            self._full_launch()
+        except HyperfleetError as error:
+            await self._fail(error.message, self._next(End.NO_BOOT, restarts))
+            raise
+        await self._be_starting(restarts=restarts)
+
+    async def _be_starting(self, *, restarts: int) -> None:
+        reach(Point.START_BEGUN)
+        await self._state.go(
+            Status.STARTING,
+            error_message=None,
+            pid=None,
+            restarts=restarts,
+            next_start_at=None,
+            host_boot=self._tools.config.host_boot,
+        )
+        reach(Point.START_RECORDED)
         await self._state.publish()
+        reach(Point.START_PUBLISHED)
 
     async def boot(self) -> None:
         """From starting to running.
@@ -131,22 +139,41 @@ class Acts:
             await self._or_fail(self._come_up(process))
 
     async def halt(self) -> None:
-        """From whatever it is to stopped; clients are turned away first."""
-        if self._state.status is not Status.STOPPING:
-            await self._state.go(Status.STOPPING)
+        """From whatever it is to stopped, and stays so; clients are turned away first."""
+        await self._halt(None)
+
+    async def halt_to_start(self) -> None:
+        """The same, and it is to be started at once: a crash does not make it forgotten."""
+        await self._halt(now())
+
+    async def stand_down(self) -> None:
+        """It is not started by itself after all."""
+        await self._state.go(Status.STOPPED, next_start_at=None, restarts=0)
         await self._state.publish()
+
+    async def _halt(self, next_start_at: datetime | None) -> None:
+        reach(Point.STOP_BEGUN)
+        await self._state.go(Status.STOPPING, next_start_at=next_start_at, restarts=0)
+        reach(Point.STOP_RECORDED)
+        await self._state.publish()
+        reach(Point.STOP_PUBLISHED)
         running = await self._unhold()
         if running is not None:
-            await self._power_off(running)
+            await running.power_off(self._tools.config.stop_grace)
+            reach(Point.STOP_ENDED)
             await running.let_go()
         await self._tools.driver.sweep(self.launch)
+        reach(Point.STOP_SWEPT)
         await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
+        reach(Point.STOP_DONE)
         await self._state.publish()
 
     async def amend(self, change: MachineChange) -> None:
         """Written down first; a port that is not exposed any more is refused when this returns."""
         await self._state.amend(change)
+        reach(Point.CHANGE_RECORDED)
         await self._state.publish()
+        reach(Point.CHANGE_PUBLISHED)
 
     async def follow(self) -> None:
         """Ways in to the exposed ports and to no others; then what listens there.
@@ -161,6 +188,7 @@ class Acts:
             ways = await looker.aim(exposed)
             self._state.see(discovery.reached(self._state.machine.ports, ways))
             await self._state.publish()
+            reach(Point.CHANGE_AIMED)
             await looker.tidy()
             async with asyncio.timeout(_FIRST_LOOK_S):
                 await self.note(await looker.look())
@@ -169,15 +197,17 @@ class Acts:
 
     async def settle(self, ended: Exit) -> None:
         """Its process has ended by itself."""
+        reach(Point.DEATH_SEEN)
         running = await self._unhold()
         if running is not None:
             await running.let_go()
         if ended.powered_off:
             await self._tools.driver.sweep(self.launch)
-            await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
-            await self._state.publish()
+            reach(Point.DEATH_SWEPT)
+            await self._fall(Status.STOPPED, self._next(End.POWERED_OFF))
         else:
-            await self._fail(await self._with_reason(f"the machine died ({_describe(ended)})"))
+            reason = await self._with_reason(f"the machine died ({describe(ended)})")
+            await self._fail(reason, self._next(End.DIED))
 
     async def note(self, sight: Sight) -> None:
         """Routes follow what was seen."""
@@ -191,10 +221,13 @@ class Acts:
         """The machine, at rest, with all that is its own. Its end is decided before it begins."""
         machine_id = self._state.machine.id
         await self._state.withdraw()
+        reach(Point.DELETE_WITHDRAWN)
         try:
             await self._tools.driver.sweep(self.launch)
             self._tools.layout.condemn(machine_id)
+            reach(Point.DELETE_DECIDED)
             await self._tools.store.remove(machine_id)
+            reach(Point.DELETE_FORGOTTEN)
         except Exception:
             self._tools.layout.reprieve(machine_id)
             await self._state.publish()
@@ -220,15 +253,16 @@ class Acts:
         try:
             process = await self._tools.driver.adopt(self.launch)
         except GuestError as error:
-            await self._fail(f"its process could not be taken over: {error}")
+            await self._fail(f"its process could not be taken over: {error}", self._next(End.DIED))
             return False
+        reach(Point.ADOPT_LOOKED)
         if status is Status.STOPPING:
             if process is not None:
                 self._hold(process, {})
             await self._state.publish()
             return True
         if process is None:
-            await self._fail(await self._lost())
+            await self._find_dead()
             return False
         if status is Status.STARTING:
             self._found = process
@@ -254,13 +288,15 @@ class Acts:
     async def _start(self) -> None:
         launch = self._full_launch()
         self._console_start = console.size(self._tools.driver.console(launch))
-        await self._come_up(await self._tools.driver.start(launch))
+        process = await self._tools.driver.start(launch)
+        reach(Point.BOOT_SPAWNED)
+        await self._come_up(process)
 
     async def _come_up(self, process: Process) -> None:
         deadline = self._tools.config.boot_deadline
         try:
             async with asyncio.timeout(deadline):
-                await self._unless_ended(process, self._introduce(process, deadline))
+                ended = await before_end(process, self._introduce(process, deadline))
         except TimeoutError as error:
             raise OperationTimeoutError(
                 await self._with_reason(f"the machine did not come up within {deadline:g} s")
@@ -269,13 +305,20 @@ class Acts:
             raise OperationTimeoutError(
                 await self._with_reason(f"the machine did not come up: {error}")
             ) from error
+        if ended is not None:
+            raise GuestError(
+                await self._with_reason(f"the machine ended while it booted ({describe(ended)})")
+            )
+        reach(Point.BOOT_SEEN)
         await self._state.go(
             Status.RUNNING,
             pid=process.pid,
             lifecycle=self._state.machine.lifecycle + 1,
             started_at=now(),
         )
+        reach(Point.BOOT_RECORDED)
         await self._state.publish()
+        reach(Point.BOOT_PUBLISHED)
         self._attend()
 
     async def _introduce(self, process: Process, deadline: float) -> None:
@@ -288,6 +331,7 @@ class Acts:
         except BaseException:
             await link.close()
             raise
+        reach(Point.BOOT_CONFIGURED)
         self._hold(process, await process.forwards(), link)
         await self._first_look()
 
@@ -297,18 +341,20 @@ class Acts:
             ways = await process.forwards()
         except GuestError as error:
             process.release()
-            await self._fail(f"its process could not be taken over: {error}")
+            await self._fail(f"its process could not be taken over: {error}", self._next(End.DIED))
             return
         except asyncio.CancelledError:
             process.release()
             raise
         self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
         self._hold(process, ways)
+        reach(Point.ADOPT_HELD)
         if self._state.status is Status.RUNNING:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
                     await self._first_look()
         await self._state.publish()
+        reach(Point.ADOPT_DONE)
         self._attend()
 
     def _hold(self, process: Process, ways: dict[int, str], link: AgentLink | None = None) -> None:
@@ -324,7 +370,7 @@ class Acts:
             slots=self._tools.slots,
             on_sight=lambda sight: self._on_sight(process, sight),
         )
-        self.running = Running(process=process, link=link, looker=looker)
+        self.running = Running(process, link, looker)
 
     async def _first_look(self) -> None:
         """What listens already. A guest that can't tell is none the worse for it."""
@@ -334,83 +380,38 @@ class Acts:
             self._state.see(discovery.merge(self._no_ways(), sight, now()))
 
     def _attend(self) -> None:
-        """From here on its ports are looked at, its console is bounded and its end is seen."""
-        running = self.running
-        assert running is not None  # noqa: S101 - held before
-        running.looker.begin()
-
-        async def watch() -> None:
-            end = asyncio.create_task(running.process.wait())
-            try:
-                while not (await asyncio.wait((end,), timeout=_CONSOLE_EVERY_S))[0]:
-                    self._bound_console()
-                self._on_end(running.process, end.result())
-            finally:
-                end.cancel()
-
-        self._watcher = asyncio.create_task(watch(), name=f"end of {self._state.machine.id}")
-
-    def _bound_console(self) -> None:
-        try:
-            console.bound(self._tools.driver.console(self.launch))
-        except OSError:
-            _log.exception("machine %s: its console could not be cut", self._state.machine.id)
+        assert self.running is not None  # noqa: S101 - held before
+        log = self._tools.driver.console(self.launch)
+        self.running.attend(self._state.machine.id, log, self._on_end)
 
     async def _unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
-            await asyncio.wait((watcher,))
         running, self.running = self.running, None
         if running is not None:
-            await running.looker.end()
+            await running.be_still()
         return running
-
-    async def _power_off(self, running: Running) -> None:
-        """In order if the guest can, within its time; by force if not."""
-        grace = self._tools.config.stop_grace
-        with contextlib.suppress(TimeoutError, HyperfleetError):
-            async with asyncio.timeout(grace + _POWER_OFF_S):
-                agent = await running.link.agent(_AGENT_WAIT_S)
-                # The guest may be gone before its answer is; one that gives none hangs.
-                with contextlib.suppress(GuestError):
-                    async with asyncio.timeout(max(grace, _AGENT_WAIT_S)):
-                        await agent.shutdown(grace)
-                await running.process.wait()
-        await running.process.kill()
-
-    async def _unless_ended(self, process: Process, act: Coroutine[Any, Any, None]) -> None:
-        """Does `act`; gives up when the process ends, with the reason."""
-        doing = asyncio.create_task(act)
-        end = asyncio.create_task(process.wait())
-        try:
-            await asyncio.wait((doing, end), return_when=asyncio.FIRST_COMPLETED)
-            if doing.done() and doing.exception() is not None:
-                await asyncio.wait((end,), timeout=_END_AFTER_BREAK_S)
-            if end.done():
-                raise GuestError(
-                    await self._with_reason(
-                        f"the machine ended while it booted ({_describe(end.result())})"
-                    )
-                )
-            await doing
-        finally:
-            doing.cancel()
-            end.cancel()
-            await asyncio.wait((doing, end))
 
     async def _or_fail(self, act: Coroutine[Any, Any, None]) -> None:
         try:
             await act
         except HyperfleetError as error:
-            await self._fail(error.message)
+            await self._fail(error.message, self._next_if_by_itself())
             raise
         except Exception as error:
-            await self._fail(f"internal error: {error!r}")
+            await self._fail(f"internal error: {error!r}", self._next_if_by_itself())
             raise
 
-    async def _fail(self, message: str) -> None:
+    def _next_if_by_itself(self) -> Next | None:
+        """A start that its user asked for ends with its failure; others may be tried again."""
+        return self._next(End.NO_BOOT) if self._state.machine.restarts else None
+
+    def _next(self, end: End, restarts: int | None = None) -> Next:
+        machine = self._state.machine
+        if restarts is not None:
+            machine = msgspec.structs.replace(machine, restarts=restarts)
+        return revival.after_end(machine, end, now(), self._tools.config.revival)
+
+    async def _fail(self, message: str, following: Next | None) -> None:
         """Nothing of it may run on when the record says that it is at rest."""
         running = await self._unhold()
         if running is not None:
@@ -419,15 +420,32 @@ class Acts:
             await self._tools.driver.sweep(self.launch)
         except (HyperfleetError, OSError):
             _log.exception("machine %s: its process could not be ended", self._state.machine.id)
-        await self._state.fall(
-            Status.FAILED, error_message=message, pid=None, ports=self._no_ways()
-        )
+        reach(Point.DEATH_SWEPT)
+        if following is not None and following.given_up:
+            message = f"given up after {following.restarts} restarts in a row: {message}"
+        _log.warning("machine %s has failed: %s", self._state.machine.id, message)
+        await self._fall(Status.FAILED, following, error_message=message)
+
+    async def _fall(self, status: Status, following: Next | None, **changes: Any) -> None:
+        """Down without its user's wish; what is next is in the same record."""
+        changes |= {"pid": None, "ports": self._no_ways(), "next_start_at": None}
+        if following is not None:
+            changes |= {"restarts": following.restarts, "next_start_at": following.start_at}
+        await self._state.fall(status, **changes)
+        reach(Point.DEATH_RECORDED)
         await self._state.publish()
 
-    async def _lost(self) -> str:
-        if self._state.status is Status.STARTING:
-            return "the control plane ended while the machine started; start it again"
-        return await self._with_reason("the machine ended while no control plane ran")
+    async def _find_dead(self) -> None:
+        """It should run, and no process of it is there."""
+        machine, config = self._state.machine, self._tools.config
+        if revival.rebooted(machine, config.host_boot):
+            reason = "the host was started anew"
+        elif machine.status is Status.STARTING:
+            reason = "the control plane ended while the machine started; start it again"
+        else:
+            reason = await self._with_reason("the machine ended while no control plane ran")
+        following = revival.at_start(machine, config.host_boot, now(), config.revival)
+        await self._fail(reason, following)
 
     async def _with_reason(self, what: str) -> str:
         path = self._tools.driver.console(self.launch)
@@ -436,13 +454,3 @@ class Acts:
 
     def _no_ways(self) -> tuple[ExposedPort, ...]:
         return discovery.unseen(self._state.machine.spec.exposed_ports, {})
-
-
-def _describe(ended: Exit) -> str:
-    if ended.powered_off:
-        return "it powered off"
-    if ended.signal is not None:
-        return f"its process was killed by signal {ended.signal}"
-    if ended.code is not None:
-        return f"exit status {ended.code}"
-    return "how is not known"

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 
 _S = Status
 
 
 class Want(Enum):
-    """What may be asked of a machine's owner; the last three it asks of itself."""
+    """What may be asked of a machine's owner; from RESUME on, it asks it of itself."""
 
     START = auto()
     STOP = auto()
@@ -25,6 +25,8 @@ class Want(Enum):
     CHANGE = auto()
     # A control plane before this one left the machine in the middle of something.
     RESUME = auto()
+    # It is time for a start that was recorded for later.
+    REVIVE = auto()
     # The process was seen to end.
     DIED = auto()
     # Discovery has looked at the ports.
@@ -39,9 +41,15 @@ class Act(Enum):
     # Writes down that the machine is to start.
     PREPARE = auto()
     BOOT = auto()
+    # The same for a start by itself.
+    PREPARE_AGAIN = auto()
     # Takes up a boot whose process is there already.
     COME_UP = auto()
     HALT = auto()
+    # The same where a start follows, which is written down with it.
+    HALT_TO_START = auto()
+    # Writes down that it is not started by itself after all.
+    STAND_DOWN = auto()
     REMOVE = auto()
     # Writes down what is to change.
     AMEND = auto()
@@ -64,7 +72,7 @@ class Arrival(Enum):
 Plan = tuple[Act, ...] | str
 
 _LIFE = frozenset({Want.START, Want.STOP, Want.RESTART, Want.DELETE})
-_BOOTS = frozenset({Want.START, Want.RESTART, Want.RESUME})
+_BOOTS = frozenset({Want.START, Want.RESTART, Want.RESUME, Want.REVIVE})
 _ENDS_A_BOOT = frozenset({Want.STOP, Want.RESTART})
 _STOP_FIRST = "stop it first, or delete with force=true"
 
@@ -90,10 +98,10 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
     # What runs is stopped, if it could start again, and starts; what does not run only starts.
     Want.RESTART: {
         _S.PENDING: (Act.PREPARE, Act.BOOT),
-        _S.STARTING: (Act.HALT, Act.PREPARE, Act.BOOT),
-        _S.RUNNING: (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT),
-        _S.PAUSED: (Act.CHECK, Act.HALT, Act.PREPARE, Act.BOOT),
-        _S.STOPPING: (Act.HALT, Act.PREPARE, Act.BOOT),
+        _S.STARTING: (Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
+        _S.RUNNING: (Act.CHECK, Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
+        _S.PAUSED: (Act.CHECK, Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
+        _S.STOPPING: (Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
         _S.STOPPED: (Act.PREPARE, Act.BOOT),
         _S.FAILED: (Act.PREPARE, Act.BOOT),
     },
@@ -117,6 +125,10 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.FAILED: (Act.AMEND,),
     },
     Want.RESUME: {_S.STARTING: (Act.COME_UP,), _S.STOPPING: (Act.HALT,)},
+    Want.REVIVE: {
+        _S.STOPPED: (Act.PREPARE_AGAIN, Act.BOOT),
+        _S.FAILED: (Act.PREPARE_AGAIN, Act.BOOT),
+    },
     Want.DIED: {_S.RUNNING: (Act.SETTLE,), _S.PAUSED: (Act.SETTLE,)},
     Want.SIGHT: {_S.RUNNING: (Act.NOTE,)},
 }
@@ -142,9 +154,18 @@ def on_arrival(
     return Arrival.JOIN if asked and asked[-1] is want else Arrival.WAIT
 
 
-def on_turn(status: Status, want: Want, *, force: bool) -> Plan:
-    """What a request leads to, now that its turn has come; an empty plan: it is so already."""
+def on_turn(status: Status, want: Want, *, force: bool, waiting: bool = False) -> Plan:
+    """What a request leads to, now that its turn has come; an empty plan: it is so already.
+
+    `waiting`: a start by itself is written down for later.
+    """
     plan = _PLANS[want].get(status, ())
+    if waiting and want is Want.STOP and status in AT_REST:
+        return (Act.STAND_DOWN,)
+    if waiting and want is Want.RESUME and status is _S.STOPPING:
+        return (Act.HALT_TO_START,)
+    if not waiting and want is Want.REVIVE:
+        return ()
     if want is Want.DELETE and force and isinstance(plan, str):
         return (Act.HALT, Act.REMOVE)
     return plan

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from hyperfleet.fleet.revival import Limits
+
 
 class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Limits and time limits. Times in seconds, memory in MiB."""
@@ -26,6 +28,10 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     largest_mem_size_mib: int | None = None
     # How long exec waits for an agent whose channel was lost.
     agent_wait: float = 5.0
+    # When machines that ended are started again.
+    revival: Limits = Limits()
+    # Which boot of the host this is; another one than a machine's: its process can't be there.
+    host_boot: str = ""
 
 
 class ImagesLike(Protocol):

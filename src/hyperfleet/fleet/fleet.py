@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 import msgspec
 
 from hyperfleet.errors import ConflictError, InvalidStateError, NotFoundError, ValidationError
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout
 from hyperfleet.fleet.acts import Tools
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
@@ -123,11 +124,13 @@ class Fleet:
         )
         # Entered first: two requests for one name at the same time are told apart here.
         owner = self._enter(machine)
+        reach(Point.CREATE_BEGUN)
         try:
             await self._store.add(machine)
         except BaseException:
             self._leave(owner)
             raise
+        reach(Point.CREATE_RECORDED)
         await self._routes.publish(machine)
         return owner.machine
 
@@ -335,6 +338,7 @@ class Fleet:
         for machine_id in self._layout.condemned():
             _log.info("machine %s: its deletion was cut off; completed", machine_id)
             await self._store.remove(machine_id)
+            reach(Point.ADOPT_DELETING)
             doomed = self._layout.doomed(machine_id)
             await self._driver.remove(layout.nameless_launch(machine_id, doomed))
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from hyperfleet.errors import GuestError, HyperfleetError
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
@@ -183,6 +184,7 @@ class Looker:
             relay = None
             if server is not None and not server.direct:
                 relay = await self._relay(agent, server)
+                reach(Point.LOOK_RELAYED)
                 if relay is None:
                     server = None
             if port not in self._exposed:
@@ -195,6 +197,7 @@ class Looker:
             servers[port] = server
             upstreams[port] = await self._way(port if relay is None else relay)
         await self.tidy()
+        reach(Point.LOOK_DONE)
         return Sight(listeners=tuple(listeners), servers=servers, upstreams=upstreams)
 
     async def _way(self, way: int) -> str:

@@ -18,13 +18,14 @@ from hyperfleet.errors import (
     InvalidStateError,
     NotFoundError,
 )
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import agenda, discovery
 from hyperfleet.fleet.acts import Acts, Tools
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.state import State, now
 from hyperfleet.guest.agent import Agent
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineChange
 from hyperfleet.vmm.driver import Exit, Process
 
@@ -71,6 +72,7 @@ class Owner:
         self._current: _Wish | None = None
         self._task: asyncio.Task[None] | None = None
         self._boot: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._given_up = False
         self._closed = False
         self._sight: Sight | None = None
@@ -106,10 +108,14 @@ class Owner:
         """Before all requests: finds what was left. What takes time goes on afterwards."""
         if await self._acts.adopt():
             self._enqueue(_Wish(Want.RESUME))
+        else:
+            self._set_alarm()
 
     async def close(self) -> None:
         """Stops what is under way where it stands and lets the machine go."""
         self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -206,6 +212,19 @@ class Owner:
                 self._current.settle(self.machine)
             self._current = None
         self._task = None
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """A start that is written down for later is asked for when its time has come."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        at = self.machine.next_start_at
+        if at is None or self._closed or self.state.removed or self.state.status not in AT_REST:
+            return
+        delay = max(0.0, (at - now()).total_seconds())
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(delay, lambda: self._enqueue(_Wish(Want.REVIVE)))
 
     async def _do(self, wish: _Wish) -> None:
         if self.state.removed:
@@ -215,10 +234,15 @@ class Owner:
         ):
             # News of a process that is not the machine's any more.
             return
-        plan = agenda.on_turn(self.state.status, wish.want, force=wish.force)
+        at = self.machine.next_start_at
+        # An alarm that was set for another time is none.
+        waiting = at is not None and (wish.want is not Want.REVIVE or at <= now())
+        plan = agenda.on_turn(self.state.status, wish.want, force=wish.force, waiting=waiting)
         if isinstance(plan, str):
             raise self._refusal(wish.want, plan)
         for act in plan:
+            if act is Act.PREPARE and Act.HALT_TO_START in plan:
+                reach(Point.RESTART_STOPPED)
             await self._act(act, wish)
 
     async def _act(self, act: Act, wish: _Wish) -> None:
@@ -234,7 +258,7 @@ class Owner:
             case Act.NOTE:
                 if wish.sight is not None:
                     await self._acts.note(wish.sight)
-            case Act.CHECK | Act.PREPARE | Act.HALT | Act.REMOVE | Act.FOLLOW:
+            case _:
                 await self._plainly(act)
 
     async def _plainly(self, act: Act) -> None:
@@ -242,7 +266,10 @@ class Owner:
         acts = {
             Act.CHECK: self._acts.check,
             Act.PREPARE: self._acts.prepare,
+            Act.PREPARE_AGAIN: self._acts.prepare_again,
             Act.HALT: self._acts.halt,
+            Act.HALT_TO_START: self._acts.halt_to_start,
+            Act.STAND_DOWN: self._acts.stand_down,
             Act.REMOVE: self._acts.remove,
             Act.FOLLOW: self._acts.follow,
         }

@@ -11,8 +11,8 @@ import msgspec
 
 from hyperfleet.errors import NotFoundError, OperationTimeoutError
 from hyperfleet.fleet import discovery
-from hyperfleet.lifecycle import Status, may_go
-from hyperfleet.machine import ExposedPort, Machine, MachineChange
+from hyperfleet.lifecycle import AT_REST, Status, may_go
+from hyperfleet.machine import ExposedPort, Machine, MachineChange, Restart
 from hyperfleet.proxy.interface import RouteSink
 from hyperfleet.store.interface import MachineStore
 
@@ -56,7 +56,10 @@ class State:
         }
         spec = msgspec.structs.replace(self.machine.spec, **given)
         ports = discovery.exposing(self.machine.ports, spec.exposed_ports)
-        await self.go(self.status, spec=spec, ports=ports)
+        changes: dict[str, Any] = {"spec": spec, "ports": ports}
+        if change.restart is Restart.NEVER and self.status in AT_REST:
+            changes["next_start_at"] = None
+        await self.go(self.status, **changes)
 
     async def fall(self, status: Status, **changes: Any) -> None:
         """As `go` for what has happened anyway: true here even if it can't be recorded.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperfleet import binaries
 from hyperfleet.errors import SettingsError
-from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike
+from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits
 from hyperfleet.images.locate import Images
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
@@ -23,6 +23,9 @@ from hyperfleet.vmm import kvm
 from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
 from hyperfleet.vmm.qemu import QemuDriver
+
+# Another one after each boot of the host (random(4)).
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # Settings that the data plane takes as they are: PROXY_MAX_HEAD_BYTES is --max-head-bytes.
 _HANDED_ON = (
@@ -133,6 +136,13 @@ def _fleet_config(settings: Settings) -> FleetConfig:
         boot_deadline=settings.hyperfleet_boot_deadline_ms / 1000,
         stop_grace=settings.hyperfleet_stop_grace_ms / 1000,
         boots_at_once=settings.hyperfleet_boots_at_once,
+        revival=Limits(
+            first_wait=settings.hyperfleet_restart_wait_ms / 1000,
+            longest_wait=settings.hyperfleet_restart_longest_wait_ms / 1000,
+            calm=settings.hyperfleet_restart_calm_ms / 1000,
+            tries=settings.hyperfleet_restart_tries,
+        ),
+        host_boot=_BOOT_ID.read_text(encoding="ascii").strip(),
     )
 
 

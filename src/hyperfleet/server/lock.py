@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hyperfleet.errors import SettingsError
@@ -16,7 +17,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Holds `path` for this process. The file stays; the lock (flock(2)) is what counts.
 
     Raises:
-        SettingsError: another process holds it; says which.
+        SettingsError: another process holds it; says which, and since when.
     """
     # O_NOFOLLOW: nobody may make us write our pid through a link.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -28,13 +29,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            pid, _, since = _told(descriptor).partition(" ")
             raise SettingsError(
-                f"{what} is in use by another hyperfleet serve (process {holder or 'unknown'}); "
-                "stop that one, or choose another"
+                f"{what} is in use by another hyperfleet serve (process {pid or 'unknown'}"
+                f"{since and f', since {since}'}); stop that one, or choose another"
             ) from error
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        os.pwrite(descriptor, f"{os.getpid()} {since}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -49,9 +51,14 @@ def holder_of(path: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).strip()
-        return int(holder) if holder.isdigit() else None
+        pid = _told(descriptor).partition(" ")[0]
+        return int(pid) if pid.isdigit() else None
     else:
         return None
     finally:
         os.close(descriptor)
+
+
+def _told(descriptor: int) -> str:
+    """What its holder has written into it: its pid, and since when it holds it."""
+    return os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from hyperfleet import __version__
+from hyperfleet import __version__, failpoints
 from hyperfleet.api.app import create_app
 from hyperfleet.api.interface import Machines
 from hyperfleet.api.parts import Parts
@@ -27,7 +28,7 @@ from hyperfleet.errors import SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.server import logs, ports
-from hyperfleet.server.http11 import Http11
+from hyperfleet.server.http11 import http11
 from hyperfleet.server.lock import locked
 from hyperfleet.settings import Loaded, Settings
 from hyperfleet.store.database import Database, database_file, open_database
@@ -73,6 +74,8 @@ def serve(loaded: Loaded, build: Build) -> int:
     for warning in loaded.warnings:
         log.warning(warning)
     try:
+        if point := failpoints.arm_from(os.environ):
+            log.warning("this server kills itself where a test has asked for it", point=point)
         asyncio.run(_run(loaded.settings, build))
     except (SettingsError, SetupError) as error:
         for line in error.message.splitlines():
@@ -113,7 +116,7 @@ async def _serve(
     app = create_app(parts, not_ready=lambda: starting[0] if starting else None)
     try:
         # The API answers /health from here on; all else waits for the machines.
-        async with _stop_signal() as stopped, _answering(app, listener):
+        async with _stop_signal() as stopped, _answering(app, settings, listener):
             try:
                 if await _opened(backend, stopped):
                     starting.clear()
@@ -141,11 +144,16 @@ async def _opened(backend: Backend, stopped: asyncio.Future[None]) -> bool:
 
 
 @asynccontextmanager
-async def _answering(app: FastAPI, listener: socket.socket) -> AsyncIterator[None]:
+async def _answering(
+    app: FastAPI, settings: Settings, listener: socket.socket
+) -> AsyncIterator[None]:
     """Serves `app` for as long as the block lasts, then finishes the requests in flight."""
     config = uvicorn.Config(
         app,
-        http=Http11,
+        http=http11(
+            arrival_s=settings.hyperfleet_request_arrival_ms / 1000,
+            most=settings.hyperfleet_max_api_connections,
+        ),
         ws="none",
         lifespan="off",
         log_config=None,

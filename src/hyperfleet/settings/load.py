@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 
 from hyperfleet.errors import SettingsError
 from hyperfleet.settings import values as value
-from hyperfleet.settings.table import CLIENT_NAMES, SETTINGS, Setting, Settings
+from hyperfleet.settings.table import CLIENT_NAMES, SETTINGS, TEST_NAMES, Setting, Settings
 
 _LONGEST_SHOWN = 100
 
@@ -126,7 +126,7 @@ def _quote(raw: str) -> str:
 
 def _strangers(environment: Mapping[str, str], written: Mapping[str, str]) -> list[str]:
     """Names that look like ours and are none: most likely misspelt."""
-    known = {setting.name for setting in SETTINGS} | set(CLIENT_NAMES)
+    known = {setting.name for setting in SETTINGS} | {*CLIENT_NAMES, *TEST_NAMES}
     return [
         f"{name} ({origin}) is no setting{_meant(name, family, known)}"
         for source, origin in ((environment, "environment"), (written, ".env"))

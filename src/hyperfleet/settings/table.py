@@ -66,8 +66,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_boots_at_once: int
     hyperfleet_boot_deadline_ms: int
     hyperfleet_stop_grace_ms: int
+    hyperfleet_restart_wait_ms: int
+    hyperfleet_restart_longest_wait_ms: int
+    hyperfleet_restart_calm_ms: int
+    hyperfleet_restart_tries: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
+    hyperfleet_request_arrival_ms: int
+    hyperfleet_max_api_connections: int
+    hyperfleet_failed_keys_per_minute: int
     log_level: str
     log_format: str
 
@@ -294,6 +301,30 @@ SETTINGS: tuple[Setting, ...] = (
         "How long a guest may take to power itself off before it is killed.",
     ),
     Setting(
+        "HYPERFLEET_RESTART_WAIT_MS",
+        "1000",
+        *value.number(1, 86_400_000, "milliseconds"),
+        "How long a machine that is started again by itself waits the first time; then twice that.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_LONGEST_WAIT_MS",
+        "60000",
+        *value.number(1, 86_400_000, "milliseconds"),
+        "The longest of these waits.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_CALM_MS",
+        "600000",
+        *value.number(1, 86_400_000, "milliseconds"),
+        "A machine that has run so long is sound: its waits and tries begin anew.",
+    ),
+    Setting(
+        "HYPERFLEET_RESTART_TRIES",
+        "10",
+        *value.number(0, 1_000_000, "starts"),
+        "How often in a row a machine is started again by itself; 0: without end.",
+    ),
+    Setting(
         "HYPERFLEET_EXEC_OUTPUT_BYTES",
         "8388608",
         *value.number(1024, 64 * 1024 * 1024, "bytes"),
@@ -304,6 +335,25 @@ SETTINGS: tuple[Setting, ...] = (
         "8388608",
         *value.number(1024, 1024 * 1024 * 1024, "bytes"),
         "The longest request body that the API reads; longer ones are refused with 413.",
+    ),
+    Setting(
+        "HYPERFLEET_REQUEST_ARRIVAL_MS",
+        "30000",
+        *_LIMIT_MS,
+        "How long the head of a request to the API may take to come, and then its body; then 408.",
+    ),
+    Setting(
+        "HYPERFLEET_MAX_API_CONNECTIONS",
+        "1000",
+        *value.number(1, 100_000, "connections"),
+        "The most connections to the API; one more is answered with 503 and closed.",
+    ),
+    Setting(
+        "HYPERFLEET_FAILED_KEYS_PER_MINUTE",
+        "30",
+        *value.number(0, 100_000, "keys"),
+        "How many keys that are not valid a client may show before it waits (429); 0: no limit. "
+        "Keys in use are let in all the same.",
     ),
     Setting(
         "LOG_LEVEL",
@@ -321,3 +371,5 @@ SETTINGS: tuple[Setting, ...] = (
 
 # Read by the command line (not by the server), so known, but no part of `Settings`.
 CLIENT_NAMES = ("HYPERFLEET_URL", "HYPERFLEET_API_KEY")
+# What tests have `failpoints` read; the server says so itself when it is set.
+TEST_NAMES = ("HYPERFLEET_TEST_FAILPOINT",)

@@ -104,6 +104,11 @@ def database_file(url: str | None, path: Path) -> Path:
     return Path(_sqlite_url(url, path).database or "")
 
 
+def is_known_revision(revision: str) -> bool:
+    """Whether this version knows that state of the tables."""
+    return revision in _known_revisions(migration_config())
+
+
 def migration_config() -> Config:
     """Alembic's configuration; there is no alembic.ini."""
     config = Config()
@@ -137,10 +142,14 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
+def _known_revisions(config: Config) -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+
+
 def _migrate(connection: Connection, shown: str) -> None:
     config = migration_config()
     config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    known = _known_revisions(config)
     if connection.dialect.has_table(connection, "alembic_version"):
         rows = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars()
         if not set(rows) <= known:

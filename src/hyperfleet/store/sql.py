@@ -64,6 +64,9 @@ def _to_row(machine: Machine) -> dict[str, Any]:
         "created_at": machine.created_at,
         "updated_at": machine.updated_at,
         "started_at": machine.started_at,
+        "restarts": machine.restarts,
+        "next_start_at": machine.next_start_at,
+        "host_boot": machine.host_boot,
     }
 
 
@@ -82,4 +85,7 @@ def _from_row(row: Row[Any]) -> Machine:
         created_at=row.created_at,
         updated_at=row.updated_at,
         started_at=row.started_at,
+        restarts=row.restarts,
+        next_start_at=row.next_start_at,
+        host_boot=row.host_boot,
     )

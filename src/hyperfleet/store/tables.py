@@ -53,6 +53,9 @@ class MachineRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    restarts: Mapped[int] = mapped_column(server_default="0")
+    next_start_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    host_boot: Mapped[str | None] = mapped_column(String(36))
 
 
 class KeyRow(Base):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperfleet.errors import GuestError
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
@@ -46,7 +47,7 @@ class FakeProcess:
             files,
             guest_ip=_GUEST_IP,
             behaviour=faults.channel,
-            on_power_off=lambda: self.end(Exit(code=0, powered_off=True)),
+            on_power_off=self._power_off,
         )
 
     def begin(self) -> None:
@@ -109,6 +110,10 @@ class FakeProcess:
             way.close()
         self._ways.clear()
         self.guest.end()
+
+    def _power_off(self) -> None:
+        # Later: the program that asks for it is ended by that, and can't be while it runs.
+        self._loop.call_soon(self.end, Exit(code=0, powered_off=True))
 
     def _boot(self) -> None:
         if self._faults.boot is Boot.PANIC:
@@ -180,11 +185,13 @@ class FakeDriver:
         await self.sweep(launch)
         launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.console(launch).touch()
+        reach(Point.SPAWN_READY)
         process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), faults)
         self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)
         process.begin()
+        reach(Point.SPAWN_DONE)
         return process
 
     async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:

@@ -19,6 +19,7 @@ import msgspec
 
 from hyperfleet import unix_sockets
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
+from hyperfleet.failpoints import Point, reach
 from hyperfleet.vmm import qemu_command, qemu_disk, shortage, tsc
 from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
@@ -65,6 +66,7 @@ class QemuDriver:
         _must_fit(launch.mem_size_mib)
         khz = None if self._kvm else await asyncio.to_thread(tsc.tsc_khz)
         await asyncio.to_thread(self._prepare_directory, launch)
+        reach(Point.SPAWN_READY)
         spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, launch, khz))
         try:
             pid = await asyncio.shield(spawned)
@@ -158,6 +160,7 @@ class QemuDriver:
                 raise GuestError(
                     f"{self._qemu} is not installed (Debian: qemu-system-x86)"
                 ) from error
+        reach(Point.SPAWN_DONE)
         # Popen's finaliser would complain of a child that nobody waited for.
         child.returncode = 0
         return child.pid

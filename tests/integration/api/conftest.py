@@ -121,11 +121,9 @@ class MemoryFleet:
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
         machine = self.get(ref)
-        spec = machine.spec
-        if change.labels is not None:
-            spec = msgspec.structs.replace(spec, labels=change.labels)
-        if change.exposed_ports is not None:
-            spec = msgspec.structs.replace(spec, exposed_ports=change.exposed_ports)
+        changes = msgspec.structs.asdict(change)
+        given = {name: new for name, new in changes.items() if new is not None}
+        spec = msgspec.structs.replace(machine.spec, **given)
         changed = msgspec.structs.replace(
             machine, spec=spec, ports=tuple(ExposedPort(port=port) for port in spec.exposed_ports)
         )

@@ -198,3 +198,23 @@ async def test_without_auth_web_pages_are_kept_out(
     async with open_api as client:
         answer = await client.post("/machines/web/stop", headers=headers)
         assert error(answer)[:2] == (403, "FORBIDDEN")
+
+
+async def test_many_bad_keys_make_a_client_wait(api: Api) -> None:
+    """All but those whose key was good before: the others behind one address lose nothing."""
+    known, new = api.keys[READ], api.keys[ALL]
+
+    async def ask(key: str) -> httpx.Response:
+        return await api.client.get("/machines", headers={"Authorization": f"Bearer {key}"})
+
+    assert (await ask(known)).status_code == 200
+    limit = api.app.state.parts.settings.hyperfleet_failed_keys_per_minute
+    for number in range(limit):
+        assert (await ask(f"hf_{number:032d}")).status_code == 401
+    for key in (f"hf_{limit:032d}", "short", new):
+        late = await ask(key)
+        assert error(late)[:2] == (429, "RATE_LIMITED")
+        assert 1 <= int(late.headers["Retry-After"]) <= 60
+    assert (await ask(known)).status_code == 200
+    # Who shows none is told what is needed, as ever.
+    assert (await _ask(api, "list_machines", None)).status_code == 401

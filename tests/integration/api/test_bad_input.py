@@ -34,8 +34,13 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
             {f"A{n}": "x" * 32768 for n in range(4)}],
     "labels": [*NO_OBJECT, {"a": 1}, {"a": None}, {"": "x"}, {"a b": "x"}, {"-a": "x"},
                {"a" * 64: "x"}, {"a": "x" * 256}, {"a": "\0"}, {f"a{n}": "" for n in range(65)}],
+    "restart": [*NO_STRING, "", "on_failure", "Always", "no"],
+    "autostart": [None, 0, 1, "true", "", [True], {}],
 }  # fmt: skip
-CHANGE_FIELDS = {name: MACHINE_FIELDS[name] for name in ("exposed_ports", "labels")}
+CHANGE_FIELDS = {
+    name: MACHINE_FIELDS[name] for name in ("exposed_ports", "labels", "restart", "autostart")
+}
+CHANGES = ", ".join(CHANGE_FIELDS)
 EXEC_FIELDS: dict[str, list[Any]] = {
     "cmd": ["ls -l", 1, True, {"a": "b"}, [], [1], [None], [["a"]], ["nul\0"], ["\ud800"]],
     "timeout": ["30", True, None, [1], 0, 0.09, 3600.1, -1, 10**400],
@@ -96,13 +101,31 @@ async def test_change(api: Api, field: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "A body is needed: a JSON object that may hold exposed_ports, labels"),
-        (b"{}", "The body must be a JSON object with exposed_ports or labels"),
-        (b"[]", "The body must be a JSON object that may hold exposed_ports, labels"),
-        (b"null", "The body must be a JSON object that may hold exposed_ports, labels"),
-        (b'{"colour": 1}', 'unknown field "colour"; known are exposed_ports, labels'),
+        (
+            b"",
+            "A body is needed: a JSON object that may hold " + CHANGES,
+        ),
+        (
+            b"{}",
+            "The body must be a JSON object with one or more of " + CHANGES,
+        ),
+        (
+            b"[]",
+            "The body must be a JSON object that may hold " + CHANGES,
+        ),
+        (
+            b"null",
+            "The body must be a JSON object that may hold " + CHANGES,
+        ),
+        (
+            b'{"colour": 1}',
+            'unknown field "colour"; known are ' + CHANGES,
+        ),
         (b'{"exposed_port": [80]}', 'unknown field "exposed_port"; did you mean exposed_ports?'),
-        (b'{"name": "x", "labels": {}}', 'unknown field "name"; known are exposed_ports, labels'),
+        (
+            b'{"name": "x", "labels": {}}',
+            'unknown field "name"; known are ' + CHANGES,
+        ),
     ],
 )
 async def test_a_change_of_nothing_or_of_something_else(
@@ -254,6 +277,16 @@ async def test_everything_wrong_is_said_at_once(api: Api) -> None:
     await _refused(api, "/machines", {"name": "A", "vcpu_count": 0, "mem": 1}, "name must be")
     await _refused(api, "/machines", {"name": "A", "vcpu_count": 0, "mem": 1}, "vcpu_count must be")
     await _refused(api, "/machines", {"name": "A", "vcpu_count": 0, "mem": 1}, "mem_size_mib is")
+
+
+async def test_a_whole_number_is_one_however_it_is_written(api: Api) -> None:
+    made = await api.client.post(
+        "/machines",
+        content=b'{"name":"a","vcpu_count":1.0,"mem_size_mib":1.28e2,"exposed_ports":[80.0]}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert made.status_code == 201
+    assert (made.json()["mem_size_mib"], made.json()["exposed_ports"]) == (128, [80])
 
 
 async def test_a_body_over_the_limit(api: Api) -> None:

@@ -51,6 +51,8 @@ async def test_a_machines_life(client: AsyncClient) -> None:
     assert (changed.exposed_ports, changed.labels) == ((80, 81), {"tier": "front"})
     changed = await client.change_machine("web", labels={"tier": "front", "n": ""})
     assert (changed.exposed_ports, changed.labels["n"]) == ((80, 81), "")
+    changed = await client.change_machine("web", restart="on-failure", autostart=True)
+    assert (changed.restart, changed.autostart, changed.restarts) == ("on-failure", True, 0)
     assert (await client.restart_machine("web")).status == "running"
     page = await client.list_machines(status="running", labels=["tier=front", "tier"])
     assert ([machine.name for machine in page.machines], page.total) == (["web"], 1)

@@ -17,7 +17,7 @@ from .conftest import Api, error
 FIELDS = {
     "id", "name", "status", "vcpu_count", "mem_size_mib", "kernel_image_path", "kernel_args",
     "rootfs_path", "exposed_ports", "labels", "vmm", "network", "ports", "pid", "error_message",
-    "created_at", "updated_at", "started_at",
+    "created_at", "updated_at", "started_at", "restart", "autostart", "restarts", "next_start_at",
 }  # fmt: skip
 
 

@@ -6,20 +6,22 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hyperfleet import failpoints
 from hyperfleet.errors import ValidationError
+from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, MachineSpec
+from hyperfleet.proxy.interface import RouteSink
+from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
-from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec
 from hyperfleet.vmm.fake import FakeDriver, FakeProcess
 
-
-class Crash(BaseException):
-    """The control plane is killed here: nothing of it runs on."""
+from .mortal import Crash, Life, Mortal
 
 
 class Routes:
@@ -103,6 +105,10 @@ class WatchedDriver(FakeDriver):
         self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: dict[str, FakeProcess] = {}
 
+    def alive(self) -> set[str]:
+        """The machines that have a process."""
+        return {machine_id for machine_id, process in self._started.items() if process.alive}
+
     def processes(self) -> list[FakeProcess]:
         """All that are alive."""
         return [process for process in self._started.values() if process.alive]
@@ -110,8 +116,12 @@ class WatchedDriver(FakeDriver):
     async def start(self, launch: LaunchSpec) -> FakeProcess:
         before = self._started.get(launch.id)
         assert before is None or not before.alive, "a machine was given a second process"
-        process = await super().start(launch)
-        self._started[launch.id] = process
+        try:
+            process = await super().start(launch)
+        finally:
+            # There although the control plane was killed before it heard of it.
+            if (there := self.process(launch.id)) is not None:
+                self._started[launch.id] = there
         self.spawned[launch.id].set()
         return process
 
@@ -126,16 +136,19 @@ class World:
         self.store = CrashingStore()
         self.driver = WatchedDriver()
         self.routes = Routes()
+        self.images = Images()
         self._fleets: list[Fleet] = []
+        self._life = Life()
+        asyncio.get_running_loop().set_exception_handler(_hear)
 
     async def fleet(self, **changes: Any) -> Fleet:
         """A control plane; one that is open already is as good as dead."""
         limits = {"boot_deadline": 5.0, "stop_grace": 0.1, "poll_interval": 60.0, **changes}
         fleet = Fleet(
-            driver=self.driver,
-            store=self.store,
-            routes=self.routes,
-            images=Images(),
+            driver=cast("Driver", Mortal(self.driver, self._life)),
+            store=cast("MachineStore", Mortal(self.store, self._life)),
+            routes=cast("RouteSink", Mortal(self.routes, self._life)),
+            images=self.images,
             config=FleetConfig(home=self.home, **limits),
         )
         self._fleets.append(fleet)
@@ -150,6 +163,8 @@ class World:
     async def crash(self) -> None:
         """The control plane is killed: its tasks are gone, nothing was said or written."""
         self._fleets.clear()
+        self._life.end()
+        self._life = Life()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -157,6 +172,29 @@ class World:
             await asyncio.wait(tasks)
         self.store.dies_before = self.store.dies_after = self.store.refuses = None
         self.store.dies_at_remove = False
+
+    async def crash_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> None:
+        """Begins `act` and kills the control plane where it reaches `point`."""
+        life = self._life
+        reached = asyncio.Event()
+
+        def die() -> None:
+            reached.set()
+            life.end()
+            raise Crash
+
+        failpoints.arm(point, die)
+        doing = asyncio.create_task(act)
+        waiting = asyncio.create_task(reached.wait())
+        try:
+            async with asyncio.timeout(20):
+                await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+            assert reached.is_set(), f"{point} was not reached: {doing}"
+        finally:
+            failpoints.arm(None)
+            waiting.cancel()
+            await self.crash()
+        assert doing.done()
 
     async def crash_when_told(self, act: Coroutine[Any, Any, Any]) -> None:
         """Begins `act` and kills the control plane where the store dies."""
@@ -191,6 +229,12 @@ class World:
         process = self.driver.process(machine.id)
         assert process is not None
         return process
+
+
+def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody asks a dead control plane's tasks how they ended."""
+    if not isinstance(context.get("exception"), Crash):
+        loop.default_exception_handler(context)
 
 
 def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:

@@ -118,7 +118,7 @@ def test_two_servers_in_one_home(serve: Serve) -> None:
     code, _, errors = second.end()
     assert code == 2
     assert "HYPERFLEET_HOME .hyperfleet is in use by another hyperfleet serve" in errors
-    assert f"(process {first.pid})" in errors
+    assert re.search(rf"\(process {first.pid}, since 20[-0-9]+T[:0-9]+Z\)", errors)
 
 
 def test_two_servers_on_one_database(serve: Serve) -> None:
@@ -224,3 +224,75 @@ def test_a_body_over_the_limit_over_a_real_socket(serve: Serve, split: int) -> N
             answer += part
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"TOO_LARGE" in answer
+
+
+def _answer(raw: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    answer = b""
+    while part := raw.recv(65536):
+        answer += part
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"GET /health HTTP/1.1\r\nHost: loc", b"HTTP/1.1 408 "),
+        (b"\r\n", b""),
+        (
+            b"POST /keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n%s\r\n{",
+            b"HTTP/1.1 408 ",
+        ),
+        # Answered before its body has come, which is then waited for no longer than a head.
+        (b"POST /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 404 "),
+    ],
+)
+def test_a_request_that_does_not_come(serve: Serve, sent: bytes, status: bytes) -> None:
+    server = serve(HYPERFLEET_REQUEST_ARRIVAL_MS="300")
+    with server.client() as client:
+        address, port = client.base_url.host, client.base_url.port
+        key = f"Authorization: {client.headers['Authorization']}\r\n".encode()
+        with socket.create_connection((address, port), timeout=PATIENCE) as raw:
+            raw.sendall(sent.replace(b"%s", key))
+            begun = raw.recv(65536)
+            if status.endswith(b" 404 "):
+                # The rest drips in.
+                raw.sendall(b"}")
+            assert (begun + _answer(raw)).startswith(status)
+        # An ordinary one may wait between its requests as before.
+        assert client.get("/health").status_code == 200
+
+
+def test_one_connection_too_many(serve: Serve) -> None:
+    server = serve(HYPERFLEET_MAX_API_CONNECTIONS="2")
+    with server.client() as client:
+        address, port = client.base_url.host, client.base_url.port
+        client.get("/health")
+        with socket.create_connection((address, port)) as second:
+            # It is counted once it was answered.
+            second.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
+            with socket.create_connection((address, port)) as third:
+                refused = _answer(third)
+            assert refused.startswith(b"HTTP/1.1 503 ")
+            assert b'"code":"CAPACITY"' in refused
+        assert client.get("/health").status_code == 200
+
+
+def test_no_key_is_ever_logged(serve: Serve) -> None:
+    server = serve(LOG_LEVEL="debug", LOG_FORMAT="json")
+    with server.client() as client:
+        good = client.headers["Authorization"].removeprefix("Bearer ")
+        bad = "hf_" + "b" * 32
+        assert client.get("/keys").status_code == 200
+        secret = client.post("/keys", json={"name": "k", "scopes": ["*"]}).json()["key"]
+        for headers in ({"Authorization": f"Bearer {bad}"}, {"Authorization": f"Basic {bad}"}):
+            assert client.get("/machines", headers=headers).status_code == 401
+        assert client.get(f"/machines?key={secret}").status_code == 400
+        assert client.get("/nowhere", headers={"X-Request-ID": "seen-1"}).status_code == 404
+    server.tell(signal.SIGTERM)
+    _, _, errors = server.end()
+    assert "seen-1" in errors
+    for key in (good, bad, secret):
+        assert key not in errors

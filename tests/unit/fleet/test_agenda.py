@@ -56,7 +56,7 @@ def test_the_same_wish_again_shares_the_answer() -> None:
 def test_a_restart_boots_from_every_state_and_stops_what_may_run(status: Status) -> None:
     # What runs and could not start again is not stopped; what was broken off is, at any rate.
     check = (Act.CHECK,) if status in (Status.RUNNING, Status.PAUSED) else ()
-    halt = () if status in AT_REST else (Act.HALT,)
+    halt = () if status in AT_REST else (Act.HALT_TO_START,)
     whole = (*check, *halt, Act.PREPARE, Act.BOOT)
     assert agenda.on_turn(status, Want.RESTART, force=False) == whole
 
@@ -99,6 +99,21 @@ def test_a_stop_or_restart_that_is_next_ends_the_boot() -> None:
     assert not agenda.interrupts(Want.START, [])
 
 
+@pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
+def test_a_stop_calls_off_a_start_that_is_written_down(status: Status) -> None:
+    assert agenda.on_turn(status, Want.STOP, force=False, waiting=True) == (Act.STAND_DOWN,)
+    again = (Act.PREPARE_AGAIN, Act.BOOT)
+    assert agenda.on_turn(status, Want.REVIVE, force=False, waiting=True) == again
+    assert agenda.on_turn(status, Want.REVIVE, force=False, waiting=False) == ()
+
+
+def test_a_restart_that_a_crash_cut_off_is_completed() -> None:
+    plan = agenda.on_turn(Status.STOPPING, Want.RESUME, force=False, waiting=True)
+    assert plan == (Act.HALT_TO_START,)
+    plan = agenda.on_turn(Status.STOPPING, Want.RESUME, force=False, waiting=False)
+    assert plan == (Act.HALT,)
+
+
 # Where each act leads, as `acts` does it.
 LEADS = {
     Act.CHECK: (),
@@ -106,6 +121,9 @@ LEADS = {
     Act.BOOT: (Status.RUNNING,),
     Act.COME_UP: (Status.RUNNING,),
     Act.HALT: (Status.STOPPING, Status.STOPPED),
+    Act.HALT_TO_START: (Status.STOPPING, Status.STOPPED),
+    Act.PREPARE_AGAIN: (Status.STARTING,),
+    Act.STAND_DOWN: (Status.STOPPED,),
     Act.SETTLE: (Status.FAILED,),
     Act.AMEND: (),
     Act.FOLLOW: (),
@@ -115,13 +133,16 @@ LEADS = {
 
 
 @given(
-    status=st.sampled_from(Status), wants=st.lists(st.tuples(st.sampled_from(Want), st.booleans()))
+    status=st.sampled_from(Status),
+    wants=st.lists(st.tuples(st.sampled_from(Want), st.booleans(), st.booleans())),
 )
 def test_no_order_of_requests_breaks_the_table_of_states(
-    status: Status, wants: list[tuple[Want, bool]]
+    status: Status, wants: list[tuple[Want, bool, bool]]
 ) -> None:
-    for want, force in wants:
-        plan = agenda.on_turn(status, want, force=force)
+    for want, force, due in wants:
+        # A pending machine was never started, so nothing starts it again.
+        waiting = due and status is not Status.PENDING
+        plan = agenda.on_turn(status, want, force=force, waiting=waiting)
         if isinstance(plan, str):
             assert want in ASKED
             continue

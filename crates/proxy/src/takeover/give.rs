@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyperfleet_wire::control::{Machine, ToProxy};
 use hyperfleet_wire::{decode, encode, length};
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
@@ -16,7 +17,7 @@ use crate::socket::Socket;
 
 /// How long a new process may take until it serves.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Most machines in one part of the routes: far below a frame's bound.
+/// Most machines in one part of the routes.
 const PART: usize = 256;
 
 /// What a process hands over.
@@ -71,7 +72,7 @@ impl Door {
             listeners: self.listeners.len() as u32,
             known: routes.is_some(),
         };
-        to.write_all(&frame(&encode(&hello))).await?;
+        to.write_all(&frame(&hello)).await?;
         let mut descriptors: Vec<BorrowedFd<'_>> =
             vec![control.listener.as_fd(), self.socket.listener.as_fd()];
         descriptors.extend(self.listeners.iter().map(AsFd::as_fd));
@@ -86,14 +87,14 @@ impl Door {
     }
 }
 
-/// Applies what the successor passes on, for as long as it does. A drain of the successor is a
+/// Tells the successor that this process accepts no more, and applies what it passes on from then on. A drain of the successor is a
 /// drain of this process too.
 ///
 /// # Errors
 /// When the successor is gone, or says what is not understood.
 pub async fn follow(successor: &mut UnixStream, routes: &mut Routes) -> io::Result<()> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let mut snapshot = Vec::new();
+    successor.write_u8(APPLIED).await?;
     loop {
         let size = successor.read_u32().await? as usize;
         if size > length::MAX_PAYLOAD {
@@ -102,20 +103,10 @@ pub async fn follow(successor: &mut UnixStream, routes: &mut Routes) -> io::Resu
         let mut payload = vec![0; size];
         successor.read_exact(&mut payload).await?;
         let applied = match decode(&payload).map_err(|error| invalid(error.to_string()))? {
-            ToProxy::SnapshotBegin { .. } => {
-                snapshot.clear();
-                continue;
-            }
-            ToProxy::SnapshotPart { machines } => {
-                snapshot.extend(machines);
-                continue;
-            }
-            ToProxy::SnapshotEnd { .. } => {
-                let machines = std::mem::take(&mut snapshot);
-                routes.replace(&machines).map_err(invalid)?
-            }
             ToProxy::Change { upsert, remove, .. } => {
-                routes.change(&upsert, remove).map_err(invalid)?
+                let records = upsert.iter().map(|machine| routes.record(machine));
+                let records: Vec<_> = records.collect::<Result<_, _>>().map_err(invalid)?;
+                routes.change(&records, &remove)
             }
             ToProxy::Drain { timeout_ms } => {
                 routes.drain(Drain {
@@ -132,22 +123,67 @@ pub async fn follow(successor: &mut UnixStream, routes: &mut Routes) -> io::Resu
     }
 }
 
-/// One message, framed.
-pub fn frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(payload.len() + 4);
-    // Parts are far smaller than a frame's bound.
-    let _ = length::write(payload, &mut frame);
+/// One message, framed; empty when it is over a frame's bound.
+pub fn frame(message: &impl Serialize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let _ = length::write(&encode(message), &mut frame);
     frame
 }
 
-/// A whole table, framed.
-pub fn snapshot(machines: &[Machine]) -> Vec<u8> {
-    let number = 0;
-    let mut frames = frame(&encode(&ToProxy::SnapshotBegin { number }));
-    for part in machines.chunks(PART) {
-        let machines = part.to_vec();
-        frames.extend(frame(&encode(&ToProxy::SnapshotPart { machines })));
+/// Frames of messages that hold these machines, in order, few in each if they are large: one
+/// always fits, since it came in a frame.
+pub fn frames(machines: &[Machine], make: &impl Fn(Vec<Machine>) -> ToProxy) -> Vec<Vec<u8>> {
+    let framed = frame(&make(machines.to_vec()));
+    if !framed.is_empty() || machines.len() < 2 {
+        return vec![framed];
     }
-    frames.extend(frame(&encode(&ToProxy::SnapshotEnd { number })));
-    frames
+    let (first, second) = machines.split_at(machines.len() / 2);
+    [frames(first, make), frames(second, make)].concat()
+}
+
+/// A whole table, framed.
+fn snapshot(machines: &[Machine]) -> Vec<u8> {
+    let number = 0;
+    let mut bytes = frame(&ToProxy::SnapshotBegin { number });
+    for part in machines.chunks(PART) {
+        bytes.extend(frames(part, &|machines| ToProxy::SnapshotPart { machines }).concat());
+    }
+    bytes.extend(frame(&ToProxy::SnapshotEnd { number }));
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyperfleet_wire::control::Port;
+
+    #[test]
+    fn large_machines_are_divided_among_frames_and_none_is_lost() {
+        let port = |port| Port {
+            port,
+            upstream: Some("127.0.0.1:65535".to_owned()),
+            listening: true,
+        };
+        let machines: Vec<_> = (0..PART)
+            .map(|number| Machine {
+                id: format!("m{number}"),
+                name: format!("n{number}"),
+                status: "running".to_owned(),
+                lifecycle: 1,
+                ports: (1..500).map(port).collect(),
+            })
+            .collect();
+        let mut bytes = snapshot(&machines);
+        let mut found = Vec::new();
+        let mut count = 0;
+        while let Some((payload, taken)) = length::read(&bytes).unwrap() {
+            if let ToProxy::SnapshotPart { machines } = decode(payload).unwrap() {
+                found.extend(machines);
+            }
+            count += 1;
+            bytes.drain(..taken);
+        }
+        assert!(count > 4, "{count} frames");
+        assert!(bytes.is_empty() && found == machines);
+    }
 }

@@ -13,6 +13,8 @@
 //! 4. As long as the old one lives, the new one passes on every change of the routes, and counts it
 //!    as applied when the old one has it too: a stop is in force for all connections.
 //!
+//! With several old ones each passes on to the one before it, and lives as long as that one.
+//!
 //! Whichever dies, and whenever, the other serves: before READY the old one, after it the new one.
 
 mod give;
@@ -33,7 +35,7 @@ const SUFFIX: &str = ".take-over";
 const VERSION: u32 = 1;
 /// The new process serves.
 const READY: u8 = b'R';
-/// The old process has applied what it was passed on.
+/// The old process accepts no more; it has applied what it was passed on.
 const APPLIED: u8 = b'A';
 
 /// What the old process says first.

@@ -1,21 +1,24 @@
 //! The new process' side.
 
-use std::io::{self, Read, Write};
+use std::future::Future;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyperfleet_wire::control::{Machine, ToProxy};
-use hyperfleet_wire::{decode, encode, length};
+use hyperfleet_wire::{decode, length};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::give::{frame, snapshot};
+use super::give::{frame, frames};
 use super::{door, sockets, Hello, APPLIED, READY, VERSION};
-use crate::routes::{Applied, Drain};
+use crate::log;
+use crate::routes::{Change, Drain};
 
 /// How long the old process may take for its next word.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -94,34 +97,53 @@ impl Inherited {
 }
 
 /// The process before this one, as long as it has connections.
-pub struct Predecessor(mpsc::UnboundedSender<(Vec<u8>, Option<Applied>)>);
+pub struct Predecessor(mpsc::UnboundedSender<Passed>);
+
+/// What is passed on.
+enum Passed {
+    /// Frames of a change. It counts as applied when nobody holds it any more.
+    Change(
+        Vec<Vec<u8>>,
+        #[expect(dead_code, reason = "held")] Arc<Change>,
+    ),
+    Drain(Vec<u8>),
+}
 
 impl Predecessor {
-    /// Tells the old process that this one serves, and follows it from here on. An old process
-    /// that is dead has nothing to be told.
+    /// Tells the old process that this one serves; when this returns, it accepts no more. It is
+    /// passed every change from here on. One that is dead, or hangs, has nothing to be told.
     ///
     /// # Errors
     /// When the stream can't be used.
-    pub fn relieve(mut stream: UnixStream) -> io::Result<Predecessor> {
-        let told = stream.write_all(&[READY]);
+    pub async fn relieve(stream: UnixStream) -> io::Result<Predecessor> {
         stream.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(stream)?;
-        let (sender, mut receiver) = mpsc::unbounded_channel::<(Vec<u8>, Option<Applied>)>();
-        if told.is_ok() {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let told = async {
+            stream.write_u8(READY).await?;
+            stream.read_u8().await
+        };
+        let heard = tokio::time::timeout(LIMIT, told).await;
+        if let Ok(Ok(APPLIED)) = heard {
             tokio::spawn(async move {
-                while let Some((frames, applied)) = receiver.recv().await {
-                    let passed = async {
-                        stream.write_all(&frames).await?;
-                        if applied.is_some() && stream.read_u8().await? != APPLIED {
-                            return Err(io::ErrorKind::InvalidData.into());
-                        }
-                        Ok::<_, io::Error>(())
+                loop {
+                    let passed = tokio::select! {
+                        passed = receiver.recv() => passed,
+                        // It says nothing unasked: this is its end.
+                        _ = stream.read_u8() => return,
                     };
-                    let passed = tokio::time::timeout(FOLLOW_LIMIT, passed).await;
-                    drop(applied);
-                    // It is gone, or hangs: nothing waits for it any more.
-                    if !matches!(passed, Ok(Ok(()))) {
+                    let Some(passed) = passed else {
                         return;
+                    };
+                    let told = tokio::time::timeout(FOLLOW_LIMIT, pass_on(&mut stream, &passed));
+                    match told.await {
+                        Ok(Ok(())) => {}
+                        // Its last connection has ended.
+                        Ok(Err(_)) => return,
+                        Err(_) => {
+                            log::line("the process before this one hangs: it is told no more");
+                            return;
+                        }
                     }
                 }
             });
@@ -129,31 +151,50 @@ impl Predecessor {
         Ok(Predecessor(sender))
     }
 
-    /// Passes a whole table on; `applied` is dropped when the old process has it.
-    pub fn replace(&self, machines: &[Machine], applied: &Applied) {
-        if !self.0.is_closed() {
-            let _ = self.0.send((snapshot(machines), Some(applied.clone())));
+    /// Passes a change on.
+    pub fn change(&self, change: &Arc<Change>) {
+        if self.0.is_closed() {
+            return;
         }
+        let upsert: Vec<_> = change.upsert.iter().map(|it| it.to_machine()).collect();
+        let remove: Vec<_> = change.remove.iter().map(|it| it.id.to_string()).collect();
+        let message = |upsert, remove| ToProxy::Change {
+            number: 0,
+            upsert,
+            remove,
+        };
+        let mut frames = frames(&upsert, &|upsert| message(upsert, Vec::new()));
+        frames.push(frame(&message(Vec::new(), remove)));
+        let _ = self.0.send(Passed::Change(frames, change.clone()));
     }
 
-    /// Passes a change on, likewise.
-    pub fn change(&self, upsert: &[Machine], remove: &[String], applied: &Applied) {
-        if !self.0.is_closed() {
-            let message = ToProxy::Change {
-                number: 0,
-                upsert: upsert.to_vec(),
-                remove: remove.to_vec(),
-            };
-            let frames = frame(&encode(&message));
-            let _ = self.0.send((frames, Some(applied.clone())));
-        }
+    /// Ends when the old process does, or hangs.
+    pub fn gone(&self) -> impl Future<Output = ()> {
+        let passed = self.0.clone();
+        async move { passed.closed().await }
     }
 
     /// This process ends: the old one does so too.
     pub fn drain(&self, drain: Drain) {
         let timeout_ms = drain.limit.as_millis().try_into().unwrap_or(u32::MAX);
-        let frames = frame(&encode(&ToProxy::Drain { timeout_ms }));
-        let _ = self.0.send((frames, None));
+        let frame = frame(&ToProxy::Drain { timeout_ms });
+        let _ = self.0.send(Passed::Drain(frame));
+    }
+}
+
+/// Tells the old process, and waits until it has applied what it was told.
+async fn pass_on(stream: &mut tokio::net::UnixStream, passed: &Passed) -> io::Result<()> {
+    match passed {
+        Passed::Drain(frame) => stream.write_all(frame).await,
+        Passed::Change(frames, _) => {
+            for frame in frames {
+                stream.write_all(frame).await?;
+                if stream.read_u8().await? != APPLIED {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            Ok(())
+        }
     }
 }
 

@@ -1,0 +1,114 @@
+"""A machine's process with what hangs on it: agent, looks, console, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from hyperfleet.errors import GuestError, HyperfleetError
+from hyperfleet.fleet import console
+from hyperfleet.fleet.link import AgentLink
+from hyperfleet.fleet.looker import Looker
+from hyperfleet.vmm.driver import Exit, Process
+
+_log = logging.getLogger(__name__)
+
+# From the agent's word that it shuts down to the process's end, beyond the grace.
+_POWER_OFF_S = 10.0
+# At a stop: a channel that is lost at this moment may come back, a machine without one is killed.
+_AGENT_WAIT_S = 3.0
+# A channel that breaks is mostly the first sign of a process that ends.
+_END_AFTER_BREAK_S = 2.0
+# A guest that floods its console fills the host's disk no further than in this time.
+_CONSOLE_EVERY_S = 10.0
+
+
+class Running:
+    """Held by this control plane; its owner alone has it do anything."""
+
+    def __init__(self, process: Process, link: AgentLink, looker: Looker) -> None:
+        self.process = process
+        self.link = link
+        self.looker = looker
+        self._watcher: asyncio.Task[None] | None = None
+
+    def attend(self, name: str, log: Path, on_end: Callable[[Process, Exit], None]) -> None:
+        """From here on its ports are looked at, its console is bounded and its end is seen."""
+        self.looker.begin()
+
+        async def watch() -> None:
+            end = asyncio.create_task(self.process.wait())
+            try:
+                while not (await asyncio.wait((end,), timeout=_CONSOLE_EVERY_S))[0]:
+                    _bound(name, log)
+                on_end(self.process, end.result())
+            finally:
+                end.cancel()
+
+        self._watcher = asyncio.create_task(watch(), name=f"end of {name}")
+
+    async def be_still(self) -> None:
+        """Nothing is looked at or watched for any more."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait((watcher,))
+        await self.looker.end()
+
+    async def power_off(self, grace: float) -> None:
+        """In order if the guest can, within its time (seconds); by force if not."""
+        with contextlib.suppress(TimeoutError, HyperfleetError):
+            async with asyncio.timeout(grace + _POWER_OFF_S):
+                agent = await self.link.agent(_AGENT_WAIT_S)
+                # The guest may be gone before its answer is; one that gives none hangs.
+                with contextlib.suppress(GuestError):
+                    async with asyncio.timeout(max(grace, _AGENT_WAIT_S)):
+                        await agent.shutdown(grace)
+                await self.process.wait()
+        await self.process.kill()
+
+    async def let_go(self) -> None:
+        """Closes everything of this side's; the process runs on."""
+        await self.looker.end()
+        await self.link.close()
+        self.process.release()
+
+
+async def before_end(process: Process, act: Coroutine[Any, Any, None]) -> Exit | None:
+    """Does `act`; gives it up when the process ends, and says how that ended."""
+    doing = asyncio.create_task(act)
+    end = asyncio.create_task(process.wait())
+    try:
+        await asyncio.wait((doing, end), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done() and doing.exception() is not None:
+            await asyncio.wait((end,), timeout=_END_AFTER_BREAK_S)
+        if end.done():
+            return end.result()
+        await doing
+        return None
+    finally:
+        doing.cancel()
+        end.cancel()
+        await asyncio.wait((doing, end))
+
+
+def describe(ended: Exit) -> str:
+    """How a process ended, in words."""
+    if ended.powered_off:
+        return "it powered off"
+    if ended.signal is not None:
+        return f"its process was killed by signal {ended.signal}"
+    if ended.code is not None:
+        return f"exit status {ended.code}"
+    return "how is not known"
+
+
+def _bound(name: str, log: Path) -> None:
+    try:
+        console.bound(log)
+    except OSError:
+        _log.exception("machine %s: its console could not be cut", name)

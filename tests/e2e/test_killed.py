@@ -1,0 +1,71 @@
+"""The control plane is killed at points of a real machine's life; the next one finds all in order.
+
+Every point there is, on the fake driver: tests/integration/fleet/test_fleet_failpoints.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hyperfleet.failpoints import Point
+from support import crash
+from support.need import Need
+from support.server import Server
+
+pytestmark = pytest.mark.vm
+
+# Where QEMU, its files and its sockets are in question; and what may be found then.
+POINTS = {
+    Point.SPAWN_READY: "failed",
+    Point.SPAWN_DONE: "running",
+    Point.BOOT_CONFIGURED: "running",
+    Point.BOOT_RECORDED: "running",
+    Point.LOOK_RELAYED: "running",
+    Point.CHANGE_AIMED: "running",
+    Point.STOP_PUBLISHED: "stopped",
+    Point.STOP_ENDED: "stopped",
+    Point.DEATH_SEEN: "failed",
+    Point.DELETE_DECIDED: "none",
+    Point.ADOPT_HELD: "running",
+    Point.ADOPT_DELETING: "none",
+}
+
+
+@pytest.fixture
+def server(images: Path, need: Need) -> Iterator[Server]:
+    need("qemu-system-x86_64")
+    made = Server(images=images)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("point", "found"), POINTS.items())
+def test_killed_at(server: Server, point: Point, found: str) -> None:
+    crash.killed_at(server, point)
+    server.start()
+    assert crash.check(server) == found
+    assert server.stop() == 0
+    assert server.processes() == []
+
+
+def test_a_machine_whose_process_dies_comes_up_again(server: Server) -> None:
+    server.start()
+    server.create("web", mem_size_mib=112, restart="on-failure")
+    first = server.start_machine("web")
+    os.kill(first["pid"], signal.SIGKILL)
+    query = {"status": "failed", "timeout": "30"}
+    failed = server.api.get("/machines/web/wait", params=query).json()
+    assert "killed by signal 9" in failed["error_message"]
+    assert failed["next_start_at"]
+    query["status"] = "running"
+    again = server.api.get("/machines/web/wait", params=query)
+    assert again.status_code == httpx.codes.OK, again.text
+    assert again.json()["restarts"] == 1
+    assert again.json()["pid"] != first["pid"]
+    assert server.sh("web", "echo up") == "up\n"

@@ -1,0 +1,185 @@
+"""The control plane is killed at each point that there is; the next one finds all in order.
+
+The guests of the fake outlive the control planes of a `World`, as those of QEMU do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hyperfleet.errors import GuestError, NotFoundError
+from hyperfleet.failpoints import Point
+from hyperfleet.fleet import Fleet
+from hyperfleet.lifecycle import AT_REST, Status
+from hyperfleet.machine import Machine, MachineChange
+
+from .world import World, get, run, spec
+
+_S = Status
+# What may be found after a crash in the middle of each: done, as before, or failed with a reason.
+OUTCOMES: dict[str, set[Status | None]] = {
+    "create": {None, _S.PENDING},
+    "start": {_S.PENDING, _S.STOPPED, _S.FAILED, _S.RUNNING},
+    "serve": {_S.RUNNING},
+    "change": {_S.RUNNING},
+    "restart": {_S.RUNNING},
+    "take over": {_S.RUNNING},
+    # How a process ended is not known to a control plane that did not see it.
+    "power off": {_S.STOPPED, _S.FAILED},
+    "stop": {_S.RUNNING, _S.STOPPED},
+    "die": {_S.FAILED},
+    "delete": {_S.STOPPED, _S.FAILED, None},
+}
+# Points that only a control plane after a crash comes to, and where that crash was.
+SECOND = {Point.ADOPT_DELETING: Point.DELETE_DECIDED}
+
+
+class Story:
+    """One machine's life, with all that may be asked of one; `act` is what is under way."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.act = ""
+        self.machine: Machine | None = None
+
+    async def tell(self) -> None:
+        world = self._world
+        fleet = await world.fleet()
+        self.act = "create"
+        machine = self.machine = await fleet.create(spec())
+        self.act = "start"
+        await fleet.start("web")
+        self.act = "serve"
+        await run(fleet, "web", "sh", "-c", "echo hi > /w/index.html; httpd -p 127.0.0.1:80 -h /w")
+        await fleet.ports("web")
+        self.act = "change"
+        await fleet.change("web", MachineChange(exposed_ports=(80, 81)))
+        await fleet.change("web", MachineChange(exposed_ports=(80,)))
+        self.act = "stop"
+        await fleet.stop("web")
+        self.act = "start"
+        await fleet.start("web")
+        self.act = "restart"
+        await fleet.restart("web")
+        self.act = "take over"
+        await fleet.close()
+        fleet = await world.fleet()
+        self.act = "power off"
+        with contextlib.suppress(GuestError):
+            await run(fleet, "web", "poweroff")
+        await fleet.wait("web", _S.STOPPED, 5)
+        self.act = "start"
+        await fleet.start("web")
+        self.act = "die"
+        world.process(machine).end(world.died)
+        await fleet.wait("web", _S.FAILED, 5)
+        self.act = "delete"
+        await fleet.delete("web", force=False)
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """A row for each point; printed at the end."""
+    rows = ["killed at          during     recorded  processes    found     seconds to mend"]
+    yield rows
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        print("", *rows, sep="\n")  # noqa: T201
+
+
+@pytest.mark.parametrize("point", list(Point))
+async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
+    story = Story(world)
+    if point in SECOND:
+        await world.crash_at(SECOND[point], story.tell())
+        await world.crash_at(point, world.fleet())
+    else:
+        await world.crash_at(point, story.tell())
+    recorded = await world.store.all()
+    processes = len(world.driver.processes())
+
+    told = len(world.routes.told)
+    begun = time.perf_counter()
+    fleet = await world.fleet()
+    async with asyncio.timeout(10):
+        found = await _settled(fleet)
+    seconds = time.perf_counter() - begun
+    table.append(
+        f"{point:18} {story.act:10} {_status(recorded):9} {processes}         "
+        f"-> {found or 'none':9} {seconds:.3f}"
+    )
+    assert found in OUTCOMES[story.act]
+    await _agrees(world, fleet, told)
+    if found is not None:
+        await _is_of_use(world, fleet)
+    assert fleet.machines() == await world.store.all() == []
+    assert world.driver.processes() == []
+    assert [path.name for path in world.home.rglob("*")] == ["machines"]
+
+
+async def _settled(fleet: Fleet) -> Status | None:
+    """The machine's status, once nothing is under way; None when there is no machine."""
+    try:
+        while (status := fleet.get("web").status) not in AT_REST | {_S.RUNNING} or fleet.get(
+            "web"
+        ).next_start_at:
+            if status in AT_REST:
+                await fleet.wait("web", _S.RUNNING, 5)
+                continue
+            ends = [fleet.wait("web", end, 5) for end in (_S.RUNNING, _S.FAILED, _S.STOPPED)]
+            waits = [asyncio.create_task(end) for end in ends]
+            _, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for other in others:
+                other.cancel()
+    except NotFoundError:
+        return None
+    return status
+
+
+async def _agrees(world: World, fleet: Fleet, told: int) -> None:
+    """Record, processes, folders, ways in and routes say the same."""
+    machines = fleet.machines()
+    recorded = await world.store.all()
+    assert [(one.id, one.status, one.spec) for one in recorded] == [
+        (one.id, one.status, one.spec) for one in machines
+    ]
+    alive = {one.id for one in machines if world.driver.process(one.id) is not None}
+    assert alive == {one.id for one in machines if one.status not in AT_REST}
+    assert len(world.driver.processes()) == len(alive)
+    assert {path.name for path in (world.home / "machines").iterdir()} <= {
+        one.id for one in machines
+    }
+    for machine in machines:
+        last = [one for one in world.routes.told[told:] if getattr(one, "id", one) == machine.id]
+        assert last[-1] == machine
+        assert machine.status is not _S.FAILED or machine.error_message
+        if machine.id in alive:
+            ways = await world.process(machine).forwards()
+            upstreams = {port.upstream for port in machine.ports}
+            assert upstreams <= set(ways.values())
+            # A relay's way, and the port's own.
+            assert len(ways) <= 2 * len(machine.ports)
+    assert {getattr(one, "id", one) for one in world.routes.told[told:]} == {
+        one.id for one in machines
+    }
+
+
+async def _is_of_use(world: World, fleet: Fleet) -> None:
+    """It starts, serves, stops and is deleted."""
+    machine = await fleet.start("web")
+    await run(fleet, "web", "sh", "-c", "echo hi > /w/index.html; httpd -p 80 -h /w")
+    ports, _ = await fleet.ports("web")
+    assert await get(ports[0].upstream) == b"hi\n"
+    assert world.process(machine).alive
+    await fleet.stop("web")
+    await fleet.delete("web", force=False)
+
+
+def _status(recorded: list[Machine]) -> str:
+    return recorded[0].status if recorded else "none"

@@ -1,0 +1,111 @@
+"""A server that kills itself at a point, over HTTP; and what must hold when the next one is up."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hyperfleet.failpoints import VARIABLE, Point
+from support.server import Server
+
+AT_REST = ("pending", "stopped", "failed")
+_KILLED = -9
+
+
+def killed_at(server: Server, point: Point) -> None:
+    """Starts the server, lives one machine's life on it, which ends where it reaches `point`."""
+    if point is Point.ADOPT_DELETING:
+        killed_at(server, Point.DELETE_DECIDED)
+    elif point.startswith("adopt"):
+        server.start()
+        _create(server)
+        server.start_machine("web")
+        server.kill()
+    server.environment[VARIABLE] = point
+    if point.startswith("adopt"):
+        with pytest.raises(AssertionError, match="did not get ready"):
+            server.start()
+    else:
+        server.start()
+        with contextlib.suppress(httpx.TransportError):
+            _live(server)
+            pytest.fail(f"{point} was not reached")
+    assert server.wait() == _KILLED
+    del server.environment[VARIABLE]
+
+
+def check(server: Server) -> str:
+    """The next server is up: record and reality agree, and the machine is of use.
+
+    Returns the machine's status as it was found; `none` when there is none.
+    """
+    machine = _settled(server)
+    found: str = machine["status"] if machine else "none"
+    qemus = [line for line in server.processes() if "qemu-system" in line]
+    folders = [path.name for path in (server.home / "machines").iterdir()]
+    if machine is None:
+        assert folders == []
+    else:
+        assert set(folders) <= {machine["id"]}
+        assert found != "failed" or machine["error_message"]
+        if machine["vmm"] == "qemu":
+            assert len(qemus) == (found not in AT_REST)
+            assert (machine["pid"] is None) == (found in AT_REST)
+        _use(server)
+    assert server.api.get("/machines").json()["total"] == 0
+    assert not [line for line in server.processes() if "qemu-system" in line]
+    assert list((server.home / "machines").iterdir()) == []
+    # Paths of unix sockets in this network namespace, see proc(5).
+    sockets = Path("/proc/net/unix").read_text()
+    assert str(server.home / "machines") not in sockets
+    return found
+
+
+def _create(server: Server) -> None:
+    server.create("web", mem_size_mib=112, exposed_ports=[80])
+
+
+def _live(server: Server) -> None:
+    api = server.api
+    _create(server)
+    server.start_machine("web")
+    server.sh("web", "echo hi > /index.html; httpd -p 127.0.0.1:80 -h /")
+    api.get("/machines/web/ports")
+    api.patch("/machines/web", json={"exposed_ports": [80, 81]})
+    api.patch("/machines/web", json={"exposed_ports": [80]})
+    api.post("/machines/web/stop")
+    api.post("/machines/web/restart")
+    with contextlib.suppress(AssertionError):
+        server.sh("web", "poweroff -f")
+    api.get("/machines/web/wait", params={"status": "stopped", "timeout": "30"})
+    api.delete("/machines/web")
+
+
+def _settled(server: Server) -> dict[str, Any] | None:
+    """The machine once nothing is under way."""
+    while True:
+        answer = server.api.get("/machines/web")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        machine: dict[str, Any] = answer.json()
+        if machine["status"] in ("starting", "stopping"):
+            ends = "running" if machine["status"] == "starting" else "stopped"
+            query = {"status": ends, "timeout": "30"}
+            assert server.api.get("/machines/web/wait", params=query).is_success
+            continue
+        return machine
+
+
+def _use(server: Server) -> None:
+    server.start_machine("web")
+    server.sh("web", "echo hi > /index.html")
+    # In vain where the one from before the crash serves on.
+    server.exec("web", "httpd", "-p", "80", "-h", "/")
+    page = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
+    assert (page.status_code, page.text) == (httpx.codes.OK, "hi\n")
+    assert server.api.post("/machines/web/stop").json()["status"] == "stopped"
+    assert server.api.delete("/machines/web").status_code == httpx.codes.NO_CONTENT
