@@ -1,6 +1,6 @@
 # Everything starts here; the work is in scripts/.  `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test bench check fmt wheel lock clean
+.PHONY: help setup tools demo test fuzz bench check fmt wheel lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ test: setup ## check, then every test, fast ones first
 	@scripts/bootstrap clients
 	@scripts/check
 	@scripts/run-tests
+
+fuzz: ## each fuzz target for a while (SECONDS=60 TARGET=request)
+	@scripts/bootstrap system python toolchain fuzz
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=7 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \

@@ -8,6 +8,16 @@ use crate::buffers::Buffers;
 use crate::held;
 use crate::runtime::{yield_later, Stream};
 
+/// Reads what is there, little at a time while too much is held for others; 0 at the stream's end.
+pub fn poll_read(
+    stream: &Stream,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let most = held::allowance(buffer.len());
+    stream.poll_read(cx, &mut buffer[..most])
+}
+
 /// Most bytes that a connection moves each way before the others have their turn. A peer that sends
 /// without end is read in whole buffers, and what is small in them (interim answers, chunks of one
 /// byte) costs much: without a bound one such peer would hold up a worker's other clients.

@@ -33,7 +33,7 @@
 //! routes come from [`control`] or a file ([`routes`]).
 
 pub mod answer;
-mod body;
+pub mod body;
 mod bounds;
 mod buffers;
 pub mod cli;
@@ -47,12 +47,17 @@ mod exchange;
 mod fault;
 pub mod forward;
 mod held;
+mod histogram;
 pub mod http;
 mod intake;
 mod io;
 mod life;
 pub mod limits;
 pub mod log;
+mod measure;
+mod meter;
+mod metering;
+mod moment;
 mod page;
 mod pool;
 mod port;

@@ -13,7 +13,7 @@ use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::{Outbox, Share};
+use crate::io::{poll_read, Outbox, Share};
 use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
@@ -140,6 +140,7 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.request.measure.turn();
         if let Some(outcome) = self.poll_upload(cx) {
             return Poll::Ready(outcome);
         }
@@ -170,6 +171,9 @@ impl<'a> Relay<'a> {
     fn set_deadline(&mut self) {
         let times = &self.client.worker.settings.times;
         let moved = std::mem::take(&mut self.moved);
+        if moved {
+            self.request.measure.flow(self.client);
+        }
         let head_is_due = self.upload.ended && matches!(self.download.stage, Stage::Head);
         if !head_is_due && moved {
             self.client.timer.set(times.body);
@@ -268,7 +272,7 @@ impl<'a> Relay<'a> {
         let filled = ready!(self.upload.splice.poll_fill(from, cx, left, pipes));
         if let Some(Ok(count @ 1..)) = filled {
             body.took(count as u64);
-            worker.counters.bytes_in.add(count as u64);
+            self.client.count_in(count);
             self.moved = true;
             self.upload.body_read = true;
             self.release();
@@ -342,7 +346,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match self.upstream.stream.poll_read(cx, &mut buffer) {
+            let count = match poll_read(&self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(_)) => return self.upstream_ended(cx, true),
@@ -356,6 +360,7 @@ impl<'a> Relay<'a> {
             share.take(count);
             self.moved = true;
             self.download.heard = true;
+            self.request.measure.hear(&worker);
             self.release();
             let bytes = &buffer[..count];
             let passed = match self.download.stage {
@@ -397,7 +402,7 @@ impl<'a> Relay<'a> {
         let (to, pipes) = (&self.client.stream, &worker.buffers.pipes);
         let mut count = 0;
         let drained = self.download.splice.poll_drain(to, cx, &mut count, pipes);
-        worker.counters.bytes_out.add(count as u64);
+        self.client.count_out(count);
         self.moved |= count > 0;
         drained
     }
@@ -428,7 +433,8 @@ impl<'a> Relay<'a> {
                 Ok(Progress::Whole(length)) => {
                     let close = worker.draining() || self.is_ambiguous();
                     let reply = reply::write(head, bytes, &self.request.asked, close, &mut out);
-                    worker.counters.response(head.status);
+                    worker.counters.responses.count(head.status);
+                    self.request.measure.head(head.status);
                     bytes = &bytes[length..];
                     match reply {
                         // The next head has its own time.

@@ -1,9 +1,10 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::hash::{Hash, Hasher};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,8 @@ pub struct Change {
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    known: HashSet<ById>,
+    /// In the order in which their meters are asked for.
+    known: BTreeSet<ById>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
     /// There was a table.
     begun: bool,
@@ -62,7 +64,7 @@ pub struct Routes {
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            known: HashSet::new(),
+            known: BTreeSet::new(),
             workers,
             begun: false,
             predecessor: None,
@@ -118,7 +120,7 @@ impl Routes {
         reason = "found by its id, which never changes"
     )]
     pub fn replace(&mut self, records: Vec<Arc<Record>>) -> Result<oneshot::Receiver<()>, String> {
-        let mut next = HashSet::with_capacity(records.len());
+        let mut next = BTreeSet::new();
         let mut upsert = Vec::new();
         for (count, record) in records.into_iter().enumerate() {
             let known = self.known.get(&*record.id);
@@ -137,6 +139,7 @@ impl Routes {
             }
             give_way(count);
         }
+        upsert.iter().for_each(|record| forget_hidden(record));
         self.known = next;
         self.begun = true;
         Ok(self.tell(&upsert, &remove))
@@ -146,6 +149,7 @@ impl Routes {
     /// gone; the receiver is that of [`Routes::replace`].
     pub fn change(&mut self, upsert: &[Arc<Record>], remove: &[String]) -> oneshot::Receiver<()> {
         for record in upsert {
+            forget_hidden(record);
             self.known.replace(ById(record.clone()));
         }
         let gone = remove.iter().filter_map(|id| self.known.take(id.as_str()));
@@ -161,6 +165,12 @@ impl Routes {
         let records = machines.iter().map(|machine| self.record(machine));
         let records = records.collect::<Result<_, _>>()?;
         self.replace(records)
+    }
+
+    /// The machines from an id on, in the order of their ids.
+    pub fn from(&self, id: Bound<&str>) -> impl Iterator<Item = &Record> {
+        let range = self.known.range::<str, _>((id, Bound::Unbounded));
+        range.map(|ById(record)| &**record)
     }
 
     /// Tells every worker to finish.
@@ -210,6 +220,12 @@ fn give_way(count: usize) {
     }
 }
 
+/// Forgets the meters of ports that are not exposed any more.
+fn forget_hidden(record: &Record) {
+    let ledger = &record.usage.ledger;
+    ledger.retain(|port| record.port(port).is_some());
+}
+
 /// A record that is found by its machine's id.
 struct ById(Arc<Record>);
 
@@ -219,9 +235,15 @@ impl Borrow<str> for ById {
     }
 }
 
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
+impl Ord for ById {
+    fn cmp(&self, other: &ById) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

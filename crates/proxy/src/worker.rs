@@ -124,7 +124,7 @@ impl Worker {
 pub fn run(parts: Parts) -> io::Result<()> {
     let counters = parts.counters.clone();
     let panicked = move || {
-        counters.error("task_panicked");
+        counters.errors.count("task_panicked");
         log::line("a connection ended by a fault of the proxy; the others go on");
     };
     runtime::block_on(panicked, async {

@@ -159,13 +159,14 @@ impl RequestHead {
                     end,
                     crlf: true,
                 } => (start, end),
-                Found::Line { .. } => return Err(Reject::Bad("a line ends without CR")),
+                Found::Line { start, end, .. } => {
+                    self.unended(bytes.get(start..end).unwrap_or_default(), limits)?;
+                    return Err(Reject::Bad("a line ends without CR"));
+                }
                 Found::Partial => {
-                    if self.stage == Stage::Line
-                        && bytes.len().saturating_sub(start) > limits.target
-                    {
-                        unfinished(bytes.get(start..).unwrap_or_default(), limits)?;
-                    }
+                    let line = bytes.get(start..).unwrap_or_default();
+                    // It may be half of the line's end.
+                    self.unended(line.strip_suffix(b"\r").unwrap_or(line), limits)?;
                     return Ok(Progress::Partial);
                 }
                 Found::TooLong => {
@@ -188,6 +189,14 @@ impl RequestHead {
                 _ => self.field_line(bytes, start, end, limits)?,
             }
         }
+    }
+
+    /// What a line without its CRLF shows by its length, also where the rest of it never comes.
+    fn unended(&self, line: &[u8], limits: &Limits) -> Result<(), Reject> {
+        if self.stage == Stage::Line && line.len() > limits.target {
+            unfinished(line, limits)?;
+        }
+        Ok(())
     }
 
     fn request_line(

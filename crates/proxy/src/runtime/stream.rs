@@ -13,7 +13,6 @@ use rustix::net::{
 };
 
 use super::socket::{Interest, Socket};
-use crate::held;
 
 /// A TCP connection. What it is asked to wait for wakes the task that asked last.
 pub struct Stream(Socket);
@@ -56,11 +55,8 @@ impl Stream {
     }
 
     /// Reads what is there; 0 at its end. A read that came back short is not tried again before
-    /// the system says that there is more. Little at a time while too much is held for peers that
-    /// do not read ([`held`]).
+    /// the system says that there is more.
     pub fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let most = held::allowance(buffer.len());
-        let buffer = &mut buffer[..most];
         let count = ready!(self.0.poll_io(Interest::READABLE, cx, |fd| {
             Ok(recv(fd, &mut *buffer, RecvFlags::empty())?.0)
         }))?;

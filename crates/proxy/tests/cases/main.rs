@@ -101,6 +101,34 @@ fn run(folder: &str, least: usize, outcome: Outcome) {
 /// Inputs up to this size are cut at every place.
 const SHORT: usize = 512;
 
+/// So often every input is cut at many places at once.
+const CUTS: usize = 16;
+
+/// Numbers that come the same in each run (xorshift64).
+struct Random(u64);
+
+impl Random {
+    /// From 0 on, below `bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as usize % bound
+    }
+
+    /// `input` in pieces, all rather short or all rather long.
+    fn cut<'a>(&mut self, input: &'a [u8]) -> Vec<&'a [u8]> {
+        let longest = 1 << (1 + self.below(10));
+        let (mut pieces, mut rest) = (Vec::new(), input);
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at((1 + self.below(longest)).min(rest.len()));
+            pieces.push(piece);
+            rest = after;
+        }
+        pieces
+    }
+}
+
 /// Other cuts of the same bytes have to come out as `whole` did.
 fn split_failures(case: &Case, whole: &str, outcome: Outcome) -> Option<String> {
     let check = |pieces: &[&[u8]], how: &str| {
@@ -110,6 +138,12 @@ fn split_failures(case: &Case, whole: &str, outcome: Outcome) -> Option<String> 
     let bytes: Vec<&[u8]> = case.input.chunks(1).collect();
     if let Some(failure) = check(&bytes, "one byte at a time") {
         return Some(failure);
+    }
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for round in 0..CUTS {
+        if let Some(failure) = check(&random.cut(&case.input), &format!("cut at random, {round}")) {
+            return Some(failure);
+        }
     }
     if case.input.len() > SHORT {
         return None;
