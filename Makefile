@@ -15,7 +15,7 @@ demo: setup ## a page from a real machine, through the proxy (KEEP=1 leaves it r
 	@.venv/bin/python scripts/demo.py $(if $(KEEP),--keep)
 
 test: setup ## check, then every test, fast ones first
-	@scripts/bootstrap clients
+	@scripts/bootstrap bench clients
 	@scripts/check
 	@scripts/run-tests
 
@@ -23,7 +23,7 @@ fuzz: ## each fuzz target for a while (SECONDS=60 TARGET=request)
 	@scripts/bootstrap system python toolchain fuzz
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
-bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=7 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
+bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=15 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE))
 

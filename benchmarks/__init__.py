@@ -7,9 +7,12 @@ peers       who is measured, and how each is told to do the same job (configs/)
 processes   one proxy as processes of the system: started, pinned, its CPU time and memory
 load        bench-load, the two ends around the proxy (crates/bench-load)
 job         whether a proxy does the job at all, before anything is measured
-rounds      who is measured when
+rounds      who is measured when; sample is one measurement
 summary     many samples to one line: medians, spread, ratios (pure)
-report      the lines as Markdown (pure)
+parts       what is measured of ours alone, against bounds: figures (pure) instead of ratios
+            large_table (with control, its control plane, and instructions), two_workers,
+            system_calls
+report      lines and figures as Markdown (pure)
 picture     the lines as SVG
 host        what it was measured on
 """

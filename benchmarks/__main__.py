@@ -6,13 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import host, peers, picture, report, rounds, workloads
+from benchmarks import host, parts, peers, picture, report, rounds, workloads
 from benchmarks.load import Ends
+from benchmarks.parts import Part
 from benchmarks.record import Record
+from benchmarks.setting import Setting
+from benchmarks.workloads import Workload
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent
 KEPT = ROOT / "target" / "bench" / "results.json"
+# Where nothing is said.
+_ROUNDS, _CLOSE_ROUNDS = 7, 15
 
 
 def main() -> int:
@@ -23,8 +28,8 @@ def main() -> int:
         _write(Record.read(KEPT), titles)
         return 0
     try:
-        asked = workloads.chosen(arguments.only)
-        chosen = peers.chosen(known, arguments.peers)
+        wanted, alone = asked(arguments.only)
+        chosen = peers.chosen(known, arguments.peers) if wanted else known[:1]
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -32,19 +37,41 @@ def main() -> int:
         print(f"not here: {', '.join(missing)}; `make bench` installs them", file=sys.stderr)
         return 2
     proxy_cpu, ends_cpu = host.cpus()
-    plan = rounds.Plan(arguments.rounds, arguments.seconds, proxy_cpu, ends_cpu)
+    few, close = (arguments.rounds,) * 2 if arguments.rounds else (_ROUNDS, _CLOSE_ROUNDS)
+    plan = rounds.Plan(few, close, arguments.seconds, proxy_cpu, ends_cpu)
     ends = Ends(ROOT / "target" / "release" / "bench-load", ends_cpu)
-    measured = rounds.measure(list(asked), chosen, plan, ends)
-    record = Record(
-        host.facts(chosen, plan), plan.seconds, _pinning(plan), measured.samples, measured.failures
-    )
+    descriptors = rounds.raise_descriptors()
+    measured = rounds.measure(list(wanted), chosen, plan, ends, descriptors)
+    setting = Setting(chosen[0], ends, plan, arguments.machines, descriptors)
+    figures, failures = parts.measure(alone, setting)
+    failures = {**measured.failures, **failures}
+    facts = host.facts(chosen, plan)
+    record = Record(facts, plan.seconds, _pinning(plan), measured.samples, figures, failures)
     for table in record.tables():
         print(f"\n{table.workload.title}\n{report.detail(table, titles)}")
-    print(report.overview(record.tables(), titles))
+    print(report.overview(record, titles))
     if not arguments.only and not arguments.peers:
         record.write(KEPT)
         _write(record, titles)
-    return 1 if measured.failures else 0
+    return 1 if failures else 0
+
+
+def asked(only: str | None) -> tuple[tuple[Workload, ...], tuple[Part, ...]]:
+    """The workloads and the parts whose keys `only` names, between commas; all without it.
+
+    Raises:
+        ValueError: a key that there is not.
+    """
+    if not only:
+        return workloads.WORKLOADS, parts.PARTS
+    alone = tuple(part for part in parts.PARTS if part.key in only.split(","))
+    keys = {part.key for part in parts.PARTS}
+    rest = [key for key in only.split(",") if key not in keys]
+    try:
+        return workloads.chosen(",".join(rest)) if rest else (), alone
+    except ValueError as error:
+        msg = f"{error}; and parts: {', '.join(sorted(keys))}"
+        raise ValueError(msg) from None
 
 
 def _write(record: Record, titles: dict[str, str]) -> None:
@@ -61,9 +88,11 @@ def _pinning(plan: rounds.Plan) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each workload [7]")
+    text = f"rounds of each workload [{_ROUNDS}; {_CLOSE_ROUNDS} where a ratio is close]"
+    parser.add_argument("--rounds", type=int, help=text)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each sample [1]")
-    parser.add_argument("--only", help="workloads, between commas; nothing is written then")
+    parser.add_argument("--machines", type=int, default=100_000, help="in a large table [100000]")
+    parser.add_argument("--only", help="workloads and parts, between commas; prints only")
     parser.add_argument("--peers", help="peers beside ours, between commas; likewise")
     parser.add_argument("--before", type=Path, help="another build of hyperfleet-proxy to compare")
     parser.add_argument("--render", action="store_true", help="write the last whole run's report")

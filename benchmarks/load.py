@@ -38,7 +38,12 @@ class Ends:
     """Both ends, on the CPU that the proxies do not use."""
 
     def __init__(self, program: Path, cpu: int | None) -> None:
+        self._program = program
         self._command = [*pinned(cpu), str(program)]
+
+    def anywhere(self) -> Ends:
+        """The same, on any CPU."""
+        return Ends(self._program, None)
 
     @contextmanager
     def upstream(self) -> Iterator[int]:

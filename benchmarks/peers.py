@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -21,6 +21,7 @@ PREFIX = f"/proxy/{MACHINE}/80"
 HOST = "127.0.0.1"
 OURS = "hyperfleet"
 BEFORE = "hyperfleet-before"
+CONTROL = "control"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Peer:
     prefix: str = PREFIX
     """Before a request's path; empty when it passes paths on as they are."""
     environment: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
+    under: tuple[str, ...] = ()
+    """Words before the command: a program that watches it. `@folder@` is the place's."""
     in_every_round: bool = True
     """Otherwise in the first rounds only: far from any target, it is there to be seen."""
 
@@ -101,19 +105,20 @@ def _ours(peer: Peer, place: Place) -> list[str]:
     machine = {"id": MACHINE, "name": "web", "status": "running", "ports": [port]}
     routes = place.folder / "routes.json"
     routes.write_text(json.dumps({"machines": [machine]}))
+    return [*_ours_listening(peer, place), "--routes", str(routes)]
+
+
+def _ours_controlled(peer: Peer, place: Place) -> list[str]:
+    control = str(place.folder / CONTROL)
+    under = [filled(word, {"folder": place.folder}) for word in peer.under]
+    return [*under, *_ours_listening(peer, place), "--control", control]
+
+
+def _ours_listening(peer: Peer, place: Place) -> list[str]:
     # All connections of the benchmark go to one machine: its limits are out of the way.
     limits = ["--max-machine-connections", "100000", "--max-machine-requests", "100000"]
     listen = f"{HOST}:{place.port}"
-    return [
-        str(peer.program),
-        "--listen",
-        listen,
-        "--workers",
-        "1",
-        "--routes",
-        str(routes),
-        *limits,
-    ]
+    return [str(peer.program), "--listen", listen, "--workers", str(peer.workers), *limits]
 
 
 def _nginx(peer: Peer, place: Place) -> list[str]:
@@ -210,6 +215,11 @@ def known(root: Path, before: Path | None = None) -> list[Peer]:
     if before is not None:
         peers.insert(1, Peer(BEFORE, "Hyperfleet, before", before, ("--version",), _ours))
     return peers
+
+
+def controlled(ours: Peer, under: tuple[str, ...] = ()) -> Peer:
+    """Ours, with routes from whoever connects to CONTROL in its folder."""
+    return replace(ours, command=_ours_controlled, under=under)
 
 
 def chosen(peers: list[Peer], only: str | None) -> list[Peer]:

@@ -66,9 +66,26 @@ class Proxy:
         """CPU time so far, of all its threads, in user space and in the kernel."""
         return sum(_cpu_nanoseconds(pid) for pid in self._family()) / 1e9
 
+    def ticks(self) -> tuple[int, int]:
+        """CPU time so far in user space and in the kernel, as the clock's tick found it.
+
+        Coarse: for the shares of both, not for either.
+        """
+        both = [_ticks(pid) for pid in self._family()]
+        return sum(user for user, _ in both), sum(kernel for _, kernel in both)
+
+    def private_memory(self) -> int:
+        """Bytes of memory that nobody else shares."""
+        return sum(_rolled_up(pid, "Private_") for pid in self._family())
+
+    @property
+    def pids(self) -> list[int]:
+        """Its processes, the first one first."""
+        return self._family()
+
     def memory(self) -> int:
         """Bytes of memory that it takes now, shared pages divided among those who share them."""
-        return sum(_proportional_bytes(pid) for pid in self._family())
+        return sum(_rolled_up(pid, "Pss:") for pid in self._family())
 
     def _family(self) -> list[int]:
         return family(self._running().pid, _parents())
@@ -147,11 +164,16 @@ def _cpu_nanoseconds(pid: int) -> int:
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
 
 
-def _proportional_bytes(pid: int) -> int:
-    for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _ticks(pid: int) -> tuple[int, int]:
+    # The name, in parentheses, may hold anything; fields 14 and 15 are the times.
+    fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]), int(fields[12])
+
+
+def _rolled_up(pid: int, name: str) -> int:
+    """Bytes, of all lines whose name begins with `name`."""
+    lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def _free_port() -> int:

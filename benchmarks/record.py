@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.rounds import Sample
+from benchmarks.figures import Figure
+from benchmarks.sample import Sample
 from benchmarks.summary import Table, summarize
 from benchmarks.workloads import WORKLOADS
 
@@ -19,6 +20,7 @@ class Record:
     seconds: float
     pinning: str
     samples: list[Sample]
+    figures: list[Figure]
     failures: dict[str, str]
 
     def tables(self) -> list[Table]:
@@ -35,4 +37,5 @@ class Record:
         """What `write` wrote."""
         kept = json.loads(path.read_text())
         samples = [Sample(**sample) for sample in kept.pop("samples")]
-        return cls(samples=samples, **kept)
+        figures = [Figure(**figure) for figure in kept.pop("figures")]
+        return cls(samples=samples, figures=figures, **kept)

@@ -9,6 +9,8 @@ from benchmarks.workloads import Measure
 
 # From here on a figure has three digits without a fraction.
 _WHOLE = 100
+# And from here on with one digit behind the point.
+_TENTH = 8
 _EXPLANATION = "../docs/explanation/performance.md"
 _METHOD = """\
 Each proxy routes by path prefix, strips it, adds `X-Forwarded-For`, `-Host`, `-Proto` and
@@ -43,7 +45,7 @@ def markdown(record: Record, titles: dict[str, str]) -> str:
         f"Written by `make bench`; what is behind it: [performance]({_EXPLANATION}).\n",
         "![ratios](results.svg)\n",
         "## In one look\n",
-        overview(tables, titles),
+        overview(record, titles),
         "## Measured on\n",
         "\n".join(["| | |", "|---|---|", *facts]) + "\n",
         "## Method\n",
@@ -57,23 +59,52 @@ def markdown(record: Record, titles: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
-def overview(tables: list[Table], titles: dict[str, str]) -> str:
-    """One line a workload: ours, the best rival, the ratio and the target."""
-    rows = ["| workload | ours | best rival | ratio | target | |", "|---|---|---|---|---|---|"]
-    for table in tables:
+def overview(record: Record, titles: dict[str, str]) -> str:
+    """One line for each target, met or not; then what the costs that are too high are made of."""
+    rows = ["| what | ours | best rival, or how | ratio | target | |", "|---|---|---|---|---|---|"]
+    over = []
+    for table in record.tables():
         ours = table.line(OURS)
         best = table.line(table.best) if table.best else None
         if ours is None or best is None:
             continue
         unit = f"{table.workload.measure.value} / {table.workload.unit}"
-        verdict = "met" if table.met else "not met"
         rows.append(
             f"| {table.workload.title} | {_figure(ours.value.median)} {unit} "
             f"| {titles[best.peer]} {_figure(best.value.median)} "
             f"| **{ours.ratio.median:.2f}** ({ours.ratio.least:.2f} to {ours.ratio.most:.2f}) "
-            f"| {table.workload.target:.2f} | {verdict} |"
+            f"| {table.workload.target:.2f} | {_verdict(table.met)} |"
         )
-    return "\n".join(rows) + "\n"
+        if not table.met:
+            over.append(f"- {table.workload.title}: {_limit(table, ours, best, titles)}")
+    rows += [
+        f"| {figure.title} | {_figure(figure.value)} {figure.unit} | {figure.beside} | "
+        f"| {'' if figure.target is None else f'{figure.target:g}'} | {_verdict(figure.met)} |"
+        for figure in record.figures
+    ]
+    over += [
+        f"- {figure.title}: {_figure(figure.value)} {figure.unit}; {figure.beside}"
+        for figure in record.figures
+        if figure.met is False
+    ]
+    told = ["", "Not met, and what the cost is made of:", "", *over] if over else []
+    return "\n".join([*rows, *told]) + "\n"
+
+
+def _verdict(met: bool | None) -> str:
+    return {True: "met", False: "not met", None: "no target"}[met]
+
+
+def _limit(table: Table, ours: Line, best: Line, titles: dict[str, str]) -> str:
+    """Of a cost in CPU time, the kernel's part: what no code of a proxy's own can save."""
+    if table.workload.measure is not Measure.CPU:
+        return f"{_figure(ours.value.median)} beside {_figure(best.value.median)}"
+    parts = [
+        f"{titles[line.peer]} {_figure(line.value.median)} µs,"
+        f" {_figure(line.value.median * line.kernel)} of them in the kernel"
+        for line in (ours, best)
+    ]
+    return "; ".join(parts)
 
 
 def detail(table: Table, titles: dict[str, str]) -> str:
@@ -124,4 +155,6 @@ def _ratio(ratio: Spread) -> str:
 
 def _figure(value: float) -> str:
     """Three digits, more where the number is large."""
-    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.1f}"
+    if value >= _WHOLE:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= _TENTH else f"{value:.2f}"

@@ -16,6 +16,8 @@ from benchmarks import job
 from benchmarks.load import Ends, Found, LoadError
 from benchmarks.peers import Peer
 from benchmarks.processes import Proxy, running
+from benchmarks.sample import Sample
+from benchmarks.summary import summarize
 from benchmarks.workloads import Measure, Workload
 
 # Rounds of peers that are not in every one.
@@ -29,27 +31,12 @@ _SPARE = 10
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One proxy, one workload, once."""
-
-    workload: str
-    peer: str
-    round: int
-    value: float
-    """What the workload compares, for one unit: see `Measure`."""
-    per_second: float
-    """Units."""
-    p50_us: float
-    p99_us: float
-    busy: float
-    """CPU time as a part of the time taken: near 1, the proxy was the limit."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """How a run is done."""
 
     rounds: int
+    close_rounds: int
+    """Where the ratio is close to its target after `rounds`."""
     seconds: float
     """Of each sample."""
     proxy_cpu: int | None
@@ -78,10 +65,16 @@ def scaled(workload: Workload, descriptors: int) -> Workload:
     return replace(workload, connections=min(workload.connections, most // _ROUND * _ROUND or most))
 
 
-def measure(workloads: list[Workload], peers: list[Peer], plan: Plan, ends: Ends) -> Measured:
-    """Runs all rounds of all workloads, and tells on stderr how far it is."""
-    descriptors = _raise_descriptors()
+def measure(
+    workloads: list[Workload], peers: list[Peer], plan: Plan, ends: Ends, descriptors: int
+) -> Measured:
+    """Runs all rounds of all workloads, and tells on stderr how far it is.
+
+    `descriptors`: how many each proxy may have.
+    """
     measured = Measured([], {})
+    if not workloads:
+        return measured
     with ends.upstream() as upstream:
         started = [Proxy(peer, upstream, plan.proxy_cpu, descriptors) for peer in peers]
         with running(started) as proxies:
@@ -96,9 +89,12 @@ def measure(workloads: list[Workload], peers: list[Peer], plan: Plan, ends: Ends
                 def sample(
                     peer: Peer, workload: Workload = workload, rate: float | None = rate
                 ) -> Sample:
-                    return _timed(by_peer[peer.key], workload, ends, plan.seconds, rate)
+                    return timed(by_peer[peer.key], workload, ends, plan.seconds, rate)
 
-                _in_rounds(workload, peers, plan.rounds, measured, sample)
+                _in_rounds(workload, peers, range(plan.rounds), measured, sample)
+                more = range(plan.rounds, plan.close_rounds)
+                if more and summarize(workload, measured.samples).close:
+                    _in_rounds(workload, peers, more, measured, sample)
         for workload in workloads:
             if workload.measure is Measure.MEMORY:
                 idle = scaled(workload, descriptors)
@@ -108,19 +104,19 @@ def measure(workloads: list[Workload], peers: list[Peer], plan: Plan, ends: Ends
                         return _weighed(proxy, idle, ends)
 
                 every = [replace(peer, in_every_round=True) for peer in peers]
-                _in_rounds(workload, every, MEMORY_ROUNDS, measured, weigh)
+                _in_rounds(workload, every, range(MEMORY_ROUNDS), measured, weigh)
     return measured
 
 
 def _in_rounds(
     workload: Workload,
     peers: list[Peer],
-    rounds: int,
+    rounds: range,
     measured: Measured,
     sample: Callable[[Peer], Sample],
 ) -> None:
     began = time.monotonic()
-    for number in range(rounds):
+    for number in rounds:
         for peer in order(peers, number):
             name = f"{workload.key}/{peer.key}"
             if name in measured.failures:
@@ -131,16 +127,24 @@ def _in_rounds(
                 measured.failures[name] = str(error)
                 print(f"{name}: {error}", file=sys.stderr)
     took = time.monotonic() - began
-    print(f"{workload.key}: {rounds} rounds in {took:.0f} s", file=sys.stderr)
+    print(f"{workload.key}: {took:.0f} s, rounds: {len(rounds)}", file=sys.stderr)
 
 
-def _timed(
-    proxy: Proxy, workload: Workload, ends: Ends, seconds: float, rate: float | None
+def timed(
+    proxy: Proxy, workload: Workload, ends: Ends, seconds: float, rate: float | None = None
 ) -> Sample:
+    """One sample, of a round that the caller numbers.
+
+    Raises:
+        LoadError: not all answers were right.
+    """
     run = ends.begin(proxy.peer, proxy.place.port, workload, seconds, rate)
-    before = proxy.cpu_seconds()
-    found = _right(run.go())
+    before, (user, kernel) = proxy.cpu_seconds(), proxy.ticks()
+    found = right(run.go())
     cpu = proxy.cpu_seconds() - before
+    user, kernel = (
+        after - so_far for after, so_far in zip(proxy.ticks(), (user, kernel), strict=True)
+    )
     units = workload.units(found.answers, found.bytes)
     cost = found.p99_us if workload.measure is Measure.P99 else cpu * 1e6 / units
     return Sample(
@@ -152,6 +156,7 @@ def _timed(
         p50_us=found.p50_us,
         p99_us=found.p99_us,
         busy=cpu / found.seconds,
+        kernel=kernel / max(1, user + kernel),
     )
 
 
@@ -168,7 +173,12 @@ def _weighed(proxy: Proxy, workload: Workload, ends: Ends) -> Sample:
     return Sample(workload.key, proxy.peer.key, 0, each, workload.connections, 0.0, 0.0, 0.0)
 
 
-def _right(found: Found) -> Found:
+def right(found: Found) -> Found:
+    """The same, if all its answers were right.
+
+    Raises:
+        LoadError: they were not.
+    """
     if found.faults or not found.answers:
         msg = f"{found.answers} right answers, and wrong ones: {found.faults}"
         raise LoadError(msg)
@@ -178,11 +188,11 @@ def _right(found: Found) -> Found:
 def _half(proxies: dict[str, Proxy], workload: Workload, ends: Ends) -> float:
     """Half of what nginx can do at most; of ours, where nginx is not measured."""
     proxy = proxies.get("nginx") or next(iter(proxies.values()))
-    most = sorted(_timed(proxy, workload, ends, 1.0, None).per_second for _ in range(3))[1]
+    most = sorted(timed(proxy, workload, ends, 1.0).per_second for _ in range(3))[1]
     return most / 2
 
 
-def _raise_descriptors() -> int:
+def raise_descriptors() -> int:
     """Gives this process and its children all the descriptors that they may have; how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

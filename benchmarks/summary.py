@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.peers import OURS
-from benchmarks.rounds import Sample
+from benchmarks.sample import Sample
 from benchmarks.workloads import Workload
+
+# A ratio this near its target, as a part of it, is close.
+_CLOSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Line:
     p50_us: float
     p99_us: float
     busy: float
+    kernel: float
     rounds: int
 
 
@@ -57,6 +61,14 @@ class Table:
         if ours is None or self.best is None:
             return None
         return ours.ratio.median <= self.workload.target
+
+    @property
+    def close(self) -> bool:
+        """Whether so little lies between ratio and target that more rounds could turn it."""
+        ours = self.line(OURS)
+        if ours is None or self.best is None:
+            return False
+        return abs(ours.ratio.median / self.workload.target - 1) <= _CLOSE
 
 
 def summarize(workload: Workload, samples: list[Sample]) -> Table:
@@ -87,6 +99,7 @@ def summarize(workload: Workload, samples: list[Sample]) -> Table:
                 p50_us=median(s.p50_us for s in taken),
                 p99_us=median(s.p99_us for s in taken),
                 busy=median(s.busy for s in taken),
+                kernel=median(s.kernel for s in taken),
                 rounds=len(taken),
             )
         )

@@ -34,6 +34,8 @@ pub struct Client {
     /// Bytes that were read from it, and that it took, in all.
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// The clock when [`Client::poll_ahead`] put off its first look.
+    looks_after: Option<u64>,
 }
 
 impl Client {
@@ -54,6 +56,7 @@ impl Client {
             eof: false,
             bytes_in: 0,
             bytes_out: 0,
+            looks_after: None,
         }
     }
 
@@ -92,11 +95,23 @@ impl Client {
     /// Reads ahead, while somebody else is busy for it, so as to hear of its end: an error when
     /// the connection is gone, nothing when it only sends no more. What it sends ahead is kept,
     /// and then no more is read.
+    ///
+    /// A socket that was never waited for is looked at from the clock's next tick on: the exchange of
+    /// a connection that serves only one is over before that, and it is never registered.
     pub fn poll_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.eof || !self.input.is_empty() {
             return Ok(());
         }
         let worker = self.worker.clone();
+        if !self.stream.is_watched() {
+            let now = worker.clock.now();
+            if self.looks_after.is_none() {
+                self.timer.wake_at_tick();
+            }
+            if *self.looks_after.get_or_insert(now) == now {
+                return Ok(());
+            }
+        }
         let mut buffer = worker.buffers.read.borrow_mut();
         if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
             self.input.extend_from_slice(&buffer[..count?]);
@@ -106,6 +121,9 @@ impl Client {
 
     /// Nothing is there that the client has sent ahead.
     pub async fn is_quiet(&mut self) -> bool {
+        if self.input.is_empty() && !self.stream.is_watched() {
+            return !self.stream.has_bytes();
+        }
         // An error is the connection's own; there is nothing more to be lost then.
         let _ = poll_fn(|cx| Poll::Ready(self.poll_ahead(cx))).await;
         self.input.is_empty()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyperfleet_wire::control::{Counters, FromProxy, ToProxy, PROTOCOL};
-use hyperfleet_wire::{decode, encode, length};
+use hyperfleet_wire::{encode, length};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -297,7 +297,7 @@ impl Session {
             }
             return Ok(None);
         };
-        let message = decode(payload).map_err(|e| e.to_string())?;
+        let message = ToProxy::decode(payload).map_err(|e| e.to_string())?;
         self.taken += taken;
         Ok(Some(message))
     }

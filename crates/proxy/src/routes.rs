@@ -186,16 +186,18 @@ impl Routes {
     fn tell(&self, upsert: &[Arc<Record>], remove: &[Arc<Record>]) -> oneshot::Receiver<()> {
         let (applied, receiver) = oneshot::channel();
         let mut applied = Some(applied);
-        let most = upsert.len().max(remove.len());
-        // A step without any difference is a step too.
-        for begin in (0..most.max(1)).step_by(SLICE) {
-            let end = begin + SLICE;
-            let slice = |of: &[Arc<Record>]| of[begin.min(of.len())..end.min(of.len())].to_vec();
+        // What is new before what is gone, as a change has it. A step without any difference is a
+        // step too.
+        let new = upsert.chunks(SLICE).map(|slice| (slice, &[][..]));
+        let gone = remove.chunks(SLICE).map(|slice| (&[][..], slice));
+        let count = (upsert.len().div_ceil(SLICE) + remove.len().div_ceil(SLICE)).max(1);
+        let slices = new.chain(gone).chain([(&[][..], &[][..])]).take(count);
+        for (number, (upsert, remove)) in slices.enumerate() {
             let change = Arc::new(Change {
                 machines: self.known.len(),
-                upsert: slice(upsert),
-                remove: slice(remove),
-                applied: applied.take_if(|_| end >= most),
+                upsert: upsert.to_vec(),
+                remove: remove.to_vec(),
+                applied: applied.take_if(|_| number + 1 == count),
             });
             if let Some(predecessor) = &self.predecessor {
                 predecessor.change(&change);
@@ -360,5 +362,24 @@ mod tests {
         drop(gone);
         let again = routes.record(&machine(1, "n1")).unwrap();
         assert_eq!(again.usage.requests.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_machine_that_is_new_and_gone_in_one_step_is_gone_at_its_end() {
+        let (sender, mut worker) = mpsc::unbounded_channel();
+        let mut routes = Routes::new(vec![sender]);
+        let records: Vec<_> = machines(0..SLICE + 1)
+            .iter()
+            .map(|machine| routes.record(machine).unwrap())
+            .collect();
+        drop(routes.change(&records, &[format!("m{SLICE}")]));
+        let mut left = HashSet::new();
+        while let Ok(Command::Change(change)) = worker.try_recv() {
+            left.extend(change.upsert.iter().map(|record| record.id.clone()));
+            for record in &change.remove {
+                left.remove(&record.id);
+            }
+        }
+        assert_eq!(left.len(), SLICE);
     }
 }

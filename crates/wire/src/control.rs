@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{decode, WireError};
+
 /// Version of these messages. A peer with another one is told `refused` and disconnected.
 pub const PROTOCOL: u32 = 2;
 
@@ -54,6 +56,33 @@ pub enum ToProxy {
     Drain {
         timeout_ms: u32,
     },
+}
+
+impl ToProxy {
+    /// Decodes one whole payload.
+    ///
+    /// # Errors
+    /// As [`crate::decode`].
+    pub fn decode(payload: &[u8]) -> Result<ToProxy, WireError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Tag {
+            SnapshotPart,
+        }
+        #[derive(Deserialize)]
+        struct Part {
+            #[serde(rename = "type")]
+            _tag: Tag,
+            machines: Vec<Machine>,
+        }
+        // Nearly all bytes of a table are parts. They are read straight into machines, where an enum
+        // with a tag first copies each value aside, until its type is known; another type ends this
+        // at its first field.
+        match decode(payload) {
+            Ok(Part { machines, .. }) => Ok(ToProxy::SnapshotPart { machines }),
+            Err(_) => decode(payload),
+        }
+    }
 }
 
 /// What the data plane says.

@@ -72,7 +72,17 @@ fn guest_messages_and_frames() {
 fn control_messages_and_frames() {
     for vector in vectors::<Message>("control.json") {
         match vector.direction.as_str() {
-            "to_proxy" => agree::<control::ToProxy>(&vector),
+            "to_proxy" => {
+                agree::<control::ToProxy>(&vector);
+                let payload = bytes(&vector.payload);
+                let general = decode(&payload);
+                assert_eq!(
+                    control::ToProxy::decode(&payload),
+                    general,
+                    "{}",
+                    vector.name
+                );
+            }
             _ => agree::<control::FromProxy>(&vector),
         }
         let mut frame = Vec::new();
@@ -128,4 +138,28 @@ fn payloads_that_are_no_message_are_refused() {
         };
         assert!(refused.is_some(), "{direction}: {name}");
     }
+}
+
+#[test]
+fn a_part_of_a_table_is_read_as_strictly_as_any_message() {
+    let machine = control::Machine {
+        id: "a".to_owned(),
+        name: "web".to_owned(),
+        status: "running".to_owned(),
+        lifecycle: 1,
+        ports: Vec::new(),
+    };
+    let part = control::ToProxy::SnapshotPart {
+        machines: vec![machine; 3],
+    };
+    let payload = encode(&part);
+    assert_eq!(control::ToProxy::decode(&payload), Ok(part));
+    for cut in 0..payload.len() {
+        let cut = &payload[..cut];
+        let general = decode::<control::ToProxy>(cut).unwrap_err();
+        assert_eq!(control::ToProxy::decode(cut), Err(general));
+    }
+    let longer = [&payload[..], &[0]].concat();
+    let corrupt = control::ToProxy::decode(&longer).unwrap_err();
+    assert!(matches!(corrupt, WireError::Corrupt(_)), "{corrupt}");
 }

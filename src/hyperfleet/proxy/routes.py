@@ -53,13 +53,17 @@ class Table:
         return control.Change(number=self.number, upsert=(), remove=(machine_id,))
 
     def snapshot(self) -> list[control.ToProxy]:
-        """The whole table in parts that fit a frame, numbered as its last step."""
-        whole = parts(self._machines.values(), _PART)
-        return [
-            control.SnapshotBegin(number=self.number),
-            *(control.SnapshotPart(machines=part) for part in whole),
-            control.SnapshotEnd(number=self.number),
-        ]
+        """The whole table, numbered as its last step."""
+        return snapshot(self._machines.values(), self.number)
+
+
+def snapshot(machines: Iterable[control.Machine], number: int) -> list[control.ToProxy]:
+    """A whole table in parts that fit a frame, to be step `number`."""
+    return [
+        control.SnapshotBegin(number=number),
+        *(control.SnapshotPart(machines=part) for part in parts(machines, _PART)),
+        control.SnapshotEnd(number=number),
+    ]
 
 
 def parts(machines: Iterable[control.Machine], bound: int) -> Iterator[tuple[control.Machine, ...]]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import report
+from benchmarks.figures import Figure, quantile
 from benchmarks.peers import OURS
 from benchmarks.record import Record
-from benchmarks.rounds import Sample
+from benchmarks.sample import Sample
 from benchmarks.summary import summarize
 from benchmarks.workloads import chosen
 
@@ -21,6 +22,10 @@ def samples(peer: str, *values: float) -> list[Sample]:
     return [
         Sample("small-get", peer, n, value, 1000, 10, 20, 0.5) for n, value in enumerate(values)
     ]
+
+
+def recorded(samples: list[Sample], *figures: Figure) -> Record:
+    return Record({}, 1.0, "", samples, list(figures), {})
 
 
 def test_the_ratio_is_taken_within_rounds_to_the_rival_with_the_lowest_median():
@@ -55,7 +60,8 @@ def test_without_a_rival_there_is_no_verdict():
     table = summarize(WORKLOAD, samples(OURS, 9))
     assert table.best is None
     assert table.met is None
-    assert report.overview([table], TITLES).count("\n") == 2
+    assert not table.close
+    assert report.overview(recorded(samples(OURS, 9)), TITLES).count("\n") == 2
 
 
 def test_the_page_says_what_was_measured_and_what_failed(tmp_path):
@@ -64,6 +70,7 @@ def test_the_page_says_what_was_measured_and_what_failed(tmp_path):
         seconds=1.0,
         pinning="Pinned.",
         samples=[*samples(OURS, 8.04, 8), *samples("nginx", 1000, 1000)],
+        figures=[Figure("calls", "calls of a request", 4.25, "calls", 4.5, "recvfrom 2.00")],
         failures={"echo/nginx": "closed"},
     )
     record.write(tmp_path / "kept" / "results.json")
@@ -74,6 +81,36 @@ def test_the_page_says_what_was_measured_and_what_failed(tmp_path):
     assert "| **Hyperfleet** | 8.0 | 8.0 to 8.0 | 0.01 (0.01 to 0.01) |" in page
     assert "| nginx | 1,000 |" in page
     assert "- `echo/nginx`: closed" in page
+    assert "| calls of a request | 4.25 calls | recvfrom 2.00 | | 4.5 | met |" in page
+    assert "Not met" not in page
+
+
+def test_what_is_not_met_is_told_with_what_it_is_made_of():
+    ours = [replace(sample, kernel=0.75) for sample in samples(OURS, 40)]
+    rival = [replace(sample, kernel=0.5) for sample in samples("nginx", 20)]
+    size = Figure("table", "memory", 300, "bytes / route", 250, "2 ports each")
+    seen = Figure("table", "computed", 1.5, "s", None, "")
+    overview = report.overview(recorded([*ours, *rival], size, seen), TITLES)
+    assert "| **2.00** (2.00 to 2.00) | 0.85 | not met |" in overview
+    assert (
+        "GET 100 B, 32 connections: Hyperfleet 40.0 µs, 30.0 of them in the kernel;"
+        " nginx 20.0 µs, 10.0 of them in the kernel" in overview
+    )
+    assert "- memory: 300 bytes / route; 2 ports each" in overview
+    assert "| computed | 1.50 s |  | |  | no target |" in overview
+    assert "- computed" not in overview
+
+
+@pytest.mark.parametrize(("ours", "close"), [(7.6, False), (7.7, True), (9.3, True), (9.4, False)])
+def test_a_ratio_is_close_within_a_tenth_of_its_target(ours, close):
+    assert summarize(WORKLOAD, [*samples(OURS, ours), *samples("nginx", 10)]).close is close
+
+
+def test_a_quantile_is_one_of_the_values():
+    values = [float(value) for value in range(100, 0, -1)]
+    assert (quantile(values, 0.5), quantile(values, 0.99), quantile([7.0], 0.99)) == (51, 100, 7)
+    with pytest.raises(ValueError, match="no values"):
+        quantile([], 0.5)
 
 
 def test_a_unit_is_an_answer_or_so_many_bytes():

@@ -1,0 +1,190 @@
+"""A table of many machines, two ports each: what it costs a request, memory, a change, a load.
+
+The proxy is fed over its control socket, as in life. Its worker and the thread that takes the
+routes share one CPU where the load has the other: the hardest case for requests during a load.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection
+from statistics import median
+
+from benchmarks import instructions
+from benchmarks.control import ControlPlane, frames, machine
+from benchmarks.figures import Figure, quantile
+from benchmarks.load import Found
+from benchmarks.peers import CONTROL, HOST, controlled
+from benchmarks.processes import Proxy
+from benchmarks.rounds import right
+from benchmarks.setting import Setting
+from benchmarks.workloads import chosen
+from hyperfleet.proxy import routes
+from hyperfleet.wire import control
+
+PORTS = 2
+# In the small table; in the large one, those that are asked.
+FEW = instructions.ASKED
+# Requests a second while the table is loaded and changed: far from the proxy's most.
+_RATE = 5000.0
+_CHANGES = 1000
+# The machine that changes; the load asks for another.
+_CHANGED = 5
+
+_INSTRUCTIONS = 1.03
+_BYTES = 250.0
+_CHANGE_MS = 5.0
+_LOAD_S = 0.5
+# Two runs of the same thing differ by as much on a host with other work.
+_SLOWER = 1.1
+
+
+def measure(setting: Setting) -> list[Figure]:
+    """Every figure of the large table.
+
+    Raises:
+        RuntimeError: it could not be measured, or a change was not in force when it was said to be.
+    """
+    with setting.ends.upstream() as upstream:
+        few = instructions.of_a_request(setting, upstream, table(FEW, upstream))
+        many = instructions.of_a_request(setting, upstream, table(setting.machines, upstream))
+        with (
+            Proxy(
+                controlled(setting.ours), upstream, setting.plan.proxy_cpu, setting.descriptors
+            ) as proxy,
+            ControlPlane(proxy.place.folder / CONTROL) as plane,
+        ):
+            return [
+                _figure(
+                    f"{setting.machines:,} machines: instructions a request, beside {FEW}'s",
+                    (many / few, "times", _INSTRUCTIONS),
+                    f"{many:,.0f} and {few:,.0f}",
+                ),
+                *_Session(setting, proxy, plane).figures(),
+            ]
+
+
+def table(count: int, upstream: int, *, turned: bool = False) -> list[control.Machine]:
+    """Machines of which every other one runs; `turned`: those that do not, and the reverse.
+
+    The first `FEW` always run, and lead to the upstream.
+    """
+    return [
+        machine(n, upstream_port=upstream) if n < FEW else machine(n, running=bool(n % 2) ^ turned)
+        for n in range(count)
+    ]
+
+
+class _Session:
+    """One proxy, from a small table to large ones."""
+
+    def __init__(self, setting: Setting, proxy: Proxy, plane: ControlPlane) -> None:
+        self._setting = setting
+        self._proxy = proxy
+        self._plane = plane
+        (self._workload,) = chosen("small-get")
+
+    def figures(self) -> list[Figure]:
+        upstream = self._proxy.place.upstream_port
+        count = self._setting.machines
+        self._load(frames(routes.snapshot(table(FEW, upstream), 1)), 1)
+        machines = table(count, upstream)
+        began = time.perf_counter()
+        first = frames(routes.snapshot(machines, 1))
+        encoded = time.perf_counter() - began
+        other = frames(routes.snapshot(table(count, upstream, turned=True), 2))
+        before = self._proxy.private_memory()
+        loads = [self._load(first, 1)]
+        size = (self._proxy.private_memory() - before) / count / PORTS
+        changes = self._changes(2)
+        calm: list[Found] = []
+        during: list[Found] = []
+        for number in range(self._setting.plan.rounds):
+            for snapshots in (False, True) if number % 2 else (True, False):
+                with self._requests() as found:
+                    if snapshots:
+                        loads += [self._load(other, 2), self._load(first, 1)]
+                (during if snapshots else calm).append(right(found()))
+        slower = [a.p99_us / b.p99_us for a, b in zip(during, calm, strict=True)]
+        return [
+            _figure(
+                f"{count:,} machines: private memory",
+                (size, "bytes / route", _BYTES),
+                f"{PORTS} ports each, one worker",
+            ),
+            _figure(
+                f"{count:,} machines: a change is in force, p99",
+                (quantile(changes, 0.99), "ms", _CHANGE_MS),
+                f"p50 {median(changes):.2f}, most {max(changes):.2f} of {len(changes)};"
+                f" {_RATE:,.0f} requests/s meanwhile",
+            ),
+            _figure(
+                f"{count:,} machines: a whole snapshot is in force",
+                (median(loads), "s", _LOAD_S),
+                f"{min(loads):.2f} to {max(loads):.2f} of {len(loads)}; half of the machines"
+                f" changed, {_RATE:,.0f} requests/s meanwhile",
+            ),
+            _figure(
+                f"{count:,} machines: p99 of requests during snapshots, beside without",
+                (median(slower), "times", _SLOWER),
+                f"p99 {_median(during, 'p99_us')} and {_median(calm, 'p99_us')} µs, most"
+                f" {_median(during, 'max_us')} and {_median(calm, 'max_us')} µs",
+            ),
+            _figure(
+                f"{count:,} machines: the control plane computes and encodes a snapshot",
+                (encoded, "s", None),
+                f"{len(first) / count:.0f} bytes a machine",
+            ),
+        ]
+
+    def _load(self, snapshot: bytes, number: int) -> float:
+        """Seconds from its first byte until all workers decide by it."""
+        began = time.perf_counter()
+        self._plane.send(snapshot)
+        self._plane.wait_applied(number)
+        return time.perf_counter() - began
+
+    def _changes(self, number: int) -> list[float]:
+        """Milliseconds that changes took, the first with this number; each is then asked for."""
+        took = []
+        client = HTTPConnection(HOST, self._proxy.place.port, timeout=10)
+        with self._requests() as found, closing(client):
+            for step in range(number, number + _CHANGES):
+                running = step % 2 == 1
+                new = machine(
+                    _CHANGED, running=running, upstream_port=self._proxy.place.upstream_port
+                )
+                change = frames([control.Change(number=step, upsert=(new,), remove=())])
+                began = time.perf_counter()
+                self._plane.send(change)
+                self._plane.wait_applied(step)
+                took.append((time.perf_counter() - began) * 1e3)
+                client.request("GET", f"/proxy/{new.id}/80/bytes/10")
+                answer = client.getresponse()
+                answer.read()
+                if (answer.status == HTTPStatus.OK) is not running:
+                    msg = f"change {step} was applied, and the next request had {answer.status}"
+                    raise RuntimeError(msg)
+        right(found())
+        return took
+
+    @contextmanager
+    def _requests(self) -> Iterator[Callable[[], Found]]:
+        """Requests at a fixed rate while the context lasts, and at least for a sample's length."""
+        place, seconds = self._proxy.place, self._setting.plan.seconds
+        run = self._setting.ends.begin(self._proxy.peer, place.port, self._workload, seconds, _RATE)
+        with ThreadPoolExecutor(1) as aside:
+            yield aside.submit(run.go).result
+
+
+def _figure(title: str, value: tuple[float, str, float | None], beside: str) -> Figure:
+    figure, unit, target = value
+    return Figure("table", title, figure, unit, target, beside)
+
+
+def _median(found: list[Found], name: str) -> str:
+    return f"{median(getattr(each, name) for each in found):,.0f}"
