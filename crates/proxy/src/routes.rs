@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::record::Record;
+use crate::takeover::Predecessor;
 
 /// Machines that a worker takes in one go, between which it serves requests.
 const SLICE: usize = 128;
@@ -53,6 +55,10 @@ pub struct Routes {
     /// In the order in which their meters are asked for.
     known: BTreeSet<ById>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// There was a table.
+    begun: bool,
+    /// The process before this one, which must know too.
+    predecessor: Option<Predecessor>,
 }
 
 impl Routes {
@@ -60,7 +66,31 @@ impl Routes {
         Routes {
             known: BTreeSet::new(),
             workers,
+            begun: false,
+            predecessor: None,
         }
+    }
+
+    /// Every change goes to `predecessor` too from here on.
+    pub fn pass_on(&mut self, predecessor: Predecessor) {
+        self.predecessor = Some(predecessor);
+    }
+
+    /// Ends when no process before this one has connections any more. Until then it is their link
+    /// to what changes.
+    pub fn elders_gone(&self) -> impl Future<Output = ()> {
+        let gone = self.predecessor.as_ref().map(Predecessor::gone);
+        async move {
+            if let Some(gone) = gone {
+                gone.await;
+            }
+        }
+    }
+
+    /// The whole table; `None` before the first.
+    pub fn snapshot(&self) -> Option<Vec<Machine>> {
+        let machines = self.known.iter().map(|ById(record)| record.to_machine());
+        self.begun.then(|| machines.collect())
     }
 
     /// A machine as the next step has it: the record that is known, if it says the same; what the
@@ -111,6 +141,7 @@ impl Routes {
         }
         upsert.iter().for_each(|record| forget_hidden(record));
         self.known = next;
+        self.begun = true;
         Ok(self.tell(&upsert, &remove))
     }
 
@@ -126,14 +157,14 @@ impl Routes {
         self.tell(upsert, &gone)
     }
 
-    /// Replaces the table by these machines.
+    /// Replaces the table by these machines; the receiver is that of [`Routes::replace`].
     ///
     /// # Errors
     /// As [`Routes::record`] and [`Routes::replace`]; nothing has changed then.
-    pub fn read(&mut self, machines: &[Machine]) -> Result<(), String> {
+    pub fn read(&mut self, machines: &[Machine]) -> Result<oneshot::Receiver<()>, String> {
         let records = machines.iter().map(|machine| self.record(machine));
         let records = records.collect::<Result<_, _>>()?;
-        self.replace(records).map(drop)
+        self.replace(records)
     }
 
     /// The machines from an id on, in the order of their ids.
@@ -144,6 +175,11 @@ impl Routes {
 
     /// Tells every worker to finish.
     pub fn drain(&self, drain: Drain) {
+        if let Some(predecessor) = &self.predecessor {
+            if !drain.patient {
+                predecessor.drain(drain);
+            }
+        }
         self.send(&Command::Drain(drain));
     }
 
@@ -157,12 +193,16 @@ impl Routes {
         let count = (upsert.len().div_ceil(SLICE) + remove.len().div_ceil(SLICE)).max(1);
         let slices = new.chain(gone).chain([(&[][..], &[][..])]).take(count);
         for (number, (upsert, remove)) in slices.enumerate() {
-            self.send(&Command::Change(Arc::new(Change {
+            let change = Arc::new(Change {
                 machines: self.known.len(),
                 upsert: upsert.to_vec(),
                 remove: remove.to_vec(),
                 applied: applied.take_if(|_| number + 1 == count),
-            })));
+            });
+            if let Some(predecessor) = &self.predecessor {
+                predecessor.change(&change);
+            }
+            self.send(&Command::Change(change));
         }
         receiver
     }

@@ -203,7 +203,10 @@ async fn serve(
                 Some(Command::Drain(drain)) => {
                     worker.draining.set(Some(drain));
                     if let Some(listener) = listener.take() {
-                        take_backlog(&worker, &listener).await;
+                        // Another process has the socket too: what waits there is its.
+                        if !drain.patient {
+                            take_backlog(&worker, &listener).await;
+                        }
                     }
                     worker.pool.borrow_mut().clear();
                     worker.clock.wake_all();

@@ -32,6 +32,10 @@ _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 5.0
 
 
+class _OtherProtocolError(Exception):
+    """The data plane that runs can't be talked to, but can be taken over from."""
+
+
 class DataPlane:
     """Owns the data plane's process and the routes it decides by.
 
@@ -50,6 +54,8 @@ class DataPlane:
         self._wake = asyncio.Event()
         self._link: Link | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        # Children that were relieved and finish what they have.
+        self._relieved: list[subprocess.Popen[bytes]] = []
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -72,10 +78,12 @@ class DataPlane:
     async def open(self) -> None:
         """Adopts the data plane that runs, if its settings are ours, else starts one.
 
-        Returns when the data plane decides by the routes known now.
+        One that runs with other settings is relieved by the new one, and finishes what it has: no
+        request is lost. Returns when the data plane decides by the routes known now.
 
         Raises:
-            SettingsError: its port is taken, or it refuses its settings (in its own words).
+            SettingsError: its port is taken, or it refuses its settings (in its own words). One
+                that ran before serves on.
         """
         link = await self._adopt() or await self._start()
         ready = asyncio.Event()
@@ -155,11 +163,13 @@ class DataPlane:
             _log.warning("data_plane_slow", number=number, applied=link.applied)
 
     async def _adopt(self) -> Link | None:
-        """The link to a data plane that runs with our settings; ends one that does not."""
+        """The link to the data plane that runs; one with other settings is relieved first."""
         try:
             link = await self._connect()
         except OSError:
             return None  # no socket, or nobody behind it
+        except _OtherProtocolError:
+            return await self._started(take_over=True)
         if link is None:
             return None
         theirs = dict(link.hello.arguments)
@@ -168,16 +178,21 @@ class DataPlane:
             _log.info("data_plane_adopted", pid=link.hello.pid)
             return link
         _log.info("data_plane_replaced", pid=link.hello.pid, differing=differing)
+        if process.door(self._config).exists():
+            await link.close()
+            return await self._started(take_over=True)
+        # One of before there were take-overs.
         await self._drain(link)
         await link.close()
         return None
 
     async def _connect(self) -> Link | None:
-        """A link with hellos shaken; None when what listened was a data plane of another protocol.
+        """A link with hellos shaken; None when what listened was deaf, and is gone now.
 
         Raises:
             OSError: nobody listens.
             SettingsError: what listens is no data plane at all.
+            _OtherProtocolError: a data plane of another version.
         """
         try:
             return await Link.connect(self._config.socket, self._probe, deadline_s=_HELLO_DEADLINE)
@@ -191,6 +206,8 @@ class DataPlane:
                     f"{self._config.socket} is held by process {pid}, which is no data plane:"
                     " stop it, then start again."
                 ) from error
+            if isinstance(error, WireError) and process.door(self._config).exists():
+                raise _OtherProtocolError from error
             await process.end(pid, grace_s=0)
             return None
 
@@ -201,15 +218,23 @@ class DataPlane:
             # By one that is deaf or not quite dead? One that drains has let the port go.
             await self._end_child()
             process.check_port_is_free(self._config.bind, self._config.port)
-        self._child = process.spawn(self._config)
+        return await self._started(take_over=False)
+
+    async def _started(self, *, take_over: bool) -> Link:
+        if self._child is not None:
+            self._relieved.append(self._child)
+        self._child = process.spawn(self._config, take_over=take_over)
         try:
             async with asyncio.timeout(_START_DEADLINE):
                 while self._child.poll() is None:
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError, _OtherProtocolError):
                         link = await self._connect()
-                        if link is not None:
+                        if link is not None and link.hello.pid == self._child.pid:
                             _log.info("data_plane_started", pid=link.hello.pid)
                             return link
+                        if link is not None:
+                            # The old one, to the last.
+                            await link.close()
                     await asyncio.sleep(_FIRST_WAIT / 5)
         except TimeoutError:
             await self._end_child()
@@ -286,6 +311,7 @@ class DataPlane:
         await process.end(link.hello.pid, grace_s=_DRAIN + 2)
         # Started by root it is another user by now, who may not remove root's files.
         self._config.socket.unlink(missing_ok=True)
+        process.door(self._config).unlink(missing_ok=True)
         self._reap()
 
     async def _end_child(self) -> None:
@@ -294,5 +320,6 @@ class DataPlane:
             self._reap()
 
     def _reap(self) -> None:
+        self._relieved = [child for child in self._relieved if child.poll() is None]
         if self._child is not None and self._child.poll() is not None:
             self._child = None

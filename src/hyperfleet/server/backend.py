@@ -48,6 +48,7 @@ _HANDED_ON = (
     "body_timeout_ms",
     "tunnel_timeout_ms",
     "drain_timeout_ms",
+    "retire_timeout_ms",
 )
 
 

@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_body_timeout_ms: int
     proxy_tunnel_timeout_ms: int
     proxy_drain_timeout_ms: int
+    proxy_retire_timeout_ms: int
     database_url: str | None
     database_path: Path
     disable_auth: bool
@@ -217,6 +218,12 @@ SETTINGS: tuple[Setting, ...] = (
         "10000",
         *_LIMIT_MS,
         "How long requests in flight may take when the data plane ends.",
+    ),
+    Setting(
+        "PROXY_RETIRE_TIMEOUT_MS",
+        "3600000",
+        *_LIMIT_MS,
+        "How long they may take once another data plane has taken over (upgrade, other settings).",
     ),
     Setting(
         "DATABASE_URL",

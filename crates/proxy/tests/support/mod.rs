@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Long enough for a machine that is busy with other things.
@@ -46,8 +47,8 @@ impl Drop for Folder {
 pub struct Proxy {
     child: Child,
     pub address: SocketAddr,
-    pub folder: Folder,
-    stderr: Receiver<String>,
+    pub folder: Arc<Folder>,
+    stderr: Mutex<Receiver<String>>,
 }
 
 impl Proxy {
@@ -66,6 +67,18 @@ impl Proxy {
         let mut all = vec!["--workers", "1", "--routes", file.to_str().unwrap()];
         all.extend(arguments);
         Proxy::start(&all, folder)
+    }
+
+    /// The next process in this one's place: it has taken over when this returns.
+    pub fn successor(&self, arguments: &[&str]) -> Proxy {
+        let mut all = vec!["--take-over", "true"];
+        if !arguments.contains(&"--workers") {
+            all.extend(["--workers", "2"]);
+        }
+        let socket = self.control_socket();
+        all.extend(["--control", socket.to_str().unwrap()]);
+        all.extend(arguments);
+        Proxy::start(&all, self.folder.clone())
     }
 
     /// Fed over the control socket `control` in its folder.
@@ -117,13 +130,13 @@ impl Proxy {
         Proxy::start(&arguments, folder)
     }
 
-    fn start(arguments: &[&str], folder: Folder) -> Proxy {
+    fn start(arguments: &[&str], folder: impl Into<Arc<Folder>>) -> Proxy {
         Proxy::start_prepared(arguments, folder, |_| ())
     }
 
     fn start_prepared(
         arguments: &[&str],
-        folder: Folder,
+        folder: impl Into<Arc<Folder>>,
         prepare: impl FnOnce(&mut Command),
     ) -> Proxy {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"));
@@ -149,8 +162,8 @@ impl Proxy {
         Proxy {
             address: address.unwrap_or_else(|_| panic!("no address in {line:?}")),
             child,
-            folder,
-            stderr,
+            folder: folder.into(),
+            stderr: Mutex::new(stderr),
         }
     }
 
@@ -183,13 +196,15 @@ impl Proxy {
     /// The next line on stderr.
     pub fn complaint(&self) -> String {
         self.stderr
+            .lock()
+            .unwrap()
             .recv_timeout(PATIENCE)
             .expect("a line on stderr")
     }
 
     /// What it has said on stderr since.
     pub fn further_complaints(&self) -> Vec<String> {
-        self.stderr.try_iter().collect()
+        self.stderr.lock().unwrap().try_iter().collect()
     }
 
     pub fn wait(&mut self) -> ExitStatus {
@@ -468,6 +483,11 @@ impl Peer {
         let mut byte = [0];
         let error = self.stream.read(&mut byte).expect_err("a reset");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// Sends; `None` when the connection is of no more use.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> Option<()> {
+        self.stream.write_all(bytes.as_ref()).ok()
     }
 
     /// The next head; `None` when it ends before, in whichever way.
