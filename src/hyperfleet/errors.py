@@ -76,6 +76,11 @@ class CapacityError(HyperfleetError):
 
     code = "CAPACITY"
 
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        """`retry_after`: seconds after which it may be tried again, where that can be told."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 class GuestError(HyperfleetError):
     """The guest, its kernel or its process failed."""

@@ -32,7 +32,7 @@ class Need:
         """The path of a program that must be on the PATH (or where only root's PATH looks)."""
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
         if path is None:
-            self.that(False, f"{program} is not installed: run scripts/bootstrap system")
+            self.that(False, f"{program} is not installed: run scripts/bootstrap system clients")
         assert path is not None
         return path
 

@@ -26,6 +26,10 @@ pub enum Answer {
     ProxyFull {
         retry_after: u32,
     },
+    /// The client's address has as many connections as one may have.
+    AddressFull {
+        retry_after: u32,
+    },
     /// The control plane has not told the routes yet: nobody knows what is there.
     NoRoutes {
         retry_after: u32,
@@ -48,6 +52,7 @@ impl Answer {
             Answer::MachineNotRunning
             | Answer::OverCapacity { .. }
             | Answer::ProxyFull { .. }
+            | Answer::AddressFull { .. }
             | Answer::NoRoutes { .. } => 503,
             Answer::PortNotExposed(_) => 403,
             Answer::ConnectFailed | Answer::InvalidResponse => 502,
@@ -73,9 +78,10 @@ impl Answer {
             Answer::InvalidResponse => "upstream_invalid_response",
             Answer::UpstreamTimeout => "upstream_timeout",
             Answer::RequestTimeout => "request_timeout",
-            Answer::OverCapacity { .. } | Answer::ProxyFull { .. } | Answer::NoRoutes { .. } => {
-                "over_capacity"
-            }
+            Answer::OverCapacity { .. }
+            | Answer::ProxyFull { .. }
+            | Answer::AddressFull { .. }
+            | Answer::NoRoutes { .. } => "over_capacity",
             Answer::NotFound => "not_found",
             Answer::Rejected(Reject::TooLarge(_)) => "too_large",
             Answer::Rejected(_) => "bad_request",
@@ -104,6 +110,7 @@ impl Answer {
             Answer::RequestTimeout => "Request timed out",
             Answer::OverCapacity { .. } => "Too many requests to this machine",
             Answer::ProxyFull { .. } => "Too many connections to the proxy",
+            Answer::AddressFull { .. } => "Too many connections from this address",
             Answer::NoRoutes { .. } => "The proxy does not know its machines yet",
             Answer::NotFound => "Not found",
             Answer::Rejected(reject) => {
@@ -193,6 +200,7 @@ pub fn write(
     match answer {
         Answer::OverCapacity { retry_after }
         | Answer::ProxyFull { retry_after }
+        | Answer::AddressFull { retry_after }
         | Answer::NoRoutes { retry_after } => {
             let _ = write!(out, "Retry-After: {retry_after}\r\n");
         }

@@ -11,7 +11,7 @@ use crate::splice::Pipes;
 const READ: usize = 256 * 1024;
 /// Bytes of a read that a request's head is expected in. What of the body comes with it is copied once
 /// more, to be sent with the head: a small body whole, of a large one no more than this, since the
-/// rest can pass without a copy.
+/// rest can pass without a copy. What a client sends ahead is held until its turn: no more either.
 pub const FIRST: usize = 68 * 1024;
 /// A request's buffer that has grown beyond this is not kept for the next one, which may wait long.
 const SMALL: usize = 8 * 1024;

@@ -112,6 +112,23 @@ const OPTIONS: &[Opt] = &[
         },
         set: |s, text| source(s, Source::Control(PathBuf::from(text))),
     },
+    Opt {
+        name: "user",
+        value: "NAME|UID",
+        help: "whom root becomes once its sockets are open",
+        get: |s| s.user.clone(),
+        set: |s, text| {
+            s.user = text.to_owned();
+            Ok(())
+        },
+    },
+    Opt {
+        name: "seccomp",
+        value: "true|false",
+        help: "forbid system calls that serving does not need",
+        get: |s| s.seccomp.to_string(),
+        set: |s, text| parse(text).map(|on| s.seccomp = on),
+    },
     number!("max-head-bytes", "N", "of a request's head", limits.head),
     number!("max-head-fields", "N", "in a request's head", limits.fields),
     number!(
@@ -136,6 +153,18 @@ const OPTIONS: &[Opt] = &[
         "N",
         "of clients, in all",
         max_connections
+    ),
+    number!(
+        "max-address-connections",
+        "N",
+        "of clients of one address; 0: no limit",
+        max_address_connections
+    ),
+    number!(
+        "max-held-bytes",
+        "N",
+        "for peers that do not read, before reads are small",
+        max_held_bytes
     ),
     number!(
         "max-machine-connections",
@@ -228,6 +257,8 @@ fn defaults() -> Settings {
         // Counts the affinity mask and the cgroup's quota.
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         limits: Limits::default(),
+        user: "nobody".to_owned(),
+        seccomp: true,
         times: Times {
             head: seconds(10),
             idle: seconds(75),
@@ -239,6 +270,9 @@ fn defaults() -> Settings {
             snapshot: seconds(5),
         },
         max_connections: 100_000,
+        // A company behind one address has a few hundred; a tenth of all is nobody's by accident.
+        max_address_connections: 10_000,
+        max_held_bytes: 256 << 20,
         max_machine_connections: 4096,
         max_machine_requests: 4096,
         pool: 2048,

@@ -10,12 +10,14 @@ use std::time::Duration;
 use crate::body::Body;
 use crate::clock::Timer;
 use crate::forward::Peer;
-use crate::io::Outbox;
+use crate::io::{poll_read, Outbox};
 use crate::runtime::Stream;
 use crate::worker::Worker;
 
 /// How long a client may take to read an answer after which its connection closes.
 const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of further requests that are read while one is served.
+const AHEAD: usize = 16 * 1024;
 /// Most bytes of an unread body that are read away to keep a connection.
 pub const READ_AWAY: u64 = 64 * 1024;
 
@@ -29,6 +31,9 @@ pub struct Client {
     pub timer: Timer,
     /// It will send no more; it may still read.
     pub eof: bool,
+    /// Bytes that were read from it, and that it took, in all.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
 }
 
 impl Client {
@@ -47,7 +52,26 @@ impl Client {
             outbox: Outbox::default(),
             timer,
             eof: false,
+            bytes_in: 0,
+            bytes_out: 0,
         }
+    }
+
+    /// Counts bytes that were read from it.
+    pub fn count_in(&mut self, count: usize) {
+        self.bytes_in += count as u64;
+        self.worker.counters.bytes_in.add(count as u64);
+    }
+
+    /// Counts bytes that it took.
+    pub fn count_out(&mut self, count: usize) {
+        self.bytes_out += count as u64;
+        self.worker.counters.bytes_out.add(count as u64);
+    }
+
+    /// Bytes of all that was read that belong to somebody.
+    pub fn taken(&self) -> u64 {
+        self.bytes_in - self.input.len() as u64
     }
 
     /// Reads what is there into `buffer`; 0, now and ever after, at the end.
@@ -59,9 +83,9 @@ impl Client {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        let count = ready!(self.stream.poll_read(cx, buffer))?;
+        let count = ready!(poll_read(&self.stream, cx, buffer))?;
         self.eof = count == 0;
-        self.worker.counters.bytes_in.add(count as u64);
+        self.count_in(count);
         Poll::Ready(Ok(count))
     }
 
@@ -74,7 +98,7 @@ impl Client {
         }
         let worker = self.worker.clone();
         let mut buffer = worker.buffers.read.borrow_mut();
-        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer) {
+        if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
             self.input.extend_from_slice(&buffer[..count?]);
         }
         Ok(())
@@ -101,7 +125,7 @@ impl Client {
     ) -> io::Result<bool> {
         let buffers = &self.worker.buffers;
         let count = self.outbox.send(&self.stream, cx, head, bytes, buffers)?;
-        self.worker.counters.bytes_out.add(count as u64);
+        self.count_out(count);
         Ok(count > 0)
     }
 
@@ -114,7 +138,7 @@ impl Client {
         let flushed = self
             .outbox
             .poll_flush(&self.stream, cx, &mut count, &self.worker.buffers);
-        self.worker.counters.bytes_out.add(count as u64);
+        self.count_out(count);
         *moved |= count > 0;
         flushed
     }

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use crate::answer::{Answer, Shape};
 use crate::client::Client;
+use crate::clients::Room;
 use crate::exchange::{self, End, Next};
 use crate::http::Asked;
 use crate::intake::{respond, Intake, Turn, RETRY_AFTER};
@@ -16,14 +17,17 @@ use crate::worker::Worker;
 
 /// Serves a client to its end. What only some connections are in, and none for ever, is on the heap
 /// while it lasts: one that waits for its next request holds nothing of an exchange, and a tunnel
-/// nothing of the request that it was. `full`: there are too many already, and it is only told so.
-pub async fn serve(worker: &Rc<Worker>, stream: Stream, address: SocketAddr, full: bool) {
+/// nothing of the request that it was. Without `room` it is only told so.
+pub async fn serve(worker: &Rc<Worker>, stream: Stream, address: SocketAddr, room: Room) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let mut client = Client::new(worker.clone(), stream, address, waker);
-    if full {
-        let answer = Answer::ProxyFull {
-            retry_after: RETRY_AFTER,
-        };
+    let retry_after = RETRY_AFTER;
+    let refused = match room {
+        Room::Free => None,
+        Room::ProxyFull | Room::None(_) => Some(Answer::ProxyFull { retry_after }),
+        Room::AddressFull => Some(Answer::AddressFull { retry_after }),
+    };
+    if let Some(answer) = refused {
         poll_fn(|cx| {
             respond(&mut client, cx, answer, &Asked::NOTHING, Shape::Json, true);
             Poll::Ready(())

@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metering;
 use crate::probe::{Ask, Probes};
 use crate::record::Record;
 use crate::routes::Routes;
@@ -409,8 +410,12 @@ impl Session {
             }
             ToProxy::ProbeResult { id, outcome } => self.probes.answer(id, &outcome),
             ToProxy::CountersRequest => {
-                let counters = (process.counters)();
+                let mut counters = (process.counters)();
+                counters.in_flight = metering::in_flight(&process.routes);
                 self.send(&FromProxy::Counters { counters });
+            }
+            ToProxy::MetersRequest { machine, after } => {
+                self.send(&metering::part(&process.routes, machine.as_deref(), after));
             }
             // The link's own business: it ends it.
             ToProxy::Drain { .. } => {}

@@ -5,7 +5,18 @@ use std::io::{self, IoSlice};
 use std::task::{ready, Context, Poll};
 
 use crate::buffers::Buffers;
+use crate::held;
 use crate::runtime::{yield_later, Stream};
+
+/// Reads what is there, little at a time while too much is held for others; 0 at the stream's end.
+pub fn poll_read(
+    stream: &Stream,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let most = held::allowance(buffer.len());
+    stream.poll_read(cx, &mut buffer[..most])
+}
 
 /// Most bytes that a connection moves each way before the others have their turn. A peer that sends
 /// without end is read in whole buffers, and what is small in them (interim answers, chunks of one
@@ -81,12 +92,13 @@ impl Outbox {
             }
         }
         if taken < whole {
-            if self.bytes.capacity() == 0 {
+            // A large buffer for little would hold more than is counted.
+            if taken + held::SMALL < whole && self.bytes.capacity() == 0 {
                 self.bytes = buffers.lend_large();
             }
             let (head, bytes) = rest(taken);
-            self.bytes.extend_from_slice(head);
-            self.bytes.extend_from_slice(bytes);
+            self.keep(head);
+            self.keep(bytes);
         }
         Ok(taken)
     }
@@ -94,6 +106,7 @@ impl Outbox {
     /// Adds `bytes` without trying the socket.
     pub fn keep(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+        held::changed(0, bytes.len());
     }
 
     /// Sends what waits, and counts that in `moved`; ready when nothing waits any more.
@@ -113,9 +126,18 @@ impl Outbox {
             *moved += count;
         }
         // What a slow peer made us hold is not held for its next turn.
+        held::changed(self.bytes.len(), 0);
         buffers.give_back(std::mem::take(&mut self.bytes));
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if !self.bytes.is_empty() {
+            held::changed(self.bytes.len(), 0);
+        }
     }
 }
 

@@ -66,9 +66,10 @@ fn advice(answer: Answer) -> &'static str {
             "The server in the machine took too long. Check that it is not overloaded or stuck, \
              then reload this page."
         }
-        Answer::OverCapacity { .. } | Answer::ProxyFull { .. } | Answer::NoRoutes { .. } => {
-            "Wait a moment, then reload this page."
-        }
+        Answer::OverCapacity { .. }
+        | Answer::ProxyFull { .. }
+        | Answer::AddressFull { .. }
+        | Answer::NoRoutes { .. } => "Wait a moment, then reload this page.",
         Answer::NotFound => {
             "The address names no machine and port. It should hold both: \
              <code>/{machine}/{port}/</code> after the proxy\u{2019}s prefix, or \

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use hyperfleet_wire::control;
 
+use crate::meter::Ledger;
+
 /// A machine, checked. One value serves all workers.
 #[derive(Debug)]
 pub struct Record {
@@ -31,6 +33,7 @@ pub struct Port {
 pub struct Usage {
     pub requests: AtomicU32,
     pub connections: AtomicU32,
+    pub ledger: Ledger,
 }
 
 impl Usage {

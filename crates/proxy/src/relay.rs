@@ -7,12 +7,13 @@ use std::task::{ready, Context, Poll};
 
 use crate::answer::Answer;
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::client::Client;
 use crate::exchange::{ended, End};
 use crate::http::response::{self, ResponseHead};
 use crate::http::{Framing, Progress, Reject};
 use crate::intake::Request;
-use crate::io::{Outbox, Share};
+use crate::io::{poll_read, Outbox, Share};
 use crate::life::Watch;
 use crate::reply::{self, Reply};
 use crate::splice::{self, Splice};
@@ -139,6 +140,7 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.request.measure.turn();
         if let Some(outcome) = self.poll_upload(cx) {
             return Poll::Ready(outcome);
         }
@@ -169,6 +171,9 @@ impl<'a> Relay<'a> {
     fn set_deadline(&mut self) {
         let times = &self.client.worker.settings.times;
         let moved = std::mem::take(&mut self.moved);
+        if moved {
+            self.request.measure.flow(self.client);
+        }
         let head_is_due = self.upload.ended && matches!(self.download.stage, Stage::Head);
         if !head_is_due && moved {
             self.client.timer.set(times.body);
@@ -267,7 +272,7 @@ impl<'a> Relay<'a> {
         let filled = ready!(self.upload.splice.poll_fill(from, cx, left, pipes));
         if let Some(Ok(count @ 1..)) = filled {
             body.took(count as u64);
-            worker.counters.bytes_in.add(count as u64);
+            self.client.count_in(count);
             self.moved = true;
             self.upload.body_read = true;
             self.release();
@@ -341,7 +346,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(None) => {}
             }
             let mut buffer = worker.buffers.read.borrow_mut();
-            let count = match self.upstream.stream.poll_read(cx, &mut buffer) {
+            let count = match poll_read(&self.upstream.stream, cx, &mut buffer) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(_)) => return self.upstream_ended(cx, true),
@@ -355,6 +360,7 @@ impl<'a> Relay<'a> {
             share.take(count);
             self.moved = true;
             self.download.heard = true;
+            self.request.measure.hear(&worker);
             self.release();
             let bytes = &buffer[..count];
             let passed = match self.download.stage {
@@ -396,7 +402,7 @@ impl<'a> Relay<'a> {
         let (to, pipes) = (&self.client.stream, &worker.buffers.pipes);
         let mut count = 0;
         let drained = self.download.splice.poll_drain(to, cx, &mut count, pipes);
-        worker.counters.bytes_out.add(count as u64);
+        self.client.count_out(count);
         self.moved |= count > 0;
         drained
     }
@@ -411,7 +417,10 @@ impl<'a> Relay<'a> {
         let head = partial.as_deref_mut().unwrap_or(&mut shared);
         let reply = loop {
             match response::parse(bytes, limits, &self.request.asked, head) {
-                Err(_) => return Some(Outcome::Failed(Answer::InvalidResponse)),
+                Err(invalid) => {
+                    self.met(Bound::of_invalid(invalid));
+                    return Some(Outcome::Failed(Answer::InvalidResponse));
+                }
                 Ok(Progress::Partial) => {
                     // Interim answers that came before it go out now.
                     let sent = self.client.send(cx, &out);
@@ -424,7 +433,8 @@ impl<'a> Relay<'a> {
                 Ok(Progress::Whole(length)) => {
                     let close = worker.draining() || self.is_ambiguous();
                     let reply = reply::write(head, bytes, &self.request.asked, close, &mut out);
-                    worker.counters.response(head.status);
+                    worker.counters.responses.count(head.status);
+                    self.request.measure.head(head.status);
                     bytes = &bytes[length..];
                     match reply {
                         // The next head has its own time.
@@ -492,7 +502,10 @@ impl<'a> Relay<'a> {
                 *worker.buffers.out() = out;
                 match passed {
                     Ok(taken) => (taken, sent),
-                    Err(_) => return Some(self.cut()),
+                    Err(reject) => {
+                        self.met(Bound::of_response_body(reject));
+                        return Some(self.cut());
+                    }
                 }
             }
         };
@@ -532,7 +545,17 @@ impl<'a> Relay<'a> {
     fn give_up(&self, answer: Answer) -> Outcome {
         match self.download.stage {
             Stage::Head => Outcome::Failed(answer),
-            _ => self.cut(),
+            _ => {
+                // No answer will tell of it, so nobody else counts it.
+                self.met(Bound::of(answer));
+                self.cut()
+            }
+        }
+    }
+
+    fn met(&self, bound: Option<Bound>) {
+        if let Some(bound) = bound {
+            self.client.worker.counters.met(bound);
         }
     }
 

@@ -1,8 +1,9 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,18 @@ const SLICE: usize = 128;
 #[derive(Clone)]
 pub enum Command {
     Change(Arc<Change>),
-    /// Stop accepting, end what is idle, finish what is in flight within this time.
-    Drain(Duration),
+    /// Stop accepting, finish what is in flight.
+    Drain(Drain),
+}
+
+/// How a worker ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// All of it ends within this time.
+    pub limit: Duration,
+    /// Connections that are idle keep their time: another process serves the port, and each moves
+    /// over after its next request. Otherwise they have a moment.
+    pub patient: bool,
 }
 
 /// A slice of a step from one table to the next.
@@ -39,14 +50,15 @@ pub struct Change {
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    known: HashSet<ById>,
+    /// In the order in which their meters are asked for.
+    known: BTreeSet<ById>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
 }
 
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            known: HashSet::new(),
+            known: BTreeSet::new(),
             workers,
         }
     }
@@ -78,7 +90,7 @@ impl Routes {
         reason = "found by its id, which never changes"
     )]
     pub fn replace(&mut self, records: Vec<Arc<Record>>) -> Result<oneshot::Receiver<()>, String> {
-        let mut next = HashSet::with_capacity(records.len());
+        let mut next = BTreeSet::new();
         let mut upsert = Vec::new();
         for (count, record) in records.into_iter().enumerate() {
             let known = self.known.get(&*record.id);
@@ -97,6 +109,7 @@ impl Routes {
             }
             give_way(count);
         }
+        upsert.iter().for_each(|record| forget_hidden(record));
         self.known = next;
         Ok(self.tell(&upsert, &remove))
     }
@@ -105,6 +118,7 @@ impl Routes {
     /// gone; the receiver is that of [`Routes::replace`].
     pub fn change(&mut self, upsert: &[Arc<Record>], remove: &[String]) -> oneshot::Receiver<()> {
         for record in upsert {
+            forget_hidden(record);
             self.known.replace(ById(record.clone()));
         }
         let gone = remove.iter().filter_map(|id| self.known.take(id.as_str()));
@@ -122,9 +136,15 @@ impl Routes {
         self.replace(records).map(drop)
     }
 
-    /// Tells every worker to finish, within `limit`.
-    pub fn drain(&self, limit: Duration) {
-        self.send(&Command::Drain(limit));
+    /// The machines from an id on, in the order of their ids.
+    pub fn from(&self, id: Bound<&str>) -> impl Iterator<Item = &Record> {
+        let range = self.known.range::<str, _>((id, Bound::Unbounded));
+        range.map(|ById(record)| &**record)
+    }
+
+    /// Tells every worker to finish.
+    pub fn drain(&self, drain: Drain) {
+        self.send(&Command::Drain(drain));
     }
 
     fn tell(&self, upsert: &[Arc<Record>], remove: &[Arc<Record>]) -> oneshot::Receiver<()> {
@@ -160,6 +180,12 @@ fn give_way(count: usize) {
     }
 }
 
+/// Forgets the meters of ports that are not exposed any more.
+fn forget_hidden(record: &Record) {
+    let ledger = &record.usage.ledger;
+    ledger.retain(|port| record.port(port).is_some());
+}
+
 /// A record that is found by its machine's id.
 struct ById(Arc<Record>);
 
@@ -169,9 +195,15 @@ impl Borrow<str> for ById {
     }
 }
 
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
+impl Ord for ById {
+    fn cmp(&self, other: &ById) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

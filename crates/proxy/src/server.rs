@@ -5,7 +5,6 @@ use std::future::pending;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,11 +12,14 @@ use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::mpsc;
 
 use crate::cli;
+use crate::clients::Clients;
 use crate::control::{self, Link, Process};
 use crate::counters::Counters;
+use crate::held;
 use crate::log;
+use crate::privileges;
 use crate::probe::Prober;
-use crate::routes::{read_file, Command, Routes};
+use crate::routes::{read_file, Command, Drain, Routes};
 use crate::settings::{Settings, Source};
 use crate::worker::{self, Parts};
 
@@ -57,6 +59,7 @@ impl Display for Failure {
 /// [`Failure`], to be shown to whoever started the process.
 pub fn run(settings: Settings) -> Result<(), Failure> {
     raise_descriptor_limit();
+    held::limit(settings.max_held_bytes);
     let settings = Arc::new(settings);
     let listeners = listen(settings.listen, settings.workers)
         .map_err(|error| Failure::Start(format!("listen on {}: {error}", settings.listen)))?;
@@ -84,6 +87,7 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::new().map_err(broken)?;
     drop(guard);
 
+    privileges::give_up(&settings.user, settings.seccomp).map_err(Failure::Start)?;
     let prober = socket.is_some().then_some(prober);
     let (mut workers, senders) = Workers::start(&settings, listeners, prober).map_err(broken)?;
     let mut routes = Routes::new(senders);
@@ -130,7 +134,10 @@ async fn supervise(
             }
         }
     };
-    link.routes().drain(limit);
+    link.routes().drain(Drain {
+        limit,
+        patient: false,
+    });
     // The name is free for the next data plane from here on.
     drop(socket);
     tokio::select! {
@@ -199,7 +206,10 @@ impl Workers {
         listeners: Vec<std::net::TcpListener>,
         prober: Option<Prober>,
     ) -> io::Result<(Workers, Vec<mpsc::UnboundedSender<Command>>)> {
-        let open = Arc::new(AtomicUsize::new(0));
+        let clients = Arc::new(Clients::new(
+            settings.max_connections,
+            settings.max_address_connections,
+        ));
         let (over, ended) = mpsc::unbounded_channel();
         let mut counters = Vec::new();
         let mut senders = Vec::new();
@@ -212,7 +222,7 @@ impl Workers {
                 counters: mine.clone(),
                 commands,
                 prober: prober.clone(),
-                open: open.clone(),
+                clients: clients.clone(),
             };
             let over = Over(over.clone());
             std::thread::Builder::new()

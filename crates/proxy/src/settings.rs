@@ -49,8 +49,17 @@ pub struct Settings {
     pub workers: usize,
     pub limits: Limits,
     pub times: Times,
+    /// Whom root becomes; without root it is not looked at.
+    pub user: String,
+    /// Whether system calls that serving does not need are forbidden.
+    pub seccomp: bool,
     /// Of clients, in all.
     pub max_connections: usize,
+    /// Of clients of one address, IPv6 by networks of 64 bits; 0: no bound. Trusted peers are
+    /// exempt.
+    pub max_address_connections: u32,
+    /// Bytes held for peers that do not take them before reads become small.
+    pub max_held_bytes: usize,
     /// To one machine, idle ones included.
     pub max_machine_connections: u32,
     /// In flight to one machine.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
+use crate::bounds::Bound;
 use crate::pool::Key;
 use crate::record::Usage;
 use crate::runtime::{timeout, Stream};
@@ -79,11 +80,20 @@ pub async fn connect(
         worker.pool.borrow_mut().end(key.life);
         Place::take(&entry.record.usage, settings.max_machine_connections)
     });
-    let place = place.ok_or(NoConnection::Capacity)?;
+    let Some(place) = place else {
+        worker.counters.met(Bound::MachineConnections);
+        return Err(NoConnection::Capacity);
+    };
     let connecting = Stream::connect(key.address);
     let stream = match timeout(settings.times.connect, connecting).await {
         None => return Err(NoConnection::Timeout),
-        Some(Err(error)) => return Err(reason(&error)),
+        Some(Err(error)) => {
+            let why = reason(&error);
+            if why == NoConnection::Capacity {
+                worker.counters.met(Bound::HostSockets);
+            }
+            return Err(why);
+        }
         Some(Ok(stream)) => stream,
     };
     // An error here would be the connection's own, which its first use tells better.

@@ -6,27 +6,30 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, Notify};
 
+use crate::bounds::Bound;
 use crate::buffers::Buffers;
+use crate::clients::{Clients, Place, Room};
 use crate::clock::Clock;
 use crate::connection;
 use crate::counters::Counters;
 use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
-use crate::routes::{Change, Command};
+use crate::routes::{Change, Command, Drain};
 use crate::runtime::{self, spawn, yield_now, Listener, Stream};
 use crate::settings::Settings;
 use crate::table::Table;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long the log is spared the same complaint.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a worker is made of; `Send`, for its thread.
 pub struct Parts {
@@ -36,8 +39,8 @@ pub struct Parts {
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// `None` when there is no control plane to ask.
     pub prober: Option<Prober>,
-    /// Clients of all workers.
-    pub open: Arc<AtomicUsize>,
+    /// Of all workers.
+    pub clients: Arc<Clients>,
 }
 
 /// What a worker's tasks share.
@@ -52,8 +55,8 @@ pub struct Worker {
     /// Whether there has been a table at all.
     known: Cell<bool>,
     first_table: Notify,
-    draining: Cell<bool>,
-    open: Arc<AtomicUsize>,
+    draining: Cell<Option<Drain>>,
+    everybody: Arc<Clients>,
     /// Clients of this worker.
     clients: Cell<usize>,
     last_client_gone: Notify,
@@ -80,7 +83,12 @@ impl Worker {
 
     /// The process is ending: connections close when they can.
     pub fn draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get().is_some()
+    }
+
+    /// The same, and there is no time for those that are idle.
+    pub fn hurries(&self) -> bool {
+        self.draining.get().is_some_and(|drain| !drain.patient)
     }
 
     /// Takes a slice of a step; its last one makes the table one to decide by.
@@ -116,7 +124,7 @@ impl Worker {
 pub fn run(parts: Parts) -> io::Result<()> {
     let counters = parts.counters.clone();
     let panicked = move || {
-        counters.error("task_panicked");
+        counters.errors.count("task_panicked");
         log::line("a connection ended by a fault of the proxy; the others go on");
     };
     runtime::block_on(panicked, async {
@@ -135,8 +143,8 @@ pub fn run(parts: Parts) -> io::Result<()> {
             known: Cell::new(false),
             prober: parts.prober,
             first_table: Notify::new(),
-            draining: Cell::new(false),
-            open: parts.open,
+            draining: Cell::new(None),
+            everybody: parts.clients,
             clients: Cell::new(0),
             last_client_gone: Notify::new(),
             settings,
@@ -165,6 +173,7 @@ async fn serve(
     spawn(pool::sweep(worker.pool.clone()));
     let mut listener = Some(listener);
     let mut rest = None;
+    let mut told: Option<Instant> = None;
     let mut deadline = None;
     loop {
         tokio::select! {
@@ -175,7 +184,9 @@ async fn serve(
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    if rest.is_none() {
+                    worker.counters.met(Bound::HostSockets);
+                    if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                        told = Some(Instant::now());
                         log::line(format_args!("accept: {error}; trying again"));
                     }
                     rest = Some(Instant::now() + ACCEPT_REST);
@@ -188,14 +199,14 @@ async fn serve(
                     // Many slices may wait: requests are served between two of them.
                     yield_now().await;
                 }
-                Some(Command::Drain(limit)) => {
-                    worker.draining.set(true);
+                Some(Command::Drain(drain)) => {
+                    worker.draining.set(Some(drain));
                     if let Some(listener) = listener.take() {
                         take_backlog(&worker, &listener).await;
                     }
                     worker.pool.borrow_mut().clear();
                     worker.clock.wake_all();
-                    deadline = Some(Instant::now() + limit);
+                    deadline = Some(Instant::now() + drain.limit);
                 }
                 // The process is going down without a word.
                 None => return,
@@ -249,31 +260,40 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn admit(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
-    let place = ClientPlace::take(worker.clone());
     worker.counters.accepted.add(1);
-    let full = worker.open.load(Relaxed) > worker.settings.max_connections;
+    let exempt = worker.settings.site.trusts(peer.ip());
+    let (place, room) = worker.everybody.take(peer.ip(), exempt);
+    if let Room::None(bound) = room {
+        worker.counters.met(bound);
+        return;
+    }
+    let place = ClientPlace::take(worker.clone(), place);
     spawn(async move {
         let place = place;
-        connection::serve(&place.0, stream, peer, full).await;
+        connection::serve(&place.worker, stream, peer, room).await;
     });
 }
 
 /// A client's place in the counts.
-struct ClientPlace(Rc<Worker>);
+struct ClientPlace {
+    worker: Rc<Worker>,
+    _place: Place,
+}
 
 impl ClientPlace {
-    fn take(worker: Rc<Worker>) -> ClientPlace {
-        worker.open.fetch_add(1, Relaxed);
+    fn take(worker: Rc<Worker>, place: Place) -> ClientPlace {
         worker.clients.set(worker.clients.get() + 1);
         worker.counters.connections.add(1);
-        ClientPlace(worker)
+        ClientPlace {
+            worker,
+            _place: place,
+        }
     }
 }
 
 impl Drop for ClientPlace {
     fn drop(&mut self) {
-        let worker = &self.0;
-        worker.open.fetch_sub(1, Relaxed);
+        let worker = &self.worker;
         worker.clients.set(worker.clients.get() - 1);
         worker.counters.connections.sub(1);
         if worker.clients.get() == 0 {

@@ -85,56 +85,6 @@ fn a_bad_routes_file_keeps_the_old_routes() {
 }
 
 #[test]
-fn sigterm_finishes_what_is_in_flight_and_ends() {
-    let server = Server::new();
-    let mut proxy = Proxy::alone(&[(80, server.address)], &[]);
-    let mut idle = proxy.connect();
-    idle.send(get("/proxy/nobody/80/"));
-    idle.response();
-    let mut client = proxy.connect();
-    client.send(get("/proxy/web/80/"));
-    let mut upstream = server.accept();
-    upstream.head();
-    proxy.signal(libc::SIGTERM);
-    idle.expect_end();
-    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let (head, body) = client.response();
-    assert_eq!(field(&head, "Connection"), Some("close"));
-    assert_eq!(body, "ok");
-    client.expect_end();
-    assert_eq!(proxy.wait().code(), Some(0));
-}
-
-#[test]
-fn a_connection_that_was_made_before_sigterm_is_still_served() {
-    let mut proxy = Proxy::alone(&[], &[]);
-    let mut idle = proxy.connect();
-    idle.send(get("/proxy/nobody/80/"));
-    idle.response();
-    let mut client = proxy.connect();
-    proxy.signal(libc::SIGTERM);
-    idle.expect_end();
-    client.send(get("/proxy/nobody/80/"));
-    let (head, _) = client.response();
-    assert_eq!(field(&head, "Connection"), Some("close"));
-    drop(client);
-    assert_eq!(proxy.wait().code(), Some(0));
-}
-
-#[test]
-fn a_drain_has_its_limit() {
-    let server = Server::new();
-    let mut proxy = Proxy::alone(&[(80, server.address)], &["--drain-timeout-ms", "100"]);
-    let mut client = proxy.connect();
-    client.send(get("/proxy/web/80/"));
-    let mut upstream = server.accept();
-    upstream.head();
-    proxy.signal(libc::SIGTERM);
-    assert_eq!(proxy.wait().code(), Some(0));
-    client.expect_end();
-}
-
-#[test]
 fn too_many_clients_are_told_so() {
     let proxy = Proxy::alone(&[], &["--max-connections", "1"]);
     let mut first = proxy.connect();
@@ -145,28 +95,4 @@ fn too_many_clients_are_told_so() {
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     assert_eq!(field(&head, "Retry-After"), Some("1"));
     second.expect_end();
-}
-
-#[test]
-fn a_process_out_of_descriptors_serves_again_when_there_are_some() {
-    let proxy = Proxy::alone(&[], &[]);
-    let limit = libc::rlimit {
-        rlim_cur: 24,
-        rlim_max: 24,
-    };
-    // SAFETY: the limit lives on this stack, the process is ours; nothing is written back.
-    let set = unsafe {
-        libc::prlimit(
-            proxy.pid() as i32,
-            libc::RLIMIT_NOFILE,
-            &limit,
-            std::ptr::null_mut(),
-        )
-    };
-    assert_eq!(set, 0);
-    let many: Vec<_> = (0..40).map(|_| proxy.connect()).collect();
-    assert!(proxy.complaint().contains("accept"));
-    drop(many);
-    let answer = proxy.once(&get("/proxy/nobody/80/"));
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }

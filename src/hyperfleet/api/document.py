@@ -44,7 +44,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
 def _say_it_in_json_schema(schema: Any) -> None:
     """Mends what pydantic can't say of a field that has a validator of ours before its bounds.
 
-    Those come out under their Python names; and keys that a pattern allows are all that there may be.
+    Those come out under their Python names; and keys that a pattern allows are all there may be.
     """
     if isinstance(schema, list):
         for item in schema:

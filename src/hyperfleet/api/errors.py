@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from hyperfleet.errors import HyperfleetError, RateLimitedError
+from hyperfleet.errors import CapacityError, HyperfleetError, RateLimitedError
 
 STATUS = {
     "VALIDATION_ERROR": 400,
@@ -85,7 +85,7 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     if error.code == "UNAUTHORIZED":
         # RFC 6750, 3: a challenge comes with every 401.
         headers["WWW-Authenticate"] = 'Bearer realm="hyperfleet"'
-    if isinstance(error, RateLimitedError):
+    if isinstance(error, RateLimitedError | CapacityError) and error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.code in ("TOO_LARGE", "REQUEST_TIMEOUT"):
         # The rest of the body is not read, so nothing can follow on this connection.

@@ -8,12 +8,14 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from hyperfleet.api import requests
-from hyperfleet.api.parts import TheParts
+from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
+    ActivityOut,
     ExecOut,
     MachineOut,
     MachinesOut,
     PortsOut,
+    activity_out,
     exec_out,
     machine_out,
     ports_out,
@@ -77,9 +79,9 @@ async def delete_machine(
 
 
 @router.post("/machines/{id}/start", summary="Start a machine")
-async def start_machine(ref: Ref, parts: TheParts) -> MachineOut:
+async def start_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> MachineOut:
     """Answers when the machine runs, its agent has answered; at once when it already does."""
-    return machine_out(await parts.machines.start(ref), parts.urls)
+    return machine_out(await parts.machines.start(ref, key=caller), parts.urls)
 
 
 @router.post("/machines/{id}/stop", summary="Stop a machine")
@@ -89,12 +91,12 @@ async def stop_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 
 @router.post("/machines/{id}/restart", summary="Restart a machine")
-async def restart_machine(ref: Ref, parts: TheParts) -> MachineOut:
+async def restart_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> MachineOut:
     """Stops the machine if it runs, starts it, and answers when it runs. Its disk stays.
 
     Several at once are one restart. A start that is under way is given up for it.
     """
-    return machine_out(await parts.machines.restart(ref), parts.urls)
+    return machine_out(await parts.machines.restart(ref, key=caller), parts.urls)
 
 
 @router.get("/machines/{id}/wait", summary="Wait for a status")
@@ -128,6 +130,12 @@ async def machine_ports(ref: Ref, parts: TheParts) -> PortsOut:
     """Every exposed port with its URLs, and the ports that listen without being exposed."""
     exposed, unexposed = await parts.machines.ports(ref)
     return ports_out(parts.machines.get(ref).id, exposed, unexposed, parts.urls)
+
+
+@router.get("/machines/{id}/activity", summary="Show what goes on in a machine")
+async def machine_activity(ref: Ref, parts: TheParts) -> ActivityOut:
+    """Connections and requests now, and when the last byte passed through the proxy."""
+    return activity_out(await parts.machines.activity(ref))
 
 
 @router.get(

@@ -45,8 +45,9 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class Guard(msgspec.Struct, frozen=True):
     """What the guarded routes of one app go by; lies in `app.state.guard`.
 
-    `keyring` None: no key is asked for. `attempts` counts keys that open nothing. `not_ready` says why requests can't be served yet, or
-    None when they can. A body may have `max_body_bytes` and take `arrival_s` seconds to come.
+    `keyring` None: no key is asked for. `attempts` counts keys that open nothing. `not_ready` says
+    why requests can't be served yet, or None when they can. A body may have `max_body_bytes` and
+    take `arrival_s` seconds to come.
     """
 
     keyring: Keyring | None
@@ -105,6 +106,7 @@ async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
     if guard.keyring is not None:
         key = await _authenticate(request, guard.keyring, guard.attempts)
         structlog.contextvars.bind_contextvars(key_id=key.id)
+        request.state.key_id = key.id
         if not key.allows(endpoint.scope):
             raise ForbiddenError(f"This key lacks the scope {endpoint.scope}")
     else:

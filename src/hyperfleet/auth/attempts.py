@@ -1,7 +1,7 @@
 """How often a client may show keys that open nothing. Pure: it is told the time.
 
-190 random bits are not found by trying; the limit is for the record, which each attempt asks, and for
-the log. So a key that is known to be good passes whatever others behind the same address do
+190 random bits are not found by trying; the limit is for the record, which each attempt asks, and
+for the log. So a key that is known to be good passes whatever others behind the same address do
 (`Keyring.has_met`), and only keys that nobody has seen wait.
 """
 
@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import msgspec
 
-# Addresses that are remembered, those of the latest attempts; an older one has its full burst again.
+# Addresses that are remembered, those of the latest attempts; older ones have all they may again.
 _MOST = 10_000
 _IPV6_NETWORK = 64
 _MINUTE = 60.0

@@ -9,46 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout, revival
-from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.admission import Place
 from hyperfleet.fleet.discovery import Sight
-from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.link import AgentLink
-from hyperfleet.fleet.looker import Looker, Slots
+from hyperfleet.fleet.looker import Looker
 from hyperfleet.fleet.revival import End, Next
 from hyperfleet.fleet.running import Running, before_end, describe
 from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import ExposedPort, MachineChange
 from hyperfleet.network import user
-from hyperfleet.store.interface import MachineStore
-from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
+from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
 
 # After adoption: routes should be right when they are published, but not wait for one that hangs.
 _FIRST_LOOK_S = 2.0
-
-
-class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What all owners of a fleet share."""
-
-    driver: Driver
-    store: MachineStore
-    images: ImagesLike
-    config: FleetConfig
-    layout: Layout
-    boots: asyncio.Semaphore
-    slots: Slots
 
 
 class Acts:
@@ -70,6 +56,7 @@ class Acts:
         self._on_sight = on_sight
         # A process that another control plane began to boot.
         self._found: Process | None = None
+        self._place: Place | None = None
         self._console_start = 0
 
     @property
@@ -86,14 +73,15 @@ class Acts:
         """
         self._full_launch()
 
-    async def prepare(self) -> None:
-        """From at rest to starting; nothing runs yet.
+    async def prepare(self, key: str) -> None:
+        """From at rest to starting; nothing runs yet. `key` is whose wish it is.
 
         Raises:
             ValidationError: kernel or disk are not usable; nothing has changed.
+            CapacityError: there is no room for it now; nothing has changed.
         """
         self._full_launch()
-        await self._be_starting(restarts=0)
+        await self._be_starting(key, restarts=0)
 
     async def prepare_again(self) -> None:
         """The same for a start by itself. One that can't be is tried again, as one that failed.
@@ -107,18 +95,20 @@ class Acts:
         except HyperfleetError as error:
             await self._fail(error.message, self._next(End.NO_BOOT, restarts))
             raise
-        await self._be_starting(restarts=restarts)
+        await self._be_starting(None, restarts=restarts)
 
-    async def _be_starting(self, *, restarts: int) -> None:
+    async def _be_starting(self, key: str | None, *, restarts: int) -> None:
         reach(Point.START_BEGUN)
-        await self._state.go(
-            Status.STARTING,
-            error_message=None,
-            pid=None,
-            restarts=restarts,
-            next_start_at=None,
-            host_boot=self._tools.config.host_boot,
-        )
+        with self._tools.admission.admitting(self._state.machine, key) as place:
+            await self._state.go(
+                Status.STARTING,
+                error_message=None,
+                pid=None,
+                restarts=restarts,
+                next_start_at=None,
+                host_boot=self._tools.config.host_boot,
+            )
+        self._place = place
         reach(Point.START_RECORDED)
         await self._state.publish()
         reach(Point.START_PUBLISHED)
@@ -129,8 +119,19 @@ class Acts:
         Raises:
             GuestError, OperationTimeoutError, ValidationError: it did not come up; it is failed.
         """
-        async with self._tools.boots:
+        observer, began = self._tools.observer, time.monotonic()
+        assert self._place is not None  # noqa: S101 - `prepare` has taken it
+        try:
+            await self._place.turn()
             await self._or_fail(self._start())
+        except asyncio.CancelledError:
+            observer.start_given_up()
+            raise
+        except Exception:
+            observer.start_failed()
+            raise
+        observer.started(time.monotonic() - began)
+        self._leave_place()
 
     async def come_up(self) -> None:
         """The rest of a boot that another control plane began; raises as `boot` does."""
@@ -151,7 +152,13 @@ class Acts:
         await self._state.go(Status.STOPPED, next_start_at=None, restarts=0)
         await self._state.publish()
 
+    def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+
     async def _halt(self, next_start_at: datetime | None) -> None:
+        self._leave_place()
         reach(Point.STOP_BEGUN)
         await self._state.go(Status.STOPPING, next_start_at=next_start_at, restarts=0)
         reach(Point.STOP_RECORDED)
@@ -233,6 +240,7 @@ class Acts:
             await self._state.publish()
             raise
         self._state.remove()
+        self._tools.admission.forget(machine_id)
         try:
             await self._tools.driver.remove(
                 layout.nameless_launch(machine_id, self._tools.layout.doomed(machine_id))
@@ -368,6 +376,7 @@ class Acts:
             known_ways=ways,
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
+            observer=self._tools.observer,
             on_sight=lambda sight: self._on_sight(process, sight),
         )
         self.running = Running(process, link, looker)
@@ -406,13 +415,12 @@ class Acts:
         return self._next(End.NO_BOOT) if self._state.machine.restarts else None
 
     def _next(self, end: End, restarts: int | None = None) -> Next:
-        machine = self._state.machine
-        if restarts is not None:
-            machine = msgspec.structs.replace(machine, restarts=restarts)
-        return revival.after_end(machine, end, now(), self._tools.config.revival)
+        limits = self._tools.config.revival
+        return revival.after_end(self._state.machine, end, now(), limits, restarts=restarts)
 
     async def _fail(self, message: str, following: Next | None) -> None:
         """Nothing of it may run on when the record says that it is at rest."""
+        self._leave_place()
         running = await self._unhold()
         if running is not None:
             await running.let_go()
@@ -438,12 +446,7 @@ class Acts:
     async def _find_dead(self) -> None:
         """It should run, and no process of it is there."""
         machine, config = self._state.machine, self._tools.config
-        if revival.rebooted(machine, config.host_boot):
-            reason = "the host was started anew"
-        elif machine.status is Status.STARTING:
-            reason = "the control plane ended while the machine started; start it again"
-        else:
-            reason = await self._with_reason("the machine ended while no control plane ran")
+        reason = await self._with_reason(revival.why_dead(machine, config.host_boot))
         following = revival.at_start(machine, config.host_boot, now(), config.revival)
         await self._fail(reason, following)
 

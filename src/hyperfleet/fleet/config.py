@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from hyperfleet.fleet.capacity import Room
 from hyperfleet.fleet.revival import Limits
 
 
@@ -23,6 +24,10 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace: float = 5.0
     # More of them would only make each slower, up to the deadline.
     boots_at_once: int = 4
+    # How many starts that were asked for may wait for their turn.
+    boot_queue: int = 1000
+    # What machines may be promised together; None: it is not counted.
+    room: Room | None = None
     # None: all that the host has.
     largest_vcpu_count: int | None = None
     largest_mem_size_mib: int | None = None

@@ -9,15 +9,25 @@ from collections.abc import Awaitable, Iterable, Sequence
 
 import msgspec
 
-from hyperfleet.errors import ConflictError, InvalidStateError, NotFoundError, ValidationError
+from hyperfleet.errors import (
+    CapacityError,
+    ConflictError,
+    HyperfleetError,
+    InvalidStateError,
+    NotFoundError,
+    OperationTimeoutError,
+    ValidationError,
+)
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout
-from hyperfleet.fleet.acts import Tools
+from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
+from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
@@ -29,7 +39,7 @@ from hyperfleet.machine import (
     new_machine_id,
 )
 from hyperfleet.network import user
-from hyperfleet.proxy.interface import Answer, RouteSink
+from hyperfleet.proxy.interface import Activity, Answer, RouteSink, Traffic
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
 
@@ -52,10 +62,14 @@ class Fleet:
         routes: RouteSink,
         images: ImagesLike,
         config: FleetConfig,
+        traffic: Traffic,
+        observer: Observer,
     ) -> None:
         self._driver = driver
         self._store = store
         self._routes = routes
+        self._traffic = traffic
+        self._observer = observer
         self._images = images
         self._config = config
         self._layout = Layout(config.home)
@@ -65,8 +79,9 @@ class Fleet:
             images=images,
             config=config,
             layout=self._layout,
-            boots=asyncio.Semaphore(config.boots_at_once),
+            admission=Admission(config.room, Boots(config.boots_at_once, config.boot_queue)),
             slots=Slots(),
+            observer=observer,
         )
         # Oldest first; an id is taken from the moment that its record is being written.
         self._owners: dict[str, Owner] = {}
@@ -179,16 +194,19 @@ class Fleet:
             if owner.state.removed:
                 self._leave(owner)
 
-    async def start(self, ref: str) -> Machine:
+    async def start(self, ref: str, *, key: str = "") -> Machine:
         """Returns when its agent has answered; at once if it runs.
+
+        Boots take turns by `key`, which tells those who ask apart.
 
         Raises:
             NotFoundError: there is no such machine.
             InvalidStateError: it is paused, or was stopped meanwhile.
             ValidationError: its kernel or disk is not usable any more.
+            CapacityError: the host has no room for it now, or too many boots wait.
             GuestError, OperationTimeoutError: it did not come up, and is failed.
         """
-        return await self._driven(ref).start()
+        return await self._driven(ref).start(key)
 
     async def stop(self, ref: str) -> Machine:
         """Returns when it is stopped; at once if it is.
@@ -199,7 +217,7 @@ class Fleet:
         """
         return await self._driven(ref).stop()
 
-    async def restart(self, ref: str) -> Machine:
+    async def restart(self, ref: str, *, key: str = "") -> Machine:
         """Stops it if it runs, starts it, and returns when its agent has answered.
 
         Many at once are one restart. A boot under way is given up for it.
@@ -210,7 +228,7 @@ class Fleet:
             ValidationError: its kernel or disk is not usable any more; what ran runs on.
             GuestError, OperationTimeoutError: it did not come up, and is failed.
         """
-        return await self._driven(ref).restart()
+        return await self._driven(ref).restart(key)
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
         """Other ports exposed, other labels; returns when routes and ways in are so.
@@ -241,10 +259,19 @@ class Fleet:
             OperationTimeoutError: the program's time was up; it was killed.
         """
         owner = self._driven(ref)
-        agent = await owner.agent()
         environment = {**owner.machine.spec.env, **request.env}
         try:
-            return await agent.exec(msgspec.structs.replace(request, env=environment))
+            agent = await owner.agent()
+            result = await agent.exec(msgspec.structs.replace(request, env=environment))
+        except OperationTimeoutError:
+            self._observer.executed("timeout")
+            raise
+        except HyperfleetError:
+            self._observer.executed("failed")
+            raise
+        else:
+            self._observer.executed("ended")
+            return result
         finally:
             # It may have started a server, or ended one.
             owner.nudge()
@@ -264,6 +291,18 @@ class Fleet:
             return machine.ports, ()
         ports = discovery.merge(machine.ports, sight, now())
         return ports, discovery.unexposed(sight.listeners, machine.spec.exposed_ports)
+
+    async def activity(self, ref: str) -> Activity:
+        """What goes on between clients and the machine now.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            CapacityError: the data plane can't be asked at this moment.
+        """
+        activity = await self._traffic.activity(self.get(ref).id)
+        if activity is None:
+            raise CapacityError("The data plane does not answer at this moment; try again")
+        return activity
 
     async def console(self, ref: str, tail: int | None) -> bytes:
         """What the machine wrote to its console; `tail` last lines of it, or all.
@@ -311,13 +350,16 @@ class Fleet:
         return owner
 
     def _enter(self, machine: Machine) -> Owner:
-        owner = Owner(State(machine, self._store, self._routes), self._tools)
+        owner = Owner(
+            State(machine, self._store, self._routes, self._tools.admission.note), self._tools
+        )
         self._owners[machine.id] = owner
         self._names[machine.spec.name] = machine.id
         return owner
 
     def _leave(self, owner: Owner) -> None:
         self._owners.pop(owner.machine.id, None)
+        self._tools.admission.forget(owner.machine.id)
         if self._names.get(owner.machine.spec.name) == owner.machine.id:
             del self._names[owner.machine.spec.name]
 
@@ -325,7 +367,9 @@ class Fleet:
         most_cpus = self._config.largest_vcpu_count or os.cpu_count() or 1
         if not 1 <= spec.vcpu_count <= most_cpus:
             raise ValidationError(f"vcpu_count: must be from 1 to {most_cpus} on this host")
-        least, most = self._driver.least_mem_mib, self._config.largest_mem_size_mib or _host_mib()
+        least, most = self._driver.least_mem_mib, self._config.largest_mem_size_mib
+        if most is None:
+            most = _host_mib()
         if not least <= spec.mem_size_mib <= most:
             raise ValidationError(
                 f"mem_size_mib: must be from {least} (the {self._driver.name} driver's least) "

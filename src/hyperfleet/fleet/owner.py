@@ -20,10 +20,11 @@ from hyperfleet.errors import (
 )
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import agenda, discovery
-from hyperfleet.fleet.acts import Acts, Tools
+from hyperfleet.fleet.acts import Acts
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineChange
@@ -33,8 +34,9 @@ from hyperfleet.vmm.driver import Exit, Process
 class _Wish:
     """A request that waits or is being done, with all who wait for its answer."""
 
-    def __init__(self, want: Want, *, force: bool = False) -> None:
+    def __init__(self, want: Want, *, force: bool = False, key: str = "") -> None:
         self.want = want
+        self.key = key
         self.force = force
         self.process: Process | None = None
         self.ended = Exit()
@@ -82,17 +84,17 @@ class Owner:
         """As it stands."""
         return self.state.machine
 
-    async def start(self) -> Machine:
+    async def start(self, key: str) -> Machine:
         """Returns when it runs; InvalidStateError when it may not, or was stopped meanwhile."""
-        return await self._ask(Want.START)
+        return await self._ask(Want.START, key=key)
 
     async def stop(self) -> Machine:
         """Returns when it is stopped; InvalidStateError when it may not be."""
         return await self._ask(Want.STOP)
 
-    async def restart(self) -> Machine:
+    async def restart(self, key: str) -> Machine:
         """Returns when it runs, started anew; InvalidStateError when it was stopped meanwhile."""
-        return await self._ask(Want.RESTART)
+        return await self._ask(Want.RESTART, key=key)
 
     async def change(self, change: MachineChange) -> Machine:
         """Returns when the change is in force, as far as the guest is not needed for it."""
@@ -161,8 +163,8 @@ class Owner:
         """The last look of a machine that runs."""
         return self._sight if self.state.status is Status.RUNNING else None
 
-    async def _ask(self, want: Want, *, force: bool = False) -> Machine:
-        wish = _Wish(want, force=force)
+    async def _ask(self, want: Want, *, force: bool = False, key: str = "") -> Machine:
+        wish = _Wish(want, force=force, key=key)
         return await self._put(wish)
 
     async def _put(self, wish: _Wish) -> Machine:
@@ -247,6 +249,8 @@ class Owner:
 
     async def _act(self, act: Act, wish: _Wish) -> None:
         match act:
+            case Act.PREPARE:
+                await self._acts.prepare(wish.key)
             case Act.BOOT:
                 await self._interruptible(self._acts.boot())
             case Act.COME_UP:
@@ -265,7 +269,6 @@ class Owner:
         """Acts that need nothing of the wish."""
         acts = {
             Act.CHECK: self._acts.check,
-            Act.PREPARE: self._acts.prepare,
             Act.PREPARE_AGAIN: self._acts.prepare_again,
             Act.HALT: self._acts.halt,
             Act.HALT_TO_START: self._acts.halt_to_start,

@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, Restart
 
 
@@ -49,9 +50,14 @@ _WANTED: dict[Restart, frozenset[End]] = {
 }
 
 
-def after_end(machine: Machine, end: End, now: datetime, limits: Limits) -> Next:
-    """What comes after an end that is seen at `now`."""
-    done = machine.restarts
+def after_end(
+    machine: Machine, end: End, now: datetime, limits: Limits, *, restarts: int | None = None
+) -> Next:
+    """What comes after an end that is seen at `now`.
+
+    `restarts`: how often it was started by itself, where that is not yet written down.
+    """
+    done = machine.restarts if restarts is None else restarts
     if end is not End.NO_BOOT and machine.started_at is not None:
         ran = (now - machine.started_at).total_seconds()
         done = 0 if ran >= limits.calm else done
@@ -67,6 +73,15 @@ def after_end(machine: Machine, end: End, now: datetime, limits: Limits) -> Next
 def rebooted(machine: Machine, host_boot: str) -> bool:
     """Whether the host was started anew since the machine was: nothing is wrong with it then."""
     return machine.host_boot is not None and machine.host_boot != host_boot
+
+
+def why_dead(machine: Machine, host_boot: str) -> str:
+    """What became of a machine that should run, and that a control plane finds without process."""
+    if rebooted(machine, host_boot):
+        return "the host was started anew"
+    if machine.status is Status.STARTING:
+        return "the control plane ended while the machine started; start it again"
+    return "the machine ended while no control plane ran"
 
 
 def at_start(machine: Machine, host_boot: str, now: datetime, limits: Limits) -> Next:

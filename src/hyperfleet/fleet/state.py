@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,12 +28,21 @@ def now() -> datetime:
 class State:
     """Changed by the machine's owner only; read by everyone."""
 
-    def __init__(self, machine: Machine, store: MachineStore, routes: RouteSink) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        store: MachineStore,
+        routes: RouteSink,
+        note: Callable[[Machine], None],
+    ) -> None:
+        """`note` hears of the machine as it is, now and after each change."""
         self.machine = machine
+        self._note = note
         self.removed = False
         self._store = store
         self._routes = routes
         self._waiting: set[asyncio.Future[None]] = set()
+        note(machine)
 
     @property
     def status(self) -> Status:
@@ -118,6 +128,7 @@ class State:
 
     def _set(self, fresh: Machine) -> None:
         self.machine = fresh
+        self._note(fresh)
         self._wake()
 
     def _wake(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 from collections import deque
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -13,7 +14,7 @@ from hyperfleet import __version__, unix_sockets
 from hyperfleet.errors import SettingsError
 from hyperfleet.machine import Machine
 from hyperfleet.proxy import process
-from hyperfleet.proxy.interface import Probe
+from hyperfleet.proxy.interface import Activity, Probe, Report
 from hyperfleet.proxy.link import Link
 from hyperfleet.proxy.process import DataPlaneConfig
 from hyperfleet.proxy.routes import Table
@@ -32,7 +33,9 @@ _LONGEST_WAIT = 5.0
 
 
 class DataPlane:
-    """Owns the data plane's process and the routes it decides by. A `RouteSink`.
+    """Owns the data plane's process and the routes it decides by.
+
+    A `RouteSink`, and what knows the `Traffic`.
 
     Machines may be published before `open` and while the data plane is away: it gets the whole
     table as soon as it is there.
@@ -105,13 +108,36 @@ class DataPlane:
 
     async def counters(self) -> control.Counters | None:
         """The data plane's counters, or None while it is away."""
+        report = await self.report(machines=False)
+        return None if report is None else report.counters
+
+    async def report(self, *, machines: bool) -> Report | None:
+        """What it has counted, `machines`' too; None while it is away, or slow."""
         link = self._link
         if link is None:
             return None
-        try:
-            return await asyncio.wait_for(link.counters(), _APPLY_DEADLINE)
-        except (TimeoutError, ConnectionError):
+        with contextlib.suppress(TimeoutError, ConnectionError, WireError):
+            async with asyncio.timeout(_APPLY_DEADLINE):
+                meters = await link.meters() if machines else ()
+                return Report(counters=await link.counters(), machines=meters)
+        return None
+
+    async def activity(self, machine_id: str) -> Activity | None:
+        """See `Traffic.activity`."""
+        link = self._link
+        if link is None:
             return None
+        with contextlib.suppress(TimeoutError, ConnectionError, WireError):
+            async with asyncio.timeout(_APPLY_DEADLINE):
+                for meters in await link.meters(machine_id):
+                    return Activity(
+                        connections=meters.connections,
+                        requests_in_flight=meters.in_flight,
+                        tunnels=sum(port.tunnels for port in meters.ports),
+                        last_at=datetime.now(UTC) - timedelta(milliseconds=meters.idle_ms),
+                    )
+                return Activity()
+        return None
 
     async def _step(self, change: control.Change | None) -> None:
         link = self._link
@@ -258,6 +284,8 @@ class DataPlane:
         with contextlib.suppress(ConnectionError):
             await link.send([control.Drain(timeout_ms=int(_DRAIN * 1000))])
         await process.end(link.hello.pid, grace_s=_DRAIN + 2)
+        # Started by root it is another user by now, who may not remove root's files.
+        self._config.socket.unlink(missing_ok=True)
         self._reap()
 
     async def _end_child(self) -> None:

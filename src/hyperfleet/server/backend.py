@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 
 from hyperfleet import binaries
 from hyperfleet.errors import SettingsError
-from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits
+from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits, room_of
 from hyperfleet.images.locate import Images
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
+from hyperfleet.metrics.instruments import Instruments
+from hyperfleet.metrics.scrape import Metrics
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.data_plane import DataPlane
 from hyperfleet.proxy.interface import Answer
@@ -34,6 +37,8 @@ _HANDED_ON = (
     "max_target_bytes",
     "max_body_bytes",
     "max_connections",
+    "max_address_connections",
+    "max_held_bytes",
     "max_machine_connections",
     "max_machine_requests",
     "head_timeout_ms",
@@ -53,12 +58,21 @@ class Backend:
         driver, self.driver = _driver(settings)
         self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
         self._data_plane = DataPlane(_data_plane_config(settings), self._probe)
+        instruments = Instruments(driver=driver.name, proxy_pid=lambda: self._data_plane.pid)
         self.machines = Fleet(
             driver=driver,
             store=SqlMachineStore(database),
             routes=self._data_plane,
             images=_images(settings),
             config=_fleet_config(settings),
+            traffic=self._data_plane,
+            observer=instruments,
+        )
+        self.metrics = Metrics(
+            instruments,
+            machines=self.machines.machines,
+            ask=lambda machines: self._data_plane.report(machines=machines),
+            per_machine=settings.hyperfleet_metrics_per_machine,
         )
 
     async def open(self) -> None:
@@ -127,12 +141,24 @@ def _driver(settings: Settings) -> tuple[Driver, str]:
 
 
 def _fleet_config(settings: Settings) -> FleetConfig:
+    host_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    room = room_of(
+        host_mib=host_mib,
+        host_cpus=os.cpu_count() or 1,
+        reserve_mib=settings.hyperfleet_memory_reserve_mib,
+        mem_percent=settings.hyperfleet_memory_overcommit_percent,
+        cpu_percent=settings.hyperfleet_cpu_overcommit_percent,
+    )
     return FleetConfig(
         home=settings.hyperfleet_home,
         poll_interval=settings.proxy_exposed_port_poll_interval_ms / 1000,
         boot_deadline=settings.hyperfleet_boot_deadline_ms / 1000,
         stop_grace=settings.hyperfleet_stop_grace_ms / 1000,
         boots_at_once=settings.hyperfleet_boots_at_once,
+        boot_queue=settings.hyperfleet_boot_queue,
+        room=room,
+        # What could never be started is refused when it is made.
+        largest_mem_size_mib=min(host_mib, room.mem_mib),
         revival=Limits(
             first_wait=settings.hyperfleet_restart_wait_ms / 1000,
             longest_wait=settings.hyperfleet_restart_longest_wait_ms / 1000,
@@ -148,6 +174,8 @@ def _data_plane_config(settings: Settings) -> DataPlaneConfig:
         ("prefix", settings.proxy_prefix),
         ("host-suffix", settings.proxy_host_suffix or ""),
         ("trusted", ",".join(settings.proxy_trusted_proxies)),
+        ("user", settings.proxy_user),
+        ("seccomp", str(settings.proxy_seccomp).lower()),
     ]
     if settings.proxy_workers:
         arguments.append(("workers", str(settings.proxy_workers)))

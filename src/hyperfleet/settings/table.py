@@ -32,11 +32,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_exposed_port_poll_interval_ms: int
     proxy_trusted_proxies: tuple[str, ...]
     proxy_workers: int
+    proxy_user: str
+    proxy_seccomp: bool
     proxy_max_head_bytes: int
     proxy_max_head_fields: int
     proxy_max_target_bytes: int
     proxy_max_body_bytes: int
     proxy_max_connections: int
+    proxy_max_address_connections: int
+    proxy_max_held_bytes: int
     proxy_max_machine_connections: int
     proxy_max_machine_requests: int
     proxy_head_timeout_ms: int
@@ -59,6 +63,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_network_restrict: bool
     hyperfleet_subnet: str
     hyperfleet_boots_at_once: int
+    hyperfleet_boot_queue: int
+    hyperfleet_memory_reserve_mib: int
+    hyperfleet_memory_overcommit_percent: int
+    hyperfleet_cpu_overcommit_percent: int
     hyperfleet_boot_deadline_ms: int
     hyperfleet_stop_grace_ms: int
     hyperfleet_restart_wait_ms: int
@@ -67,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_restart_tries: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
+    hyperfleet_metrics_per_machine: bool
     hyperfleet_request_arrival_ms: int
     hyperfleet_max_api_connections: int
     hyperfleet_failed_keys_per_minute: int
@@ -117,6 +126,18 @@ SETTINGS: tuple[Setting, ...] = (
         "Threads of the data plane; 0: one for each usable CPU.",
     ),
     Setting(
+        "PROXY_USER",
+        "nobody",
+        *value.user,
+        "Whom the data plane becomes, by name or number, when it was started by root.",
+    ),
+    Setting(
+        "PROXY_SECCOMP",
+        "true",
+        *value.switch,
+        "Forbids the data plane all system calls that serving does not need.",
+    ),
+    Setting(
         "PROXY_MAX_HEAD_BYTES",
         "32768",
         *value.number(1024, 1 << 20, "bytes"),
@@ -145,6 +166,19 @@ SETTINGS: tuple[Setting, ...] = (
         "100000",
         *value.number(1, 10_000_000, "connections"),
         "The most connections of clients, in all.",
+    ),
+    Setting(
+        "PROXY_MAX_ADDRESS_CONNECTIONS",
+        "10000",
+        *value.number(0, 10_000_000, "connections"),
+        "The most connections of one client address (IPv6: of one /64); trusted proxies are exempt;"
+        " 0: no limit.",
+    ),
+    Setting(
+        "PROXY_MAX_HELD_BYTES",
+        "268435456",
+        *value.number(1 << 20, 1 << 40, "bytes"),
+        "What the data plane holds for peers that do not read, before it reads in small steps.",
     ),
     Setting(
         "PROXY_MAX_MACHINE_CONNECTIONS",
@@ -253,6 +287,30 @@ SETTINGS: tuple[Setting, ...] = (
         "How many machines may boot at the same time; the others queue.",
     ),
     Setting(
+        "HYPERFLEET_BOOT_QUEUE",
+        "1000",
+        *value.number(0, 1_000_000, "machines"),
+        "How many starts may wait for their turn, the keys in turn; over it clients get 503.",
+    ),
+    Setting(
+        "HYPERFLEET_MEMORY_RESERVE_MIB",
+        "512",
+        *value.number(0, 1_000_000_000, "MiB"),
+        "How much of the host's memory no machine is promised.",
+    ),
+    Setting(
+        "HYPERFLEET_MEMORY_OVERCOMMIT_PERCENT",
+        "100",
+        *value.number(1, 10_000, "percent"),
+        "How much of the rest machines are promised; over 100, that they don't use all of theirs.",
+    ),
+    Setting(
+        "HYPERFLEET_CPU_OVERCOMMIT_PERCENT",
+        "1600",
+        *value.number(1, 100_000, "percent"),
+        "How many virtual CPUs machines are promised, of the host's.",
+    ),
+    Setting(
         "HYPERFLEET_BOOT_DEADLINE_MS",
         "60000",
         *value.number(1_000, 3_600_000, "milliseconds"),
@@ -299,6 +357,12 @@ SETTINGS: tuple[Setting, ...] = (
         "8388608",
         *value.number(1024, 1024 * 1024 * 1024, "bytes"),
         "The longest request body that the API reads; longer ones are refused with 413.",
+    ),
+    Setting(
+        "HYPERFLEET_METRICS_PER_MACHINE",
+        "true",
+        *value.switch,
+        "Whether /metrics, which asks for no key, shows each machine and port by name.",
     ),
     Setting(
         "HYPERFLEET_REQUEST_ARRIVAL_MS",

@@ -125,6 +125,13 @@ def _text(text: str) -> str:
     return text
 
 
+def _user(text: str) -> str:
+    # Names as useradd takes them, and numbers; whether there is such a user the data plane says.
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}|[1-9][0-9]{0,9}", text) or text == "root":
+        raise ValueError
+    return text
+
+
 def _kernel_args(text: str) -> str:
     if not re.fullmatch(r"[\x20-\x7e]*", text) or len(text) > _MAX_KERNEL_ARGS:
         raise ValueError
@@ -142,4 +149,5 @@ database_url: Value = _database_url, "an SQLite URL such as sqlite:///hyperfleet
 path: Value = _path, "a path"
 directories: Value = _directories, "paths with colons between"
 text: Value = _text, "a path"
+user: Value = _user, "the name or the number of an ordinary user"
 kernel_args: Value = _kernel_args, f"printable ASCII, at most {_MAX_KERNEL_ARGS} characters"

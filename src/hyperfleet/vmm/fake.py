@@ -76,7 +76,9 @@ class FakeProcess:
         way = self._ways.get(guest_port)
         if way is None:
             way = self._ways[guest_port] = _Way(self.guest, guest_port)
-        return await way.open()
+        address = await way.open()
+        self._must_live()
+        return address
 
     async def unforward(self, guest_port: int) -> None:
         """See `driver.Process`."""
@@ -142,6 +144,8 @@ class _Way:
         self._guest = guest
         self._port = guest_port
         self._socket = socket.create_server(("127.0.0.1", 0))
+        host, port = self._socket.getsockname()
+        self._address = f"{host}:{port}"
         self._serving = asyncio.ensure_future(
             asyncio.start_server(self._connected, sock=self._socket)
         )
@@ -150,8 +154,7 @@ class _Way:
     async def open(self) -> str:
         """Its `ADDRESS:PORT`, when connections to it are taken."""
         await asyncio.shield(self._serving)
-        host, port = self._socket.getsockname()
-        return f"{host}:{port}"
+        return self._address
 
     def close(self) -> None:
         self._serving.add_done_callback(lambda serving: serving.result().close())

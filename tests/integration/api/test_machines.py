@@ -176,6 +176,7 @@ async def test_logs(api: Api, tail: str) -> None:
         (GuestError("Kernel panic"), 502),
         (OperationTimeoutError("The agent did not answer within 60 s"), 504),
         (CapacityError("96 MiB are free, 128 are needed"), 503),
+        (CapacityError("40 machines wait for their turn", retry_after=7), 503),
     ],
 )
 async def test_what_the_fleet_says_is_passed_on(
@@ -184,6 +185,8 @@ async def test_what_the_fleet_says_is_passed_on(
     await api.machine()
     api.fleet.fail_next = failure
     answer = await api.client.post("/machines/web/start")
+    retry_after = getattr(failure, "retry_after", None)
+    assert answer.headers.get("Retry-After") == (None if retry_after is None else str(retry_after))
     assert error(answer) == (status, failure.code, failure.message)
 
 

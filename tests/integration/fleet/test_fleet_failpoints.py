@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from hyperfleet.errors import GuestError, NotFoundError
+from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineChange
 
-from .world import World, get, run, spec
+from .world import World, get, run, settled, spec
 
 _S = Status
 # What may be found after a crash in the middle of each: done, as before, or failed with a reason.
@@ -108,7 +108,7 @@ async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
     begun = time.perf_counter()
     fleet = await world.fleet()
     async with asyncio.timeout(10):
-        found = await _settled(fleet)
+        found = await settled(fleet, "web")
     seconds = time.perf_counter() - begun
     table.append(
         f"{point:18} {story.act:10} {_status(recorded):9} {processes}         "
@@ -121,25 +121,6 @@ async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
     assert fleet.machines() == await world.store.all() == []
     assert world.driver.processes() == []
     assert [path.name for path in world.home.rglob("*")] == ["machines"]
-
-
-async def _settled(fleet: Fleet) -> Status | None:
-    """The machine's status, once nothing is under way; None when there is no machine."""
-    try:
-        while (status := fleet.get("web").status) not in AT_REST | {_S.RUNNING} or fleet.get(
-            "web"
-        ).next_start_at:
-            if status in AT_REST:
-                await fleet.wait("web", _S.RUNNING, 5)
-                continue
-            ends = [fleet.wait("web", end, 5) for end in (_S.RUNNING, _S.FAILED, _S.STOPPED)]
-            waits = [asyncio.create_task(end) for end in ends]
-            _, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for other in others:
-                other.cancel()
-    except NotFoundError:
-        return None
-    return status
 
 
 async def _agrees(world: World, fleet: Fleet, told: int) -> None:

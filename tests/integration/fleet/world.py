@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from hyperfleet import failpoints
-from hyperfleet.errors import ValidationError
+from hyperfleet.errors import NotFoundError, ValidationError
 from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineSpec
-from hyperfleet.proxy.interface import RouteSink
+from hyperfleet.proxy.interface import Activity, RouteSink
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec
@@ -126,6 +126,39 @@ class WatchedDriver(FakeDriver):
         return process
 
 
+class StillTraffic:
+    """Traffic that a test says."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Activity | None] = {}
+
+    async def activity(self, machine_id: str) -> Activity | None:
+        return self.of.get(machine_id, Activity())
+
+
+class Tally:
+    """Everything that the fleet's observer was told, in order."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def started(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.heard.append("started")
+
+    def start_failed(self) -> None:
+        self.heard.append("start failed")
+
+    def start_given_up(self) -> None:
+        self.heard.append("start given up")
+
+    def executed(self, outcome: str) -> None:
+        self.heard.append(f"exec {outcome}")
+
+    def looked(self, *, seen: bool) -> None:
+        self.heard.append("seen" if seen else "not seen")
+
+
 class World:
     """A home, a record and a driver that outlive the fleets that are opened on them."""
 
@@ -137,6 +170,8 @@ class World:
         self.driver = WatchedDriver()
         self.routes = Routes()
         self.images = Images()
+        self.traffic = StillTraffic()
+        self.observer = Tally()
         self._fleets: list[Fleet] = []
         self._life = Life()
         asyncio.get_running_loop().set_exception_handler(_hear)
@@ -150,6 +185,8 @@ class World:
             routes=cast("RouteSink", Mortal(self.routes, self._life)),
             images=self.images,
             config=FleetConfig(home=self.home, **limits),
+            traffic=self.traffic,
+            observer=self.observer,
         )
         self._fleets.append(fleet)
         await fleet.open()
@@ -174,7 +211,14 @@ class World:
         self.store.dies_at_remove = False
 
     async def crash_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> None:
-        """Begins `act` and kills the control plane where it reaches `point`."""
+        """Begins `act` and kills the control plane where it reaches `point`, which it must."""
+        assert await self.crash_if_at(point, act), f"{point} was not reached"
+
+    async def crash_if_at(self, point: Point, act: Coroutine[Any, Any, Any]) -> bool:
+        """Begins `act`; kills the control plane at `point`, or else when that is done.
+
+        Whether it came to the point.
+        """
         life = self._life
         reached = asyncio.Event()
 
@@ -189,12 +233,14 @@ class World:
         try:
             async with asyncio.timeout(20):
                 await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
-            assert reached.is_set(), f"{point} was not reached: {doing}"
         finally:
             failpoints.arm(None)
             waiting.cancel()
             await self.crash()
         assert doing.done()
+        if not doing.cancelled():
+            doing.exception()
+        return reached.is_set()
 
     async def crash_when_told(self, act: Coroutine[Any, Any, Any]) -> None:
         """Begins `act` and kills the control plane where the store dies."""
@@ -248,6 +294,26 @@ def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
         **changes,
     }
     return MachineSpec(name=name, **fields)
+
+
+async def settled(fleet: Fleet, ref: str) -> Status | None:
+    """The machine's status, once nothing is under way; None when there is no machine."""
+    ends = (Status.RUNNING, Status.FAILED, Status.STOPPED)
+    try:
+        while True:
+            machine = fleet.get(ref)
+            if machine.status in AT_REST and machine.next_start_at is None:
+                return machine.status
+            if machine.status is Status.RUNNING:
+                return machine.status
+            others = [end for end in ends if end is not machine.status]
+            waits = [asyncio.create_task(fleet.wait(ref, end, 5)) for end in others]
+            _, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in rest:
+                wait.cancel()
+            await asyncio.wait(waits)
+    except NotFoundError:
+        return None
 
 
 async def run(fleet: Fleet, ref: str, *argv: str, **fields: Any) -> ExecResult:

@@ -7,6 +7,9 @@ use super::fields::{self, Name};
 use super::{Part, Reject};
 use crate::limits::Limits;
 
+/// A chunk's line is over [`Limits::chunk_line`].
+pub const LINE_TOO_LONG: Reject = Reject::Bad("a chunk extension is too long");
+
 /// What [`Decoder::next`] found at the start of its input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -184,7 +187,7 @@ impl Decoder {
         if byte != b'\r' {
             self.line += 1;
             if self.line > limits.chunk_line {
-                return Err(Reject::Bad("a chunk extension is too long"));
+                return Err(LINE_TOO_LONG);
             }
         }
         if self.state == State::Size {

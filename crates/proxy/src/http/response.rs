@@ -8,6 +8,11 @@ use super::lines::{Found, Lines};
 use super::{Asked, Framing, Invalid, Progress, Version};
 use crate::limits::Limits;
 
+/// The head is over [`Limits::response_head`].
+pub const HEAD_TOO_LARGE: Invalid = Invalid("the head is too large");
+/// The head has over [`Limits::response_fields`] fields.
+pub const TOO_MANY_FIELDS: Invalid = Invalid("the head has too many fields");
+
 /// A response head, as offsets into the bytes it was parsed from. Made to be used again.
 #[derive(Debug, Clone, Default)]
 pub struct ResponseHead {
@@ -109,7 +114,7 @@ impl ResponseHead {
             let (start, end, ending) = match self.lines.next(bytes, limits.response_head) {
                 Found::Line { start, end, crlf } => (start, end, if crlf { 2 } else { 1 }),
                 Found::Partial => return Ok(Progress::Partial),
-                Found::TooLong => return Err(Invalid("the head is too large")),
+                Found::TooLong => return Err(HEAD_TOO_LARGE),
             };
             match self.stage {
                 Stage::Line => {
@@ -162,7 +167,7 @@ impl ResponseHead {
         limits: &Limits,
     ) -> Result<(), Invalid> {
         if self.fields.len() >= limits.response_fields {
-            return Err(Invalid("the head has too many fields"));
+            return Err(TOO_MANY_FIELDS);
         }
         let field = fields::parse(bytes, start, end, ending, true).map_err(|bad| Invalid(bad.0))?;
         let value = field.value.of(bytes);

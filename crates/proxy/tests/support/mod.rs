@@ -3,8 +3,11 @@
 
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod control_plane;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,6 +77,37 @@ impl Proxy {
         Proxy::start(&all, folder)
     }
 
+    /// The same, and it panics when it is about to send a request to `port`.
+    pub fn controlled_and_faulty(port: u16) -> Proxy {
+        Proxy::controlled_and_prepared(|command| {
+            command.env("HYPERFLEET_PROXY_PANIC_AT", port.to_string());
+        })
+    }
+
+    /// The same, and it may have so many descriptors.
+    pub fn controlled_with_descriptors(count: u64) -> Proxy {
+        let limit = libc::rlimit {
+            rlim_cur: count,
+            rlim_max: count,
+        };
+        Proxy::controlled_and_prepared(move |command| {
+            // SAFETY: between fork and exec it makes one system call, on memory of its own.
+            unsafe {
+                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                });
+            }
+        })
+    }
+
+    fn controlled_and_prepared(prepare: impl FnOnce(&mut Command)) -> Proxy {
+        let folder = Folder::new();
+        let socket = folder.path("control");
+        let arguments = ["--workers", "2", "--control", socket.to_str().unwrap()];
+        Proxy::start_prepared(&arguments, folder, prepare)
+    }
+
     /// The same where a data plane has died and left its socket's file.
     pub fn controlled_over_a_dead_socket() -> Proxy {
         let folder = Folder::new();
@@ -84,7 +118,17 @@ impl Proxy {
     }
 
     fn start(arguments: &[&str], folder: Folder) -> Proxy {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"))
+        Proxy::start_prepared(arguments, folder, |_| ())
+    }
+
+    fn start_prepared(
+        arguments: &[&str],
+        folder: Folder,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Proxy {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyperfleet-proxy"));
+        prepare(&mut command);
+        let mut child = command
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -143,6 +187,11 @@ impl Proxy {
             .expect("a line on stderr")
     }
 
+    /// What it has said on stderr since.
+    pub fn further_complaints(&self) -> Vec<String> {
+        self.stderr.try_iter().collect()
+    }
+
     pub fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
@@ -195,10 +244,22 @@ impl Proxy {
 
     /// Peak resident memory, KiB (proc(5), VmHWM).
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM").parse().unwrap()
+    }
+
+    /// Resident memory, KiB.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS").parse().unwrap()
+    }
+
+    /// The first word of a line of /proc/PID/status.
+    pub fn status(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let number = line.unwrap().split_whitespace().nth(1).unwrap();
-        number.parse().unwrap()
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let word = line.unwrap().split_whitespace().next();
+        word.unwrap_or_default().to_owned()
     }
 }
 
@@ -207,6 +268,23 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// This process' own limit of descriptors.
+pub fn descriptor_limit() -> libc::rlimit {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the struct lives on this stack.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    assert_eq!(got, 0);
+    limit
+}
+
+/// Says what a test measured, past the capture of its output.
+pub fn figure(name: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "staying up: {name}: {value}");
 }
 
 /// Runs the binary to its end: exit code, stdout, stderr.

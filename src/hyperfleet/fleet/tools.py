@@ -1,0 +1,26 @@
+"""What all owners of a fleet share."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hyperfleet.fleet.admission import Admission
+from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.layout import Layout
+from hyperfleet.fleet.looker import Slots
+from hyperfleet.fleet.observer import Observer
+from hyperfleet.store.interface import MachineStore
+from hyperfleet.vmm.driver import Driver
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """One set for a fleet."""
+
+    driver: Driver
+    store: MachineStore
+    images: ImagesLike
+    config: FleetConfig
+    layout: Layout
+    admission: Admission
+    slots: Slots
+    observer: Observer
