@@ -274,6 +274,7 @@ pub fn read_file(path: &Path) -> Result<Vec<Machine>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
