@@ -4,10 +4,10 @@
 
 use hyperfleet_fuzz::cuts;
 use hyperfleet_fuzz::memory::{self, Counting};
+use hyperfleet_fuzz::messages::check;
 use hyperfleet_wire::guest::{FromGuest, ToGuest};
-use hyperfleet_wire::{decode, encode, slip, WireError};
+use hyperfleet_wire::{slip, WireError};
 use libfuzzer_sys::fuzz_target;
-use serde::{de::DeserializeOwned, Serialize};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -103,19 +103,5 @@ fn frame(part: &[u8]) -> Result<Vec<u8>, WireError> {
             "framing version {version}, this side speaks 1"
         ))),
         None => unreachable!("five bytes at least"),
-    }
-}
-
-/// What is understood is said again and understood the same; a lie costs what its bytes cost, and
-/// what lists reserve before their elements come (serde: 1 MiB for each that is open, 16 deep).
-fn check<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(payload: &[u8]) {
-    let (decoded, peak) = memory::peak(|| decode::<T>(payload));
-    assert!(
-        peak <= (4 << 20) + 128 * payload.len(),
-        "{peak} bytes were held"
-    );
-    if let Ok(message) = decoded {
-        let encoded = encode(&message);
-        assert_eq!(decode::<T>(&encoded), Ok(message));
     }
 }

@@ -291,7 +291,7 @@ impl Client {
             );
         }
         // Fields that the client's Connection names. The request was taken, so it may name them.
-        let head = self.buffer.get(..self.buffer.len()).unwrap_or_default();
+        let head = &self.buffer;
         for field in &self.head.fields {
             if !field.name.of(head).eq_ignore_ascii_case(b"connection") {
                 continue;

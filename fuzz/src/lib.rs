@@ -9,4 +9,5 @@ pub mod client;
 pub mod cuts;
 pub mod machine;
 pub mod memory;
+pub mod messages;
 pub mod reader;

@@ -26,17 +26,21 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     trailers: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def method(self) -> str:
+        return self.line.split(" ")[0]
+
+    @property
+    def target(self) -> str:
+        return self.line.split(" ")[1]
+
 
 class Case(msgspec.Struct, kw_only=True):
-    """One case: what a client sends, the requests that reach the machine whole.
-
-    `broken`: one more may begin to reach it, and is broken off.
-    """
+    """One case: what a client sends, the requests that reach the machine whole."""
 
     name: str
     sent: bytes
     forwarded: list[Forwarded]
-    broken: bool
 
 
 def cases() -> Iterator[Case]:
@@ -60,13 +64,13 @@ def _blocks(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _case(name: str, lines: list[str]) -> Case:
-    case = Case(name=name, sent=_sent(lines), forwarded=[], broken=False)
+    case = Case(name=name, sent=_sent(lines), forwarded=[])
     message: bytes | None = None
     for line in [*lines, "="]:
         if line.startswith("<") and message is not None:
             message += _bytes(line[1:])
         elif line.startswith("!") and " after the upgrade" not in line:
-            case.broken, message = True, None
+            message = None
         elif line.startswith("="):
             if message is not None:
                 case.forwarded.append(_forwarded(message))

@@ -29,6 +29,7 @@ RULES: dict[str, frozenset[str]] = {
     "api": BASE | {"auth", "fleet"},
     "dashboard": BASE | {"fleet"},
     "auth": BASE,
+    "metrics": BASE,
     "client": frozenset({"errors"}),
     # It talks to the client; the rest are the entry points that it starts.
     "cli": frozenset({"client", "errors", "settings", "server", "doctor", "images.command"}),

@@ -14,6 +14,7 @@ from hyperfleet.proxy.interface import Answer
 from hyperfleet.proxy.link import Link
 from hyperfleet.wire import WireError, control, length
 
+TIMES = control.Histogram(counts=(1, 0), sum_us=10)
 HELLO = control.ProxyHello(protocol=control.PROTOCOL, version="0", pid=1, arguments=())
 
 
@@ -138,6 +139,10 @@ async def test_counters_are_asked_and_answered(plane: ScriptedDataPlane) -> None
         bytes_out=5,
         upstream_connects=1,
         upstream_reuses=2,
+        in_flight=0,
+        bounds_us=(1000,),
+        duration=TIMES,
+        first_byte=TIMES,
     )
     asking = asyncio.create_task(link.counters())
     assert (await plane.heard.get())["type"] == "counters_request"
@@ -150,6 +155,48 @@ async def test_counters_are_asked_and_answered(plane: ScriptedDataPlane) -> None
     await link.close()
     with pytest.raises(ConnectionError):
         await unanswered
+
+
+def port_meters(port: int) -> control.PortMeters:
+    return control.PortMeters(
+        port=port,
+        requests=1,
+        responses=(0, 1, 0, 0, 0),
+        errors=(),
+        bytes_in=1,
+        bytes_out=1,
+        in_flight=0,
+        tunnels=0,
+        duration=TIMES,
+        first_byte=TIMES,
+    )
+
+
+def meters_of(machine: str, *ports: int) -> control.MachineMeters:
+    return control.MachineMeters(
+        id=machine, connections=1, in_flight=0, idle_ms=5, ports=tuple(map(port_meters, ports))
+    )
+
+
+async def test_meters_are_asked_for_until_there_are_no_more(plane: ScriptedDataPlane) -> None:
+    link = await connected(plane)
+    running = asyncio.create_task(link.run(lambda: None))
+    asking = asyncio.create_task(link.meters())
+    question = await plane.heard.get()
+    assert question == {"type": "meters_request", "machine": None, "after": None}
+    first = (meters_of("a", 80), meters_of("b", 80, 81))
+    plane.say(control.Meters(machines=first, next=("b", 81)))
+    assert (await plane.heard.get())["after"] == ["b", 81]
+    plane.say(control.Meters(machines=(meters_of("b", 443),), next=None))
+    assert await asking == (meters_of("a", 80), meters_of("b", 80, 81, 443))
+    confused = asyncio.create_task(link.counters())
+    await plane.heard.get()
+    plane.say(control.Meters(machines=(), next=None))
+    with pytest.raises(WireError, match="another question"):
+        await confused
+    plane.hang_up()
+    await running
+    await link.close()
 
 
 @pytest.mark.parametrize(

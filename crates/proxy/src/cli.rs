@@ -113,6 +113,13 @@ const OPTIONS: &[Opt] = &[
         set: |s, text| source(s, Source::Control(PathBuf::from(text))),
     },
     Opt {
+        name: "take-over",
+        value: "true|false",
+        help: "of the process behind the control socket: its port, its routes",
+        get: |s| s.take_over.to_string(),
+        set: |s, text| parse(text).map(|on| s.take_over = on),
+    },
+    Opt {
         name: "user",
         value: "NAME|UID",
         help: "whom root becomes once its sockets are open",
@@ -191,6 +198,11 @@ const OPTIONS: &[Opt] = &[
         "for requests in flight at SIGTERM",
         drain
     ),
+    millis!(
+        "retire-timeout-ms",
+        "for those in flight when another process took over",
+        retire
+    ),
     millis!("snapshot-timeout-ms", "for the first snapshot", snapshot),
 ];
 
@@ -257,6 +269,7 @@ fn defaults() -> Settings {
         // Counts the affinity mask and the cgroup's quota.
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         limits: Limits::default(),
+        take_over: false,
         user: "nobody".to_owned(),
         seccomp: true,
         times: Times {
@@ -267,6 +280,7 @@ fn defaults() -> Settings {
             body: seconds(300),
             tunnel: seconds(3600),
             drain: seconds(10),
+            retire: seconds(3600),
             snapshot: seconds(5),
         },
         max_connections: 100_000,

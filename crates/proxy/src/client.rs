@@ -31,6 +31,11 @@ pub struct Client {
     pub timer: Timer,
     /// It will send no more; it may still read.
     pub eof: bool,
+    /// Bytes that were read from it, and that it took, in all.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// The clock when [`Client::poll_ahead`] put off its first look.
+    looks_after: Option<u64>,
 }
 
 impl Client {
@@ -49,7 +54,27 @@ impl Client {
             outbox: Outbox::default(),
             timer,
             eof: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            looks_after: None,
         }
+    }
+
+    /// Counts bytes that were read from it.
+    pub fn count_in(&mut self, count: usize) {
+        self.bytes_in += count as u64;
+        self.worker.counters.bytes_in.add(count as u64);
+    }
+
+    /// Counts bytes that it took.
+    pub fn count_out(&mut self, count: usize) {
+        self.bytes_out += count as u64;
+        self.worker.counters.bytes_out.add(count as u64);
+    }
+
+    /// Bytes of all that was read that belong to somebody.
+    pub fn taken(&self) -> u64 {
+        self.bytes_in - self.input.len() as u64
     }
 
     /// Reads what is there into `buffer`; 0, now and ever after, at the end.
@@ -63,18 +88,30 @@ impl Client {
         }
         let count = ready!(poll_read(&self.stream, cx, buffer))?;
         self.eof = count == 0;
-        self.worker.counters.bytes_in.add(count as u64);
+        self.count_in(count);
         Poll::Ready(Ok(count))
     }
 
     /// Reads ahead, while somebody else is busy for it, so as to hear of its end: an error when
     /// the connection is gone, nothing when it only sends no more. What it sends ahead is kept,
     /// and then no more is read.
+    ///
+    /// A socket that was never waited for is looked at from the clock's next tick on: the exchange of
+    /// a connection that serves only one is over before that, and it is never registered.
     pub fn poll_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.eof || !self.input.is_empty() {
             return Ok(());
         }
         let worker = self.worker.clone();
+        if !self.stream.is_watched() {
+            let now = worker.clock.now();
+            if self.looks_after.is_none() {
+                self.timer.wake_at_tick();
+            }
+            if *self.looks_after.get_or_insert(now) == now {
+                return Ok(());
+            }
+        }
         let mut buffer = worker.buffers.read.borrow_mut();
         if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
             self.input.extend_from_slice(&buffer[..count?]);
@@ -84,6 +121,9 @@ impl Client {
 
     /// Nothing is there that the client has sent ahead.
     pub async fn is_quiet(&mut self) -> bool {
+        if self.input.is_empty() && !self.stream.is_watched() {
+            return !self.stream.has_bytes();
+        }
         // An error is the connection's own; there is nothing more to be lost then.
         let _ = poll_fn(|cx| Poll::Ready(self.poll_ahead(cx))).await;
         self.input.is_empty()
@@ -103,7 +143,7 @@ impl Client {
     ) -> io::Result<bool> {
         let buffers = &self.worker.buffers;
         let count = self.outbox.send(&self.stream, cx, head, bytes, buffers)?;
-        self.worker.counters.bytes_out.add(count as u64);
+        self.count_out(count);
         Ok(count > 0)
     }
 
@@ -116,7 +156,7 @@ impl Client {
         let flushed = self
             .outbox
             .poll_flush(&self.stream, cx, &mut count, &self.worker.buffers);
-        self.worker.counters.bytes_out.add(count as u64);
+        self.count_out(count);
         *moved |= count > 0;
         flushed
     }
@@ -187,9 +227,9 @@ impl Client {
         .await
     }
 
-    /// Closes so that the client can read what it was sent: data that arrives at a closed socket
+    /// Ends it, for the drop that is next, so that the client can read what it was sent: data that arrives at a closed socket
     /// resets the connection, the answer included (RFC 9112 section 9.6).
-    pub async fn linger(mut self) {
+    pub async fn linger(&mut self) {
         if !self.flush(LINGER).await {
             return;
         }
@@ -211,8 +251,8 @@ impl Client {
         .await;
     }
 
-    /// Breaks the connection so that the client can't take what it has for the whole.
-    pub fn reset(self) {
+    /// Breaks the connection, when it is dropped next, so that the client can't take what it has for the whole.
+    pub fn reset(&self) {
         // Without the reset it would close as after a whole body; there is nothing better then.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }

@@ -26,6 +26,8 @@ pub struct Clock {
     asleep: Cell<bool>,
     wanted: Notify,
     entries: RefCell<Slab<Entry>>,
+    /// Woken at the next tick.
+    soon: RefCell<Vec<Waker>>,
 }
 
 struct Entry {
@@ -41,6 +43,7 @@ impl Clock {
             asleep: Cell::new(true),
             wanted: Notify::new(),
             entries: RefCell::new(Slab::new()),
+            soon: RefCell::default(),
         })
     }
 
@@ -89,6 +92,9 @@ impl Clock {
                     entry.waker.wake_by_ref();
                 }
             }
+            for waker in self.soon.take() {
+                waker.wake();
+            }
             needed = each_tick(now);
         }
     }
@@ -115,6 +121,12 @@ impl Timer {
     /// No deadline.
     pub fn clear(&self) {
         self.clock.entries.borrow_mut()[self.key].at = NEVER;
+    }
+
+    /// Wakes the task at the next tick, whatever the deadline.
+    pub fn wake_at_tick(&self) {
+        let waker = self.clock.entries.borrow()[self.key].waker.clone();
+        self.clock.soon.borrow_mut().push(waker);
     }
 
     pub fn expired(&self) -> bool {

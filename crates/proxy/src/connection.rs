@@ -1,26 +1,21 @@
 //! The life of one client connection: turn after turn, until one side has enough.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::rc::Rc;
 use std::task::Poll;
 
 use crate::answer::{Answer, Shape};
+use crate::body::Body;
 use crate::client::Client;
 use crate::clients::Room;
 use crate::exchange::{self, End, Next};
 use crate::http::Asked;
 use crate::intake::{respond, Intake, Turn, RETRY_AFTER};
-use crate::runtime::Stream;
 use crate::tunnel;
-use crate::worker::Worker;
 
 /// Serves a client to its end. What only some connections are in, and none for ever, is on the heap
 /// while it lasts: one that waits for its next request holds nothing of an exchange, and a tunnel
 /// nothing of the request that it was. Without `room` it is only told so.
-pub async fn serve(worker: &Rc<Worker>, stream: Stream, address: SocketAddr, room: Room) {
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let mut client = Client::new(worker.clone(), stream, address, waker);
+pub async fn serve(client: &mut Client, room: Room) {
     let retry_after = RETRY_AFTER;
     let refused = match room {
         Room::Free => None,
@@ -28,35 +23,27 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, address: SocketAddr, roo
         Room::AddressFull => Some(Answer::AddressFull { retry_after }),
     };
     if let Some(answer) = refused {
-        poll_fn(|cx| {
-            respond(&mut client, cx, answer, &Asked::NOTHING, Shape::Json, true);
-            Poll::Ready(())
-        })
-        .await;
-        return Box::pin(client.linger()).await;
+        return Box::pin(refuse(client, answer)).await;
     }
-    let body_limit = worker.settings.times.body;
     let mut intake = Intake::default();
     loop {
-        intake.begin(&client);
-        let turn = poll_fn(|cx| intake.poll(&mut client, cx)).await;
+        intake.begin(client);
+        let turn = poll_fn(|cx| intake.poll(client, cx)).await;
         match turn {
             Turn::Gone => return,
             Turn::NoTable => {
-                intake.no_table = !Box::pin(worker.has_table()).await;
+                intake.no_table = !Box::pin(client.worker.has_table()).await;
                 continue;
             }
-            Turn::Answered { keep, mut unread } => {
-                let kept =
-                    keep && client.flush(body_limit).await && client.read_away(&mut unread).await;
-                if !kept {
+            Turn::Answered { keep, unread } => {
+                if !keep || !Box::pin(settle(client, unread)).await {
                     return Box::pin(client.linger()).await;
                 }
             }
             Turn::Forward(request) => {
-                let end = match Box::pin(exchange::run(&mut client, request)).await {
+                let end = match Box::pin(exchange::run(client, request)).await {
                     Next::End(end) => end,
-                    Next::Tunnel(granted) => Box::pin(tunnel::run(&mut client, granted)).await,
+                    Next::Tunnel(granted) => Box::pin(tunnel::run(client, granted)).await,
                 };
                 match end {
                     End::Keep => {}
@@ -71,4 +58,20 @@ pub async fn serve(worker: &Rc<Worker>, stream: Stream, address: SocketAddr, roo
         }
         intake.again = true;
     }
+}
+
+/// After an answer of the proxy's own: whether the client took it, and what it was still sending.
+async fn settle(client: &mut Client, mut unread: Body) -> bool {
+    let limit = client.worker.settings.times.body;
+    client.flush(limit).await && client.read_away(&mut unread).await
+}
+
+/// Tells a client that there is no room for it.
+async fn refuse(client: &mut Client, answer: Answer) {
+    poll_fn(|cx| {
+        respond(client, cx, answer, &Asked::NOTHING, Shape::Json, true);
+        Poll::Ready(())
+    })
+    .await;
+    client.linger().await;
 }

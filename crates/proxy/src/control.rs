@@ -6,21 +6,20 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream as BlockingStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyperfleet_wire::control::{Counters, FromProxy, ToProxy, PROTOCOL};
 use hyperfleet_wire::{encode, length};
 use tokio::io::Interest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metering;
 use crate::probe::{Ask, Probes};
 use crate::record::Record;
 use crate::routes::Routes;
+use crate::socket::Socket;
 
 /// How long a new connection may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
@@ -30,61 +29,6 @@ const OUTPUT_LIMIT: usize = 4 << 20;
 const READ: usize = 64 * 1024;
 /// Most machines in one snapshot.
 const MACHINES_LIMIT: usize = 1_000_000;
-
-/// The bound socket; its file is removed when this is dropped.
-pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Socket {
-    /// Binds `path` for this user only. Call it before there are other threads (umask).
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] when another process listens there, or something that is no
-    /// socket is in the way; what bind says otherwise.
-    pub fn bind(path: &Path) -> io::Result<Socket> {
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "a file that is no socket is there",
-                ));
-            }
-            Ok(_) => match BlockingStream::connect(path) {
-                Ok(_) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::AddrInUse,
-                        "another data plane listens there",
-                    ));
-                }
-                // Nobody listens: its process is dead.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)?;
-                }
-                Err(error) => return Err(error),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        // SAFETY: umask changes one number of the process and cannot fail.
-        let umask = unsafe { libc::umask(0o177) };
-        let bound = UnixListener::bind(path);
-        // SAFETY: as above.
-        unsafe { libc::umask(umask) };
-        Ok(Socket {
-            listener: bound?,
-            path: path.to_owned(),
-        })
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // It may be gone already, with its folder.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
 
 /// What a [`Link`] needs from the process.
 pub struct Process {
@@ -154,6 +98,11 @@ impl Link {
                 },
             }
         }
+    }
+
+    /// Ends the session; what is left is the workers' routes.
+    pub fn into_routes(self) -> Routes {
+        self.process.routes
     }
 
     /// The workers' routes.
@@ -409,8 +358,12 @@ impl Session {
             }
             ToProxy::ProbeResult { id, outcome } => self.probes.answer(id, &outcome),
             ToProxy::CountersRequest => {
-                let counters = (process.counters)();
+                let mut counters = (process.counters)();
+                counters.in_flight = metering::in_flight(&process.routes);
                 self.send(&FromProxy::Counters { counters });
+            }
+            ToProxy::MetersRequest { machine, after } => {
+                self.send(&metering::part(&process.routes, machine.as_deref(), after));
             }
             // The link's own business: it ends it.
             ToProxy::Drain { .. } => {}

@@ -6,6 +6,7 @@ use hyperfleet_wire::control;
 
 use crate::bounds::{Bound, NAMES};
 use crate::held;
+use crate::histogram::{Histogram, BOUNDS_US};
 
 /// The codes of the proxy's own answers, and what ended a connection without one.
 const CODES: [&str; 12] = [
@@ -24,7 +25,7 @@ const CODES: [&str; 12] = [
 ];
 
 /// A number with one writing thread: a load and a store, no locked instruction.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
@@ -36,8 +37,56 @@ impl Count {
         self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
     }
 
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// Answers by class of status, 1xx to 5xx.
+#[derive(Debug, Default)]
+pub struct Statuses([Count; 5]);
+
+impl Statuses {
+    pub fn count(&self, status: u16) {
+        if let Some(class) = self.0.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.add(1);
+        }
+    }
+
+    pub fn add_to(&self, sums: &mut [u64; 5]) {
+        for (sum, count) in sums.iter_mut().zip(&self.0) {
+            *sum += count.get();
+        }
+    }
+}
+
+/// Answers of the proxy's own by code.
+#[derive(Debug, Default)]
+pub struct Errors([Count; CODES.len()]);
+
+impl Errors {
+    pub fn count(&self, code: &str) {
+        if let Some(at) = CODES.iter().position(|&known| known == code) {
+            self.0[at].add(1);
+        }
+    }
+
+    /// Adds what is not zero to `sums`, in the order of the codes in each.
+    pub fn add_to(&self, sums: &mut Vec<(String, u64)>) {
+        for (code, count) in CODES
+            .iter()
+            .zip(&self.0)
+            .filter(|(_, count)| count.get() > 0)
+        {
+            match sums.iter_mut().find(|(known, _)| known == code) {
+                Some((_, sum)) => *sum += count.get(),
+                None => sums.push(((*code).to_owned(), count.get())),
+            }
+        }
     }
 }
 
@@ -48,33 +97,18 @@ pub struct Counters {
     pub tunnels: Count,
     pub accepted: Count,
     pub requests: Count,
-    pub responses: [Count; 5],
-    errors: [Count; CODES.len()],
+    pub responses: Statuses,
+    pub errors: Errors,
     pub bytes_in: Count,
     pub bytes_out: Count,
     pub upstream_connects: Count,
     pub upstream_reuses: Count,
+    pub duration: Histogram,
+    pub first_byte: Histogram,
     bounds: [Count; NAMES.len()],
 }
 
 impl Counters {
-    /// Counts an answer by its status' class.
-    pub fn response(&self, status: u16) {
-        if let Some(class) = self
-            .responses
-            .get(usize::from(status / 100).wrapping_sub(1))
-        {
-            class.add(1);
-        }
-    }
-
-    /// Counts an answer of the proxy's own.
-    pub fn error(&self, code: &str) {
-        if let Some(at) = CODES.iter().position(|&known| known == code) {
-            self.errors[at].add(1);
-        }
-    }
-
     /// Counts that a bound was met.
     pub fn met(&self, bound: Bound) {
         self.bounds[bound as usize].add(1);
@@ -82,24 +116,24 @@ impl Counters {
 
     /// The sum over all workers.
     pub fn total<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> control::Counters {
-        let mut total = control::Counters::default();
-        let mut errors = [0; CODES.len()];
+        let mut total = control::Counters {
+            bounds_us: BOUNDS_US.to_vec(),
+            ..control::Counters::default()
+        };
         let mut bounds = [0; NAMES.len()];
         for worker in workers {
             total.connections += worker.connections.get();
             total.tunnels += worker.tunnels.get();
             total.accepted += worker.accepted.get();
             total.requests += worker.requests.get();
-            for (sum, count) in total.responses.iter_mut().zip(&worker.responses) {
-                *sum += count.get();
-            }
-            for (sum, count) in errors.iter_mut().zip(&worker.errors) {
-                *sum += count.get();
-            }
+            worker.responses.add_to(&mut total.responses);
+            worker.errors.add_to(&mut total.errors);
             total.bytes_in += worker.bytes_in.get();
             total.bytes_out += worker.bytes_out.get();
             total.upstream_connects += worker.upstream_connects.get();
             total.upstream_reuses += worker.upstream_reuses.get();
+            worker.duration.add_to(&mut total.duration);
+            worker.first_byte.add_to(&mut total.first_byte);
             for (sum, count) in bounds.iter_mut().zip(&worker.bounds) {
                 *sum += count.get();
             }
@@ -107,12 +141,6 @@ impl Counters {
         // Met where no worker's counters are at hand.
         bounds[Bound::HeldBytes as usize] += held::met();
         total.bounds = NAMES.map(str::to_owned).into_iter().zip(bounds).collect();
-        total.errors = CODES
-            .iter()
-            .zip(errors)
-            .filter(|(_, count)| *count > 0)
-            .map(|(code, count)| ((*code).to_owned(), count))
-            .collect();
         total
     }
 }

@@ -12,6 +12,7 @@ use crate::client::{Client, READ_AWAY};
 use crate::fault;
 use crate::intake::{respond, Admitted, Request, Turn, RETRY_AFTER};
 use crate::life::{Ended, Watch};
+use crate::measure::Measure;
 use crate::pool::Key;
 use crate::relay::{Outcome, Relay};
 use crate::upstream::{self, NoConnection, Reuse, Upstream};
@@ -46,6 +47,7 @@ pub struct Granted {
     pub early: Vec<u8>,
     /// It is one of the machine's requests as long as it lasts.
     pub admitted: Admitted,
+    pub measure: Measure,
 }
 
 /// Serves `request`, which was admitted, and says what comes of it.
@@ -56,7 +58,7 @@ pub async fn run(client: &mut Client, mut request: Box<Request>) -> Next {
     let conversed = converse(client, &mut request, &watch).await;
     let buffer = std::mem::take(&mut request.buffer);
     client.worker.buffers.give_back(buffer);
-    Next::End(match conversed {
+    let end = match conversed {
         Ok((Outcome::Tunnel { websocket, early }, upstream)) => {
             return Next::Tunnel(Box::new(Granted {
                 upstream,
@@ -64,11 +66,14 @@ pub async fn run(client: &mut Client, mut request: Box<Request>) -> Next {
                 websocket,
                 early,
                 admitted: request.admitted,
+                measure: request.measure,
             }))
         }
         Ok((outcome, upstream)) => settle(client, &mut request, outcome, upstream, &watch).await,
         Err(answer) => Box::pin(fail(client, &mut request, answer)).await,
-    })
+    };
+    request.measure.end(client);
+    Next::End(end)
 }
 
 /// The answer to requests of a machine that is not there any more.
@@ -231,6 +236,7 @@ async fn settle(
             keep,
             upload_ended,
         } => {
+            request.measure.whole(&client.worker);
             let worker = client.worker.clone();
             if reuse && upload_ended && watch.ended().is_none() && !worker.draining() {
                 let key = upstream.key;
@@ -266,6 +272,7 @@ async fn fail(client: &mut Client, request: &mut Request, answer: Answer) -> End
     } else {
         Shape::Json
     };
+    request.measure.answered(answer);
     let close = request.is_ambiguous() || request.body.is_over(READ_AWAY);
     let turn = poll_fn(|cx| {
         let turn = respond(client, cx, answer, &request.asked, shape, close);

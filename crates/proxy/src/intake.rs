@@ -1,6 +1,7 @@
 //! From a client's bytes to what is to be done: one request's head, its route, its admission.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
 use crate::http::{Asked, Framing, Progress};
 use crate::limits::Limits;
+use crate::measure::Measure;
+use crate::meter::Meter;
+use crate::moment::Moment;
 use crate::record::{Port, Usage};
 use crate::route::{self, Destination, Known, Resolved};
 use crate::table::Entry;
@@ -38,6 +42,7 @@ pub enum Turn {
 /// A request that may go to a machine.
 pub struct Request {
     pub admitted: Admitted,
+    pub measure: Measure,
     pub destination: Destination,
     pub target: Port,
     pub asked: Asked,
@@ -95,6 +100,8 @@ pub struct Intake {
     partial: Option<Box<RequestHead>>,
     /// Bytes of the client's input that the parser has seen.
     seen: usize,
+    /// When the first of them came, if the head did not come whole with it.
+    began: Option<Moment>,
     /// They are more than the empty line that may precede a request.
     begun: bool,
     /// The connection has served a request before.
@@ -170,6 +177,7 @@ impl Intake {
         self.partial = None;
         self.seen = 0;
         self.begun = false;
+        self.began = None;
         let times = &client.worker.settings.times;
         client
             .timer
@@ -181,6 +189,7 @@ impl Intake {
         // connection that is idle after it is as idle as any.
         if !self.begun && !matches!(client.input.as_slice(), b"\r" | b"\r\n") {
             self.begun = true;
+            self.began = Some(Moment::now());
             client.timer.set(client.worker.settings.times.head);
         }
         self.seen = client.input.len();
@@ -234,7 +243,7 @@ impl Intake {
                 let close = worker.draining() || !readable_away(head);
                 let mut out = worker.buffers.out();
                 let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
-                worker.counters.response(308);
+                worker.counters.responses.count(308);
                 let keep = client.send(cx, &out).is_ok() && keep;
                 return (answered(head, &settings.limits, keep), length);
             }
@@ -250,7 +259,7 @@ impl Intake {
                 retry_after: RETRY_AFTER,
             })
         };
-        let (admitted, target) = match admitted {
+        let (admitted, target, meter) = match admitted {
             Ok(admitted) => admitted,
             Err(answer) => {
                 let turn = deny(client, cx, answer, head, bytes, Some(&destination));
@@ -268,8 +277,11 @@ impl Intake {
         let mut body = Body::request(head.framing, &settings.limits);
         match body.pass(&bytes[length..], &settings.limits, &mut buffer) {
             Ok(taken) => {
+                let before = client.bytes_in - bytes.len() as u64;
+                let began = self.began.unwrap_or_else(Moment::now);
                 let request = Request {
                     admitted,
+                    measure: Measure::begin(client, meter, began, before),
                     destination,
                     target,
                     asked: head.asked(),
@@ -292,24 +304,47 @@ impl Intake {
     }
 }
 
-/// The machine's entry and port, if the request may go there now.
-fn admit(client: &Client, destination: &Destination) -> Result<(Admitted, Port), Answer> {
+/// The machine's entry, port and meter, if the request may go there now; if not, the meter of an
+/// exposed port has counted why.
+fn admit(
+    client: &Client,
+    destination: &Destination,
+) -> Result<(Admitted, Port, Arc<Meter>), Answer> {
     let worker = &client.worker;
     let table = worker.table.borrow();
     let row = table.find(destination.machine.as_bytes());
+    let port = row.and_then(|row| row.record.port(destination.port));
     let known = row.map(|row| Known {
         running: row.record.running,
-        port: row.record.port(destination.port).map(|port| (row, port)),
+        port: port.map(|port| (row, port)),
     });
-    let (row, port) = route::check(known, destination.port)?;
-    let most = worker.settings.max_machine_requests;
-    let admitted = Admitted::new(table.enter(row), most).ok_or_else(|| {
-        worker.counters.met(Bound::MachineRequests);
-        Answer::OverCapacity {
-            retry_after: RETRY_AFTER,
+    let now = worker.clock.now();
+    let meter = |entry: &Entry| {
+        let ledger = &entry.record.usage.ledger;
+        entry.life.meters.of(destination.port, ledger, now)
+    };
+    match route::check(known, destination.port) {
+        Ok((row, port)) => {
+            let entry = table.enter(row);
+            let meter = meter(&entry);
+            let most = worker.settings.max_machine_requests;
+            if let Some(admitted) = Admitted::new(entry, most) {
+                return Ok((admitted, port, meter));
+            }
+            worker.counters.met(Bound::MachineRequests);
+            let answer = Answer::OverCapacity {
+                retry_after: RETRY_AFTER,
+            };
+            meter.refused(answer, now);
+            Err(answer)
         }
-    })?;
-    Ok((admitted, port))
+        Err(answer) => {
+            if let (Some(row), Some(_)) = (row, port) {
+                meter(&table.enter(row)).refused(answer, now);
+            }
+            Err(answer)
+        }
+    }
 }
 
 /// The proxy's own answer to a request that was understood.
@@ -364,8 +399,8 @@ pub fn respond(
     let mut out = worker.buffers.out();
     let close = close || worker.draining();
     let keep = answer::write(answer, shape, asked, close, &mut out);
-    worker.counters.response(answer.status());
-    worker.counters.error(answer.code());
+    worker.counters.responses.count(answer.status());
+    worker.counters.errors.count(answer.code());
     if let Some(bound) = Bound::of(answer) {
         worker.counters.met(bound);
     }

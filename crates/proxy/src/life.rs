@@ -6,6 +6,8 @@ use std::task::Waker;
 
 use slab::Slab;
 
+use crate::meter::Meters;
+
 /// Why a machine's connections end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -19,6 +21,7 @@ pub enum Ended {
 pub struct Life {
     /// Unique in this worker; the pool's key.
     pub number: u64,
+    pub meters: Meters,
     ended: Cell<Option<Ended>>,
     watchers: RefCell<Slab<Waker>>,
 }
@@ -27,6 +30,7 @@ impl Life {
     pub fn new(number: u64) -> Rc<Life> {
         Rc::new(Life {
             number,
+            meters: Meters::default(),
             ended: Cell::new(None),
             watchers: RefCell::new(Slab::new()),
         })

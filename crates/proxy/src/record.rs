@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use hyperfleet_wire::control;
 
+use crate::meter::Ledger;
+
 /// A machine, checked. One value serves all workers.
 #[derive(Debug)]
 pub struct Record {
@@ -31,6 +33,7 @@ pub struct Port {
 pub struct Usage {
     pub requests: AtomicU32,
     pub connections: AtomicU32,
+    pub ledger: Ledger,
 }
 
 impl Usage {
@@ -102,6 +105,23 @@ impl Record {
             && self.ports == other.ports
     }
 
+    /// What a control plane would say of it to another process.
+    pub fn to_machine(&self) -> control::Machine {
+        let ports = self.ports.iter().map(|port| control::Port {
+            port: port.port,
+            upstream: port.upstream.map(|address| address.to_string()),
+            listening: port.listening,
+        });
+        control::Machine {
+            id: self.id.to_string(),
+            name: self.name.to_string(),
+            // Of those that do not run, nobody here needs to know more.
+            status: if self.running { "running" } else { "stopped" }.to_owned(),
+            lifecycle: self.lifecycle,
+            ports: ports.collect(),
+        }
+    }
+
     /// The exposed port `port`.
     pub fn port(&self, port: u16) -> Option<Port> {
         let at = self.ports.binary_search_by_key(&port, |known| known.port);
@@ -150,6 +170,12 @@ mod tests {
         assert!(error.contains("twice"), "{error}");
         machine.id = String::new();
         assert!(Record::new(&machine).is_err());
+    }
+
+    #[test]
+    fn what_is_told_of_a_record_makes_the_same_record() {
+        let known = Record::new(&machine()).unwrap();
+        assert!(known.is_as(&Record::new(&known.to_machine()).unwrap()));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::record::Record;
+use crate::takeover::Predecessor;
 
 /// Machines that a worker takes in one go, between which it serves requests.
 const SLICE: usize = 128;
@@ -49,16 +52,45 @@ pub struct Change {
 
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
-    known: HashSet<ById>,
+    /// In the order in which their meters are asked for.
+    known: BTreeSet<ById>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
+    /// There was a table.
+    begun: bool,
+    /// The process before this one, which must know too.
+    predecessor: Option<Predecessor>,
 }
 
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            known: HashSet::new(),
+            known: BTreeSet::new(),
             workers,
+            begun: false,
+            predecessor: None,
         }
+    }
+
+    /// Every change goes to `predecessor` too from here on.
+    pub fn pass_on(&mut self, predecessor: Predecessor) {
+        self.predecessor = Some(predecessor);
+    }
+
+    /// Ends when no process before this one has connections any more. Until then it is their link
+    /// to what changes.
+    pub fn elders_gone(&self) -> impl Future<Output = ()> {
+        let gone = self.predecessor.as_ref().map(Predecessor::gone);
+        async move {
+            if let Some(gone) = gone {
+                gone.await;
+            }
+        }
+    }
+
+    /// The whole table; `None` before the first.
+    pub fn snapshot(&self) -> Option<Vec<Machine>> {
+        let machines = self.known.iter().map(|ById(record)| record.to_machine());
+        self.begun.then(|| machines.collect())
     }
 
     /// A machine as the next step has it: the record that is known, if it says the same; what the
@@ -88,7 +120,7 @@ impl Routes {
         reason = "found by its id, which never changes"
     )]
     pub fn replace(&mut self, records: Vec<Arc<Record>>) -> Result<oneshot::Receiver<()>, String> {
-        let mut next = HashSet::with_capacity(records.len());
+        let mut next = BTreeSet::new();
         let mut upsert = Vec::new();
         for (count, record) in records.into_iter().enumerate() {
             let known = self.known.get(&*record.id);
@@ -107,7 +139,9 @@ impl Routes {
             }
             give_way(count);
         }
+        upsert.iter().for_each(|record| forget_hidden(record));
         self.known = next;
+        self.begun = true;
         Ok(self.tell(&upsert, &remove))
     }
 
@@ -115,6 +149,7 @@ impl Routes {
     /// gone; the receiver is that of [`Routes::replace`].
     pub fn change(&mut self, upsert: &[Arc<Record>], remove: &[String]) -> oneshot::Receiver<()> {
         for record in upsert {
+            forget_hidden(record);
             self.known.replace(ById(record.clone()));
         }
         let gone = remove.iter().filter_map(|id| self.known.take(id.as_str()));
@@ -122,18 +157,29 @@ impl Routes {
         self.tell(upsert, &gone)
     }
 
-    /// Replaces the table by these machines.
+    /// Replaces the table by these machines; the receiver is that of [`Routes::replace`].
     ///
     /// # Errors
     /// As [`Routes::record`] and [`Routes::replace`]; nothing has changed then.
-    pub fn read(&mut self, machines: &[Machine]) -> Result<(), String> {
+    pub fn read(&mut self, machines: &[Machine]) -> Result<oneshot::Receiver<()>, String> {
         let records = machines.iter().map(|machine| self.record(machine));
         let records = records.collect::<Result<_, _>>()?;
-        self.replace(records).map(drop)
+        self.replace(records)
+    }
+
+    /// The machines from an id on, in the order of their ids.
+    pub fn from(&self, id: Bound<&str>) -> impl Iterator<Item = &Record> {
+        let range = self.known.range::<str, _>((id, Bound::Unbounded));
+        range.map(|ById(record)| &**record)
     }
 
     /// Tells every worker to finish.
     pub fn drain(&self, drain: Drain) {
+        if let Some(predecessor) = &self.predecessor {
+            if !drain.patient {
+                predecessor.drain(drain);
+            }
+        }
         self.send(&Command::Drain(drain));
     }
 
@@ -147,12 +193,16 @@ impl Routes {
         let count = (upsert.len().div_ceil(SLICE) + remove.len().div_ceil(SLICE)).max(1);
         let slices = new.chain(gone).chain([(&[][..], &[][..])]).take(count);
         for (number, (upsert, remove)) in slices.enumerate() {
-            self.send(&Command::Change(Arc::new(Change {
+            let change = Arc::new(Change {
                 machines: self.known.len(),
                 upsert: upsert.to_vec(),
                 remove: remove.to_vec(),
                 applied: applied.take_if(|_| number + 1 == count),
-            })));
+            });
+            if let Some(predecessor) = &self.predecessor {
+                predecessor.change(&change);
+            }
+            self.send(&Command::Change(change));
         }
         receiver
     }
@@ -172,6 +222,12 @@ fn give_way(count: usize) {
     }
 }
 
+/// Forgets the meters of ports that are not exposed any more.
+fn forget_hidden(record: &Record) {
+    let ledger = &record.usage.ledger;
+    ledger.retain(|port| record.port(port).is_some());
+}
+
 /// A record that is found by its machine's id.
 struct ById(Arc<Record>);
 
@@ -181,9 +237,15 @@ impl Borrow<str> for ById {
     }
 }
 
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
+impl Ord for ById {
+    fn cmp(&self, other: &ById) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -212,6 +274,7 @@ pub fn read_file(path: &Path) -> Result<Vec<Machine>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;

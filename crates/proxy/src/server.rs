@@ -3,28 +3,32 @@
 use std::fmt::{self, Display};
 use std::future::pending;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{signal, SignalKind};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cli;
 use crate::clients::Clients;
-use crate::control::{self, Link, Process};
+use crate::control::{Link, Process};
 use crate::counters::Counters;
 use crate::held;
 use crate::log;
+use crate::port;
 use crate::privileges;
 use crate::probe::Prober;
 use crate::routes::{read_file, Command, Drain, Routes};
 use crate::settings::{Settings, Source};
+use crate::socket::Socket;
+use crate::takeover::{self, Door, Inherited, Predecessor};
 use crate::worker::{self, Parts};
 
-/// Connections that the kernel holds for each worker until they are accepted.
-const BACKLOG: i32 = 4096;
+/// What the processes before this one may take longer than it.
+const ELDERS_REST: Duration = Duration::from_secs(1);
 
 /// Why the process ends without success.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ impl Display for Failure {
     }
 }
 
-/// Serves until a signal or the control plane ends it, and has drained then.
+/// Serves until a signal, the control plane or a successor ends it, and has drained then.
 ///
 /// # Errors
 /// [`Failure`], to be shown to whoever started the process.
@@ -61,15 +65,22 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     raise_descriptor_limit();
     held::limit(settings.max_held_bytes);
     let settings = Arc::new(settings);
-    let listeners = listen(settings.listen, settings.workers)
+    let mut inherited = match &settings.source {
+        Some(Source::Control(path)) if settings.take_over => takeover::take(path)
+            .map_err(|error| Failure::Start(format!("take-over at {}: {error}", path.display())))?,
+        _ => None,
+    };
+    let listeners = port::open(&settings, inherited.as_mut())
         .map_err(|error| Failure::Start(format!("listen on {}: {error}", settings.listen)))?;
     let address = listeners
         .first()
         .and_then(|listener| listener.local_addr().ok())
         .unwrap_or(settings.listen);
-    let machines = match &settings.source {
-        Some(Source::File(path)) => read_file(path).map_err(Failure::Start)?,
-        _ => Vec::new(),
+    let machines = match (&settings.source, &mut inherited) {
+        (Some(Source::File(path)), _) => Some(read_file(path).map_err(Failure::Start)?),
+        (Some(Source::Control(_)), Some(inherited)) => inherited.routes.take(),
+        (Some(Source::Control(_)), None) => None,
+        (None, _) => Some(Vec::new()),
     };
     let broken = |error: io::Error| Failure::Run(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -78,21 +89,31 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
         .map_err(broken)?;
     let guard = runtime.enter();
     let (prober, asks) = Prober::new();
-    let socket = match &settings.source {
-        Some(Source::Control(path)) => Some(control::Socket::bind(path).map_err(|error| {
-            Failure::Start(format!("control socket {}: {error}", path.display()))
-        })?),
-        _ => None,
+    let (sockets, predecessor) = match &settings.source {
+        Some(Source::Control(path)) => {
+            let (sockets, predecessor) = Sockets::open(path, &settings, &listeners, inherited)
+                .map_err(|error| {
+                    Failure::Start(format!("control socket {}: {error}", path.display()))
+                })?;
+            (Some(sockets), predecessor)
+        }
+        _ => (None, None),
     };
     let signals = Signals::new().map_err(broken)?;
     drop(guard);
 
     privileges::give_up(&settings.user, settings.seccomp).map_err(Failure::Start)?;
-    let prober = socket.is_some().then_some(prober);
+    let prober = sockets.is_some().then_some(prober);
     let (mut workers, senders) = Workers::start(&settings, listeners, prober).map_err(broken)?;
     let mut routes = Routes::new(senders);
-    if socket.is_none() {
-        routes.read(&machines).map_err(Failure::Start)?;
+    let applied = match machines {
+        Some(machines) => Some(routes.read(&machines).map_err(Failure::Start)?),
+        None => None,
+    };
+    if let Some(predecessor) = predecessor {
+        runtime
+            .block_on(relieve(predecessor, applied, &mut routes))
+            .map_err(broken)?;
     }
     // For people and supervisors; nobody has to listen.
     let _ = writeln!(io::stdout(), "hyperfleet-proxy listens on {address}");
@@ -103,28 +124,169 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
         arguments: cli::arguments(&settings),
         counters: Box::new(move || Counters::total(counters.iter().map(|worker| &**worker))),
     };
-    runtime.block_on(supervise(&settings, socket, process, signals, &mut workers))
+    runtime.block_on(supervise(
+        &settings,
+        sockets,
+        process,
+        signals,
+        &mut workers,
+    ))
+}
+
+/// The sockets that are not clients': the control plane's, and the next process'.
+struct Sockets {
+    control: Socket,
+    door: Door,
+}
+
+impl Sockets {
+    /// Binds them, or takes those that were handed over; then also the process to be relieved.
+    fn open(
+        path: &Path,
+        settings: &Settings,
+        listeners: &[TcpListener],
+        inherited: Option<Inherited>,
+    ) -> io::Result<(Sockets, Option<UnixStream>)> {
+        let door = takeover::door(path);
+        let (control, door, predecessor) = match inherited {
+            Some(inherited) => {
+                let (sockets, stream) = inherited.into_sockets();
+                let control = Socket::inherit(sockets.0, path)?;
+                let door = Socket::inherit(sockets.1, &door)?;
+                (control, door, Some(stream))
+            }
+            None => {
+                let control = Socket::bind(path)?;
+                (control, Socket::bind(&door)?, None)
+            }
+        };
+        let listeners = listeners.iter().map(TcpListener::try_clone);
+        let door = Door {
+            socket: door,
+            listeners: listeners.collect::<io::Result<_>>()?,
+            listen: settings.listen,
+        };
+        Ok((Sockets { control, door }, predecessor))
+    }
+
+    /// Another process has them.
+    fn leave(self) {
+        self.control.leave();
+        self.door.socket.leave();
+    }
+}
+
+/// Serves in place of the process before, once every worker has the routes.
+async fn relieve(
+    stream: UnixStream,
+    applied: Option<oneshot::Receiver<()>>,
+    routes: &mut Routes,
+) -> io::Result<()> {
+    if let Some(applied) = applied {
+        // Closed when the last worker has them.
+        let _ = applied.await;
+    }
+    routes.pass_on(Predecessor::relieve(stream).await?);
+    Ok(())
+}
+
+/// Why a process ends.
+enum Ending {
+    Asked(Duration),
+    Relieved(tokio::net::UnixStream),
 }
 
 /// Waits for what ends the process, then drains.
 async fn supervise(
     settings: &Settings,
-    socket: Option<control::Socket>,
+    sockets: Option<Sockets>,
     process: Process,
     mut signals: Signals,
     workers: &mut Workers,
 ) -> Result<(), Failure> {
     let mut link = Link::new(process);
-    let limit = loop {
+    let ending = await_end(settings, sockets.as_ref(), &mut link, &mut signals, workers).await?;
+    let mut routes = link.into_routes();
+    let elders = routes.elders_gone();
+    let (limit, successor) = match ending {
+        Ending::Asked(limit) => {
+            // The names and the port are free for the next data plane from here on.
+            drop(sockets);
+            let patient = false;
+            routes.drain(Drain { limit, patient });
+            (limit, None)
+        }
+        Ending::Relieved(stream) => {
+            log::line("another process has taken over; this one finishes what it has");
+            if let Some(sockets) = sockets {
+                sockets.leave();
+            }
+            let (limit, patient) = (settings.times.retire, true);
+            routes.drain(Drain { limit, patient });
+            (limit, Some(stream))
+        }
+    };
+    let follow = async {
+        if let Some(mut stream) = successor {
+            // When it is gone, what is in flight here is still finished.
+            let _ = takeover::follow(&mut stream, &mut routes).await;
+        }
+        pending::<()>().await
+    };
+    tokio::select! {
+        () = async {
+            workers.all_ended().await;
+            // They have the same limit, or had theirs before.
+            let _ = tokio::time::timeout(limit + ELDERS_REST, elders).await;
+        } => {}
+        // Asked twice: at once.
+        () = signals.stop() => {}
+        () = follow => {}
+    }
+    Ok(())
+}
+
+/// Serves the control plane, and whoever wants to take over.
+async fn await_end(
+    settings: &Settings,
+    sockets: Option<&Sockets>,
+    link: &mut Link,
+    signals: &mut Signals,
+    workers: &mut Workers,
+) -> Result<Ending, Failure> {
+    let mut handing_over = None;
+    loop {
+        let idle = handing_over.is_none();
         tokio::select! {
             limit = async {
-                match &socket {
-                    Some(socket) => link.run(socket).await,
+                match sockets {
+                    Some(sockets) => link.run(&sockets.control).await,
                     None => pending().await,
                 }
-            } => break limit,
+            } => return Ok(Ending::Asked(limit)),
+            (sockets, stream) = async {
+                match sockets {
+                    Some(sockets) => (sockets, sockets.door.knock().await),
+                    None => pending().await,
+                }
+            }, if idle => {
+                let routes = link.routes().snapshot();
+                let hand_over = sockets.door.hand_over(stream, &sockets.control, routes);
+                handing_over = Some(Box::pin(hand_over));
+            }
+            relieved = async {
+                match &mut handing_over {
+                    Some(hand_over) => hand_over.await,
+                    None => pending().await,
+                }
+            } => {
+                handing_over = None;
+                if let Some(stream) = relieved {
+                    return Ok(Ending::Relieved(stream));
+                }
+            }
             signal = signals.next() => match (signal, &settings.source) {
-                (Signal::Stop, _) => break settings.times.drain,
+                (Signal::Stop, _) => return Ok(Ending::Asked(settings.times.drain)),
                 (Signal::Reload, Some(Source::File(path))) => reload(path, link.routes()),
                 // Nothing is read again; it must not end the process either.
                 (Signal::Reload, _) => {}
@@ -133,25 +295,13 @@ async fn supervise(
                 return Err(Failure::Run("a worker ended by itself".to_owned()));
             }
         }
-    };
-    link.routes().drain(Drain {
-        limit,
-        patient: false,
-    });
-    // The name is free for the next data plane from here on.
-    drop(socket);
-    tokio::select! {
-        () = workers.all_ended() => {}
-        // Asked twice: at once.
-        () = signals.stop() => {}
     }
-    Ok(())
 }
 
 fn reload(path: &Path, routes: &mut Routes) {
     let replaced = read_file(path).and_then(|machines| routes.read(&machines));
     match replaced {
-        Ok(()) => log::line(format_args!("{} read again", path.display())),
+        Ok(_) => log::line(format_args!("{} read again", path.display())),
         Err(why) => log::line(format_args!("the routes stay as they were: {why}")),
     }
 }
@@ -203,7 +353,7 @@ struct Workers {
 impl Workers {
     fn start(
         settings: &Arc<Settings>,
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<TcpListener>,
         prober: Option<Prober>,
     ) -> io::Result<(Workers, Vec<mpsc::UnboundedSender<Command>>)> {
         let clients = Arc::new(Clients::new(
@@ -268,36 +418,6 @@ impl Drop for Over {
     }
 }
 
-/// One listening socket a worker, all on one port; the kernel spreads the connections.
-fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    let free = bind(address, false)?;
-    // With SO_REUSEPORT a second process of this user would share the port in silence: so it is
-    // bound without it first.
-    let address = free.local_addr()?.as_socket().unwrap_or(address);
-    drop(free);
-    (0..workers)
-        .map(|_| {
-            let socket = bind(address, true)?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })
-        .collect()
-}
-
-fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    // Linux gives it to what is accepted: a system call less for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
 /// Two descriptors a client: the soft limit, often 1024, is raised to what is allowed.
 fn raise_descriptor_limit() {
     let mut limit = libc::rlimit {
@@ -310,19 +430,5 @@ fn raise_descriptor_limit() {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_accepted_does_not_wait_to_fill_a_packet() {
-        let listeners = listen(([127, 0, 0, 1], 0).into(), 1).unwrap();
-        let listener = &listeners[0];
-        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        listener.set_nonblocking(false).unwrap();
-        assert!(listener.accept().unwrap().0.nodelay().unwrap());
     }
 }

@@ -34,6 +34,8 @@ pub struct Times {
     pub tunnel: Duration,
     /// Of requests in flight after SIGTERM.
     pub drain: Duration,
+    /// Of what is in flight when another process has taken over.
+    pub retire: Duration,
     /// For the control plane's first snapshot.
     pub snapshot: Duration,
 }
@@ -49,6 +51,8 @@ pub struct Settings {
     pub workers: usize,
     pub limits: Limits,
     pub times: Times,
+    /// Take over from the process that runs behind the control socket, if there is one.
+    pub take_over: bool,
     /// Whom root becomes; without root it is not looked at.
     pub user: String,
     /// Whether system calls that serving does not need are forbidden.

@@ -94,6 +94,9 @@ impl Table {
         let old = std::mem::replace(&mut row.record, record.clone());
         let same_life = old.running == record.running && old.lifecycle == record.lifecycle;
         let ended = if same_life { None } else { row.life.take() };
+        if let Some(life) = row.life.get() {
+            life.meters.retain(|port| record.port(port).is_some());
+        }
         if old.name == record.name {
             self.renew_name(&record);
         } else {

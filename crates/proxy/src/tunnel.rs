@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::exchange::{End, Granted};
 use crate::io::{poll_read, Outbox, Share};
 use crate::life::Watch;
+use crate::measure::{Measure, Tunnelling};
 use crate::runtime::Stream;
 use crate::upstream::Upstream;
 use crate::websocket::{FrameWalk, CLOSE_GOING_AWAY};
@@ -28,9 +29,10 @@ pub async fn run(client: &mut Client, granted: Box<Granted>) -> End {
         websocket,
         early,
         admitted: _admitted,
+        mut measure,
     } = *granted;
     let worker = client.worker.clone();
-    let _counted = Counted::new(client);
+    let _counted = Tunnelling::new(&worker, &measure);
     keep_alive(&client.stream);
     keep_alive(&upstream.stream);
     client.outbox.keep(&early);
@@ -45,6 +47,7 @@ pub async fn run(client: &mut Client, granted: Box<Granted>) -> End {
         down_shut: false,
         walk: websocket.then(FrameWalk::new),
         watch,
+        measure: &mut measure,
     };
     if let Some(walk) = &mut tunnel.walk {
         walk.feed(&early);
@@ -55,6 +58,7 @@ pub async fn run(client: &mut Client, granted: Box<Granted>) -> End {
     if end == End::Linger {
         tunnel.client.outbox.keep(&CLOSE_GOING_AWAY);
     }
+    measure.end(client);
     end
 }
 
@@ -71,6 +75,7 @@ struct Tunnel<'a> {
     /// Of a WebSocket.
     walk: Option<FrameWalk>,
     watch: Watch,
+    measure: &'a mut Measure,
 }
 
 impl Tunnel<'_> {
@@ -104,6 +109,7 @@ impl Tunnel<'_> {
         if moved {
             let limit = self.client.worker.settings.times.tunnel;
             self.client.timer.set(limit);
+            self.measure.flow(self.client);
         } else if self.client.timer.expired() {
             return Poll::Ready(End::Break);
         }
@@ -177,21 +183,4 @@ fn keep_alive(stream: &Stream) {
         .with_retries(KEEPALIVE_RETRIES);
     // Without it the idle limit still ends what has vanished.
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
-}
-
-/// A tunnel's place in the counts.
-struct Counted(std::sync::Arc<crate::counters::Counters>);
-
-impl Counted {
-    fn new(client: &Client) -> Counted {
-        let counters = client.worker.counters.clone();
-        counters.tunnels.add(1);
-        Counted(counters)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.tunnels.sub(1);
-    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, Notify};
 
 use crate::bounds::Bound;
 use crate::buffers::Buffers;
+use crate::client::Client;
 use crate::clients::{Clients, Place, Room};
 use crate::clock::Clock;
 use crate::connection;
@@ -22,7 +23,7 @@ use crate::log;
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
 use crate::routes::{Change, Command, Drain};
-use crate::runtime::{self, spawn, yield_now, Listener, Stream};
+use crate::runtime::{self, spawn, spawn_with, yield_now, Listener, Stream};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -124,7 +125,7 @@ impl Worker {
 pub fn run(parts: Parts) -> io::Result<()> {
     let counters = parts.counters.clone();
     let panicked = move || {
-        counters.error("task_panicked");
+        counters.errors.count("task_panicked");
         log::line("a connection ended by a fault of the proxy; the others go on");
     };
     runtime::block_on(panicked, async {
@@ -202,7 +203,10 @@ async fn serve(
                 Some(Command::Drain(drain)) => {
                     worker.draining.set(Some(drain));
                     if let Some(listener) = listener.take() {
-                        take_backlog(&worker, &listener).await;
+                        // Another process has the socket too: what waits there is its.
+                        if !drain.patient {
+                            take_backlog(&worker, &listener).await;
+                        }
                     }
                     worker.pool.borrow_mut().clear();
                     worker.clock.wake_all();
@@ -268,9 +272,13 @@ fn admit(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
         return;
     }
     let place = ClientPlace::take(worker.clone(), place);
-    spawn(async move {
-        let place = place;
-        connection::serve(&place.worker, stream, peer, room).await;
+    spawn_with(|waker| {
+        let mut client = Client::new(worker.clone(), stream, peer, waker);
+        // Both are used where they were captured: a connection has no room for them twice.
+        async move {
+            let _place = &place;
+            connection::serve(&mut client, room).await;
+        }
     });
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{decode, WireError};
 
 /// Version of these messages. A peer with another one is told `refused` and disconnected.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What the control plane says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,12 @@ pub enum ToProxy {
     },
     /// Asks for `counters`.
     CountersRequest,
+    /// Asks for `meters` in the order of machines' ids and of their ports, from the first row
+    /// behind `after` on; `machine`: of this one only.
+    MetersRequest {
+        machine: Option<String>,
+        after: Option<(String, u16)>,
+    },
     /// Stop accepting, finish what is in flight for at most so many milliseconds, exit.
     Drain {
         timeout_ms: u32,
@@ -109,6 +115,12 @@ pub enum FromProxy {
     Counters {
         counters: Counters,
     },
+    /// A part of what was measured for each machine that was ever asked for something. `next` is
+    /// the `after` of the next part, if there is one.
+    Meters {
+        machines: Vec<MachineMeters>,
+        next: Option<(String, u16)>,
+    },
     /// The last message not understood, and why; the connection is closed after it.
     Refused {
         message: String,
@@ -158,7 +170,8 @@ pub enum ProbeOutcome {
     Unknown,
 }
 
-/// Totals since the process started, but for `connections` and `tunnels`, which are now.
+/// Totals since the process started, but for `connections`, `tunnels` and `in_flight`, which are
+/// now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     pub connections: u64,
@@ -176,4 +189,52 @@ pub struct Counters {
     /// How many times each bound was met, by its name (docs/reference/bounds.md).
     #[serde(default)]
     pub bounds: BTreeMap<String, u64>,
+    /// Requests that machines have not answered whole yet; tunnels among them.
+    pub in_flight: u64,
+    /// Upper bounds of the buckets of every [`Histogram`], microseconds; one more bucket is above.
+    pub bounds_us: Vec<u64>,
+    pub duration: Histogram,
+    pub first_byte: Histogram,
+}
+
+/// Times: how many in each bucket by itself, and their sum. `duration` is from a request's first
+/// byte to its response's last and counts responses that were passed on whole; `first_byte` is from
+/// the same to the machine's first byte, tunnels included.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    pub counts: Vec<u64>,
+    pub sum_us: u64,
+}
+
+/// What was measured for a machine, over all of its runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineMeters {
+    pub id: String,
+    /// Connections to it that are open, idle ones among them.
+    pub connections: u64,
+    /// Its requests in flight; tunnels among them.
+    pub in_flight: u64,
+    /// Milliseconds since the last byte of a request, a response or a tunnel; of all ports, also
+    /// of those that are in another part.
+    pub idle_ms: u64,
+    /// Only those that were asked for something.
+    pub ports: Vec<PortMeters>,
+}
+
+/// Totals of a port since it was first asked; `in_flight` and `tunnels` are now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortMeters {
+    pub port: u16,
+    pub requests: u64,
+    /// Final answers by class of status, 1xx to 5xx, the proxy's own among them.
+    pub responses: [u64; 5],
+    /// Answers of the proxy's own by code.
+    pub errors: Vec<(String, u64)>,
+    /// Of requests and their responses, heads as clients sent and got them.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub in_flight: u64,
+    pub tunnels: u64,
+    pub duration: Histogram,
+    pub first_byte: Histogram,
 }

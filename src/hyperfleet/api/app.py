@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from hyperfleet import __version__
 from hyperfleet.api import document, errors, keys, machines, service
 from hyperfleet.api.head import HeadAsGet
+from hyperfleet.api.measured import Measured
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.request_log import RequestLog
 from hyperfleet.api.route import Guard
@@ -42,6 +43,7 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
         app.include_router(router)
     errors.install(app, [route for router in routers for route in router.routes])
     # The last one added is the outermost.
+    app.add_middleware(Measured, observe=parts.metrics.instruments.request)
     app.add_middleware(HeadAsGet)
     app.add_middleware(RequestLog)
     app.openapi = _described_once(app)  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from typing import Protocol
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import ExposedPort, Machine, MachineChange, MachineSpec
+from hyperfleet.proxy.interface import Activity
 
 
 class Machines(Protocol):
@@ -62,5 +63,26 @@ class Machines(Protocol):
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
         """Exposed ports, and what listens without being exposed."""
 
+    async def activity(self, ref: str) -> Activity:
+        """What goes on between clients and the machine; CapacityError when it is not known."""
+
     async def console(self, ref: str, tail: int | None) -> bytes:
         """What the machine wrote to its serial port; the last `tail` lines of it."""
+
+
+class Requests(Protocol):
+    """Hears of the API's own answers."""
+
+    def request(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """An answer; `route` is the template of its path, None: there is none."""
+
+
+class Metrics(Protocol):
+    """Counts, and shows what was counted; `hyperfleet.metrics.scrape.Metrics` is one."""
+
+    @property
+    def instruments(self) -> Requests:
+        """Where the API counts."""
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Everything as text, and its media type, as an Accept header asks."""

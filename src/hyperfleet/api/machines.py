@@ -10,10 +10,12 @@ from fastapi.responses import PlainTextResponse
 from hyperfleet.api import requests
 from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
+    ActivityOut,
     ExecOut,
     MachineOut,
     MachinesOut,
     PortsOut,
+    activity_out,
     exec_out,
     machine_out,
     ports_out,
@@ -128,6 +130,12 @@ async def machine_ports(ref: Ref, parts: TheParts) -> PortsOut:
     """Every exposed port with its URLs, and the ports that listen without being exposed."""
     exposed, unexposed = await parts.machines.ports(ref)
     return ports_out(parts.machines.get(ref).id, exposed, unexposed, parts.urls)
+
+
+@router.get("/machines/{id}/activity", summary="Show what goes on in a machine")
+async def machine_activity(ref: Ref, parts: TheParts) -> ActivityOut:
+    """Connections and requests now, and when the last byte passed through the proxy."""
+    return activity_out(await parts.machines.activity(ref))
 
 
 @router.get(

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from fastapi import Depends, Request
 
-from hyperfleet.api.interface import Machines
+from hyperfleet.api.interface import Machines, Metrics
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.settings import Settings
@@ -20,6 +20,7 @@ class Parts(msgspec.Struct, frozen=True):
     keyring: Keyring
     settings: Settings
     urls: Urls
+    metrics: Metrics
 
 
 def _parts(request: Request) -> Parts:

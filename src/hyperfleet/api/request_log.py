@@ -18,7 +18,7 @@ HEADER = "X-Request-ID"
 # What may go into a log and a header as it is; anything else is replaced, not cleaned.
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 # Asked every few seconds by whatever watches the server.
-_QUIET = frozenset({"/health", "/ready"})
+_QUIET = frozenset({"/health", "/ready", "/metrics"})
 
 log = structlog.get_logger("hyperfleet.api")
 

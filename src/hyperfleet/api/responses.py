@@ -14,6 +14,7 @@ from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, Listener
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import ExposedPort, Machine, Restart
+from hyperfleet.proxy.interface import Activity
 from hyperfleet.settings import Settings
 
 
@@ -38,6 +39,20 @@ class UnexposedOut(BaseModel):
 class PortsOut(BaseModel):
     ports: list[PortOut] = Field(description="Every exposed port.")
     unexposed: list[UnexposedOut] = Field(description="Ports that listen and are not exposed.")
+
+
+class ActivityOut(BaseModel):
+    connections: int = Field(
+        description="The proxy's connections to the machine, idle ones among them."
+    )
+    requests_in_flight: int = Field(
+        description="Requests that are not answered whole yet, tunnels among them."
+    )
+    tunnels: int = Field(description="WebSockets and other tunnels that are open.")
+    last_activity_at: datetime | None = Field(
+        description="When the last byte of a request, a response or a tunnel passed, to a tenth of"
+        " a second; null: none has since the data plane started."
+    )
 
 
 class NetworkOut(BaseModel):
@@ -197,6 +212,16 @@ def ports_out(
         unexposed=[
             UnexposedOut(port=listener.port, address=listener.address) for listener in unexposed
         ],
+    )
+
+
+def activity_out(activity: Activity) -> ActivityOut:
+    """What goes on between clients and a machine."""
+    return ActivityOut(
+        connections=activity.connections,
+        requests_in_flight=activity.requests_in_flight,
+        tunnels=activity.tunnels,
+        last_activity_at=activity.last_at,
     )
 
 

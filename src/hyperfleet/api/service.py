@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from hyperfleet.api.page import PAGE_HEADERS, render
+from hyperfleet.api.parts import TheParts
 from hyperfleet.api.responses import HealthOut
 from hyperfleet.api.route import Guard, GuardedRoute
 from hyperfleet.errors import CapacityError
@@ -27,6 +28,17 @@ async def ready(request: Request) -> HealthOut:
     if reason is not None:
         raise CapacityError(reason)
     return HealthOut(status="ready")
+
+
+@router.get(
+    "/metrics",
+    summary="Everything that is counted",
+    response_class=PlainTextResponse,
+)
+async def metrics(request: Request, parts: TheParts) -> Response:
+    """For Prometheus: its text format, or OpenMetrics where that is accepted."""
+    text, media_type = await parts.metrics.scrape(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": media_type})
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -3,6 +3,7 @@
 from hyperfleet.client.answers import ApiError, UnreachableError, to_json
 from hyperfleet.client.clients import AsyncClient, Client
 from hyperfleet.client.values import (
+    Activity,
     ExecResult,
     Key,
     KeyPage,
@@ -14,6 +15,7 @@ from hyperfleet.client.values import (
 )
 
 __all__ = [
+    "Activity",
     "ApiError",
     "AsyncClient",
     "Client",

@@ -175,6 +175,11 @@ def machine_ports(ref: str) -> Call[values.Ports]:
     return Call(method="GET", path=_machine(ref, "ports"), decode=_json(values.Ports))
 
 
+def machine_activity(ref: str) -> Call[values.Activity]:
+    """GET /machines/{id}/activity."""
+    return Call(method="GET", path=_machine(ref, "activity"), decode=_json(values.Activity))
+
+
 def machine_logs(ref: str, *, tail: int | None) -> Call[str]:
     """GET /machines/{id}/logs."""
     query = () if tail is None else (("tail", str(tail)),)

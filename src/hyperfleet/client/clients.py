@@ -157,6 +157,10 @@ class Client:
         """The exposed ports with their URLs, and what else listens."""
         return self._do(calls.machine_ports(ref))
 
+    def machine_activity(self, ref: str) -> values.Activity:
+        """What goes on between clients and the machine."""
+        return self._do(calls.machine_activity(ref))
+
     def machine_logs(self, ref: str, *, tail: int | None = None) -> str:
         """The console, or its last lines."""
         return self._do(calls.machine_logs(ref, tail=tail))
@@ -334,6 +338,10 @@ class AsyncClient:
     async def machine_ports(self, ref: str) -> values.Ports:
         """The exposed ports with their URLs, and what else listens."""
         return await self._do(calls.machine_ports(ref))
+
+    async def machine_activity(self, ref: str) -> values.Activity:
+        """What goes on between clients and the machine."""
+        return await self._do(calls.machine_activity(ref))
 
     async def machine_logs(self, ref: str, *, tail: int | None = None) -> str:
         """The console, or its last lines."""

@@ -38,6 +38,15 @@ class Ports(msgspec.Struct, frozen=True):
     unexposed: tuple[UnexposedPort, ...]
 
 
+class Activity(msgspec.Struct, frozen=True):
+    """What goes on between clients and a machine now, and when the last byte passed."""
+
+    connections: int
+    requests_in_flight: int
+    tunnels: int
+    last_activity_at: datetime | None
+
+
 class Network(msgspec.Struct, frozen=True):
     """How a machine is attached."""
 

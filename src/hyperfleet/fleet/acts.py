@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
@@ -118,9 +119,19 @@ class Acts:
         Raises:
             GuestError, OperationTimeoutError, ValidationError: it did not come up; it is failed.
         """
+        observer = self._tools.observer
         assert self._place is not None  # noqa: S101 - `prepare` has taken it
-        await self._place.turn()
-        await self._or_fail(self._start())
+        try:
+            await self._place.turn()
+            began = time.monotonic()
+            await self._or_fail(self._start())
+        except asyncio.CancelledError:
+            observer.start_given_up()
+            raise
+        except Exception:
+            observer.start_failed()
+            raise
+        observer.started(time.monotonic() - began)
         self._leave_place()
 
     async def come_up(self) -> None:
@@ -366,6 +377,7 @@ class Acts:
             known_ways=ways,
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
+            observer=self._tools.observer,
             on_sight=lambda sight: self._on_sight(process, sight),
         )
         self.running = Running(process, link, looker)

@@ -9,13 +9,22 @@ from collections.abc import Awaitable, Iterable, Sequence
 
 import msgspec
 
-from hyperfleet.errors import ConflictError, InvalidStateError, NotFoundError, ValidationError
+from hyperfleet.errors import (
+    CapacityError,
+    ConflictError,
+    HyperfleetError,
+    InvalidStateError,
+    NotFoundError,
+    OperationTimeoutError,
+    ValidationError,
+)
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
+from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
@@ -30,7 +39,7 @@ from hyperfleet.machine import (
     new_machine_id,
 )
 from hyperfleet.network import user
-from hyperfleet.proxy.interface import Answer, RouteSink
+from hyperfleet.proxy.interface import Activity, Answer, RouteSink, Traffic
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
 
@@ -53,10 +62,14 @@ class Fleet:
         routes: RouteSink,
         images: ImagesLike,
         config: FleetConfig,
+        traffic: Traffic,
+        observer: Observer,
     ) -> None:
         self._driver = driver
         self._store = store
         self._routes = routes
+        self._traffic = traffic
+        self._observer = observer
         self._images = images
         self._config = config
         self._layout = Layout(config.home)
@@ -68,6 +81,7 @@ class Fleet:
             layout=self._layout,
             admission=Admission(config.room, Boots(config.boots_at_once, config.boot_queue)),
             slots=Slots(),
+            observer=observer,
         )
         # Oldest first; an id is taken from the moment that its record is being written.
         self._owners: dict[str, Owner] = {}
@@ -245,10 +259,19 @@ class Fleet:
             OperationTimeoutError: the program's time was up; it was killed.
         """
         owner = self._driven(ref)
-        agent = await owner.agent()
         environment = {**owner.machine.spec.env, **request.env}
         try:
-            return await agent.exec(msgspec.structs.replace(request, env=environment))
+            agent = await owner.agent()
+            result = await agent.exec(msgspec.structs.replace(request, env=environment))
+        except OperationTimeoutError:
+            self._observer.executed("timeout")
+            raise
+        except HyperfleetError:
+            self._observer.executed("failed")
+            raise
+        else:
+            self._observer.executed("ended")
+            return result
         finally:
             # It may have started a server, or ended one.
             owner.nudge()
@@ -268,6 +291,18 @@ class Fleet:
             return machine.ports, ()
         ports = discovery.merge(machine.ports, sight, now())
         return ports, discovery.unexposed(sight.listeners, machine.spec.exposed_ports)
+
+    async def activity(self, ref: str) -> Activity:
+        """What goes on between clients and the machine now.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            CapacityError: the data plane can't be asked at this moment.
+        """
+        activity = await self._traffic.activity(self.get(ref).id)
+        if activity is None:
+            raise CapacityError("The data plane does not answer at this moment; try again")
+        return activity
 
     async def console(self, ref: str, tail: int | None) -> bytes:
         """What the machine wrote to its console; `tail` last lines of it, or all.

@@ -12,6 +12,7 @@ from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
+from hyperfleet.fleet.observer import Observer
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import Listener
 from hyperfleet.vmm.driver import Process
@@ -52,6 +53,7 @@ class Looker:
         known_ways: dict[int, str],
         interval: float,
         slots: Slots,
+        observer: Observer,
         on_sight: Callable[[Sight], None],
     ) -> None:
         """Does nothing yet.
@@ -63,6 +65,7 @@ class Looker:
             known_ways: the ways in that the process has; what no port needs is taken away.
             interval: between two looks, seconds.
             slots: shared by all lookers.
+            observer: counts looks.
             on_sight: hears of each look that succeeds.
         """
         self._process = process
@@ -73,6 +76,7 @@ class Looker:
         self._relay_ways: dict[int, int] = {}
         self._interval = interval
         self._slots = slots
+        self._observer = observer
         self._on_sight = on_sight
         self._sound = True
         self._now: asyncio.Task[Sight] | None = None
@@ -166,11 +170,13 @@ class Looker:
                 sight = await self._take()
         except HyperfleetError as error:
             self._sound = False
+            self._observer.looked(seen=False)
             if self._next is asyncio.current_task():
                 self._next = None
             _log.info("process %s: no look at its ports: %s", self._process.pid, error)
             raise
         self._sound = True
+        self._observer.looked(seen=True)
         self._on_sight(sight)
         return sight
 

@@ -8,6 +8,7 @@ from hyperfleet.fleet.admission import Admission
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
+from hyperfleet.fleet.observer import Observer
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
 
@@ -22,3 +23,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     admission: Admission
     slots: Slots
+    observer: Observer

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 from collections import deque
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -13,7 +14,7 @@ from hyperfleet import __version__, unix_sockets
 from hyperfleet.errors import SettingsError
 from hyperfleet.machine import Machine
 from hyperfleet.proxy import process
-from hyperfleet.proxy.interface import Probe
+from hyperfleet.proxy.interface import Activity, Probe, Report
 from hyperfleet.proxy.link import Link
 from hyperfleet.proxy.process import DataPlaneConfig
 from hyperfleet.proxy.routes import Table
@@ -31,8 +32,14 @@ _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 5.0
 
 
+class _OtherProtocolError(Exception):
+    """The data plane that runs can't be talked to, but can be taken over from."""
+
+
 class DataPlane:
-    """Owns the data plane's process and the routes it decides by. A `RouteSink`.
+    """Owns the data plane's process and the routes it decides by.
+
+    A `RouteSink`, and what knows the `Traffic`.
 
     Machines may be published before `open` and while the data plane is away: it gets the whole
     table as soon as it is there.
@@ -47,6 +54,8 @@ class DataPlane:
         self._wake = asyncio.Event()
         self._link: Link | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        # Children that were relieved and finish what they have.
+        self._relieved: list[subprocess.Popen[bytes]] = []
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -69,10 +78,12 @@ class DataPlane:
     async def open(self) -> None:
         """Adopts the data plane that runs, if its settings are ours, else starts one.
 
-        Returns when the data plane decides by the routes known now.
+        One that runs with other settings is relieved by the new one, and finishes what it has: no
+        request is lost. Returns when the data plane decides by the routes known now.
 
         Raises:
-            SettingsError: its port is taken, or it refuses its settings (in its own words).
+            SettingsError: its port is taken, or it refuses its settings (in its own words). One
+                that ran before serves on.
         """
         link = await self._adopt() or await self._start()
         ready = asyncio.Event()
@@ -105,13 +116,36 @@ class DataPlane:
 
     async def counters(self) -> control.Counters | None:
         """The data plane's counters, or None while it is away."""
+        report = await self.report(machines=False)
+        return None if report is None else report.counters
+
+    async def report(self, *, machines: bool) -> Report | None:
+        """What it has counted, `machines`' too; None while it is away, or slow."""
         link = self._link
         if link is None:
             return None
-        try:
-            return await asyncio.wait_for(link.counters(), _APPLY_DEADLINE)
-        except (TimeoutError, ConnectionError):
+        with contextlib.suppress(TimeoutError, ConnectionError, WireError):
+            async with asyncio.timeout(_APPLY_DEADLINE):
+                meters = await link.meters() if machines else ()
+                return Report(counters=await link.counters(), machines=meters)
+        return None
+
+    async def activity(self, machine_id: str) -> Activity | None:
+        """See `Traffic.activity`."""
+        link = self._link
+        if link is None:
             return None
+        with contextlib.suppress(TimeoutError, ConnectionError, WireError):
+            async with asyncio.timeout(_APPLY_DEADLINE):
+                for meters in await link.meters(machine_id):
+                    return Activity(
+                        connections=meters.connections,
+                        requests_in_flight=meters.in_flight,
+                        tunnels=sum(port.tunnels for port in meters.ports),
+                        last_at=datetime.now(UTC) - timedelta(milliseconds=meters.idle_ms),
+                    )
+                return Activity()
+        return None
 
     async def _step(self, change: control.Change | None) -> None:
         link = self._link
@@ -129,11 +163,13 @@ class DataPlane:
             _log.warning("data_plane_slow", number=number, applied=link.applied)
 
     async def _adopt(self) -> Link | None:
-        """The link to a data plane that runs with our settings; ends one that does not."""
+        """The link to the data plane that runs; one with other settings is relieved first."""
         try:
             link = await self._connect()
         except OSError:
             return None  # no socket, or nobody behind it
+        except _OtherProtocolError:
+            return await self._started(take_over=True)
         if link is None:
             return None
         theirs = dict(link.hello.arguments)
@@ -142,16 +178,21 @@ class DataPlane:
             _log.info("data_plane_adopted", pid=link.hello.pid)
             return link
         _log.info("data_plane_replaced", pid=link.hello.pid, differing=differing)
+        if process.door(self._config).exists():
+            await link.close()
+            return await self._started(take_over=True)
+        # One of before there were take-overs.
         await self._drain(link)
         await link.close()
         return None
 
     async def _connect(self) -> Link | None:
-        """A link with hellos shaken; None when what listened was a data plane of another protocol.
+        """A link with hellos shaken; None when what listened was deaf, and is gone now.
 
         Raises:
             OSError: nobody listens.
             SettingsError: what listens is no data plane at all.
+            _OtherProtocolError: a data plane of another version.
         """
         try:
             return await Link.connect(self._config.socket, self._probe, deadline_s=_HELLO_DEADLINE)
@@ -165,6 +206,8 @@ class DataPlane:
                     f"{self._config.socket} is held by process {pid}, which is no data plane:"
                     " stop it, then start again."
                 ) from error
+            if isinstance(error, WireError) and process.door(self._config).exists():
+                raise _OtherProtocolError from error
             await process.end(pid, grace_s=0)
             return None
 
@@ -175,15 +218,23 @@ class DataPlane:
             # By one that is deaf or not quite dead? One that drains has let the port go.
             await self._end_child()
             process.check_port_is_free(self._config.bind, self._config.port)
-        self._child = process.spawn(self._config)
+        return await self._started(take_over=False)
+
+    async def _started(self, *, take_over: bool) -> Link:
+        if self._child is not None:
+            self._relieved.append(self._child)
+        self._child = process.spawn(self._config, take_over=take_over)
         try:
             async with asyncio.timeout(_START_DEADLINE):
                 while self._child.poll() is None:
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError, _OtherProtocolError):
                         link = await self._connect()
-                        if link is not None:
+                        if link is not None and link.hello.pid == self._child.pid:
                             _log.info("data_plane_started", pid=link.hello.pid)
                             return link
+                        if link is not None:
+                            # The old one, to the last.
+                            await link.close()
                     await asyncio.sleep(_FIRST_WAIT / 5)
         except TimeoutError:
             await self._end_child()
@@ -260,6 +311,7 @@ class DataPlane:
         await process.end(link.hello.pid, grace_s=_DRAIN + 2)
         # Started by root it is another user by now, who may not remove root's files.
         self._config.socket.unlink(missing_ok=True)
+        process.door(self._config).unlink(missing_ok=True)
         self._reap()
 
     async def _end_child(self) -> None:
@@ -268,5 +320,6 @@ class DataPlane:
             self._reap()
 
     def _reap(self) -> None:
+        self._relieved = [child for child in self._relieved if child.poll() is None]
         if self._child is not None and self._child.poll() is not None:
             self._child = None

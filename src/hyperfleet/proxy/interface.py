@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from hyperfleet.machine import Machine
+from hyperfleet.wire import control
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,3 +34,31 @@ class RouteSink(Protocol):
 
     async def withdraw(self, machine_id: str) -> None:
         """The machine is gone; returns as `publish` does."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data plane has counted, in all and for each machine that was ever asked."""
+
+    counters: control.Counters
+    machines: tuple[control.MachineMeters, ...]
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes on between clients and a machine now.
+
+    `connections` are the data plane's to the machine, idle ones among them; `requests_in_flight`
+    have not been answered whole, `tunnels` (WebSockets) among them. `last_at` is when the last byte
+    of a request, a response or a tunnel passed, UTC; None: none did since the data plane started.
+    """
+
+    connections: int = 0
+    requests_in_flight: int = 0
+    tunnels: int = 0
+    last_at: datetime | None = None
+
+
+class Traffic(Protocol):
+    """Knows what goes on between clients and machines."""
+
+    async def activity(self, machine_id: str) -> Activity | None:
+        """Of one machine; None when the data plane is away or slow."""

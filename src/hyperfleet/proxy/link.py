@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from hyperfleet import unix_sockets
@@ -43,7 +45,8 @@ class Link:
         self._ended = False
         self._probe_slots = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._probes: set[asyncio.Task[None]] = set()
-        self._counters: list[asyncio.Future[control.Counters]] = []
+        # Questions are answered in the order in which they were asked.
+        self._asked: deque[asyncio.Future[control.CountersMessage | control.Meters]] = deque()
 
     @classmethod
     async def connect(cls, path: Path, probe: Probe, *, deadline_s: float) -> Link:
@@ -116,11 +119,32 @@ class Link:
 
         Raises:
             ConnectionError: the connection has ended.
+            WireError: the data plane answered another question.
         """
-        answer: asyncio.Future[control.Counters] = asyncio.get_running_loop().create_future()
-        self._counters.append(answer)
-        await self.send([control.CountersRequest()])
-        return await answer
+        answer = await self._ask(control.CountersRequest())
+        if not isinstance(answer, control.CountersMessage):
+            raise WireError("the data plane answered another question")
+        return answer.counters
+
+    async def meters(self, machine: str | None = None) -> tuple[control.MachineMeters, ...]:
+        """What was measured for each machine that was ever asked for something, or for one.
+
+        Raises:
+            ConnectionError: the connection has ended.
+            WireError: the data plane answered another question.
+        """
+        found: dict[str, control.MachineMeters] = {}
+        after: tuple[str, int] | None = None
+        while True:
+            answer = await self._ask(control.MetersRequest(machine=machine, after=after))
+            if not isinstance(answer, control.Meters):
+                raise WireError("the data plane answered another question")
+            for part in answer.machines:
+                before = found[part.id].ports if part.id in found else ()
+                found[part.id] = msgspec.structs.replace(part, ports=(*before, *part.ports))
+            after = answer.next
+            if after is None:
+                return tuple(found.values())
 
     async def close(self) -> None:
         """Ends the session and everything that waits on it. May be called again."""
@@ -129,7 +153,7 @@ class Link:
         self._ended = True
         for task in self._probes:
             task.cancel()
-        for answer in self._counters:
+        for answer in self._asked:
             if not answer.done():
                 answer.set_exception(ConnectionResetError("the data plane's connection has ended"))
         self._writer.close()
@@ -148,15 +172,25 @@ class Link:
                 task = asyncio.create_task(self._answer(message))
                 self._probes.add(task)
                 task.add_done_callback(self._probes.discard)
-            case control.CountersMessage(counters=counters):
-                if self._counters:
-                    waiting = self._counters.pop(0)
+            case control.CountersMessage() | control.Meters():
+                if self._asked:
+                    waiting = self._asked.popleft()
                     if not waiting.done():
-                        waiting.set_result(counters)
+                        waiting.set_result(message)
             case control.Refused(message=reason):
                 raise WireError(f"the data plane refused a message: {reason}")
             case _:
                 raise WireError("the data plane said hello twice")
+
+    async def _ask(
+        self, question: control.CountersRequest | control.MetersRequest
+    ) -> control.CountersMessage | control.Meters:
+        answer: asyncio.Future[control.CountersMessage | control.Meters] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._asked.append(answer)
+        await self.send([question])
+        return await answer
 
     async def _answer(self, question: control.Probe) -> None:
         outcome: control.ProbeOutcome = control.Unknown()

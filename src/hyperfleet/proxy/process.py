@@ -54,11 +54,20 @@ def check_port_is_free(bind: str, port: int) -> None:
             ) from error
 
 
-def spawn(config: DataPlaneConfig) -> subprocess.Popen[bytes]:
-    """Starts the data plane in a session of its own, so that it outlives the control plane."""
+def door(config: DataPlaneConfig) -> Path:
+    """The socket at which a data plane that runs hands over to the next."""
+    return config.socket.with_name(f"{config.socket.name}.take-over")
+
+
+def spawn(config: DataPlaneConfig, *, take_over: bool = False) -> subprocess.Popen[bytes]:
+    """Starts the data plane in a session of its own, so that it outlives the control plane.
+
+    With `take_over` it takes port and routes over from the one that runs, if there is one.
+    """
     config.log.parent.mkdir(parents=True, exist_ok=True)
     config.socket.parent.mkdir(parents=True, exist_ok=True)
-    words = [word for name, value in config.pairs() for word in (f"--{name}", value)]
+    pairs = [*config.pairs(), ("take-over", str(take_over).lower())]
+    words = [word for name, value in pairs for word in (f"--{name}", value)]
     with config.log.open("ab") as log:
         return subprocess.Popen(
             # By its bare name: a socket's path holds 107 bytes at most (unix(7)).

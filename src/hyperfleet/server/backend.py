@@ -13,6 +13,8 @@ from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits, room_of
 from hyperfleet.images.locate import Images
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
+from hyperfleet.metrics.instruments import Instruments
+from hyperfleet.metrics.scrape import Metrics
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.data_plane import DataPlane
 from hyperfleet.proxy.interface import Answer
@@ -46,6 +48,7 @@ _HANDED_ON = (
     "body_timeout_ms",
     "tunnel_timeout_ms",
     "drain_timeout_ms",
+    "retire_timeout_ms",
 )
 
 
@@ -56,12 +59,21 @@ class Backend:
         driver, self.driver = _driver(settings)
         self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
         self._data_plane = DataPlane(_data_plane_config(settings), self._probe)
+        instruments = Instruments(driver=driver.name, proxy_pid=lambda: self._data_plane.pid)
         self.machines = Fleet(
             driver=driver,
             store=SqlMachineStore(database),
             routes=self._data_plane,
             images=_images(settings),
             config=_fleet_config(settings),
+            traffic=self._data_plane,
+            observer=instruments,
+        )
+        self.metrics = Metrics(
+            instruments,
+            machines=self.machines.machines,
+            ask=lambda machines: self._data_plane.report(machines=machines),
+            per_machine=settings.hyperfleet_metrics_per_machine,
         )
 
     async def open(self) -> None:

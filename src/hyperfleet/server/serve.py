@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from hyperfleet import __version__, failpoints
 from hyperfleet.api.app import create_app
-from hyperfleet.api.interface import Machines
+from hyperfleet.api.interface import Machines, Metrics
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Issued, Keyring
@@ -46,6 +46,10 @@ class Backend(Protocol):
     @property
     def machines(self) -> Machines:
         """The fleet."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted."""
 
     @property
     def driver(self) -> str:
@@ -112,7 +116,7 @@ async def _serve(
 ) -> None:
     urls = Urls.of(settings, settings.proxy_port)
     starting: list[str] = ["The server is starting: machines are being adopted"]
-    parts = Parts(backend.machines, keyring, settings, urls)
+    parts = Parts(backend.machines, keyring, settings, urls, backend.metrics)
     app = create_app(parts, not_ready=lambda: starting[0] if starting else None)
     try:
         # The API answers /health from here on; all else waits for the machines.

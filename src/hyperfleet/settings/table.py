@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_body_timeout_ms: int
     proxy_tunnel_timeout_ms: int
     proxy_drain_timeout_ms: int
+    proxy_retire_timeout_ms: int
     database_url: str | None
     database_path: Path
     disable_auth: bool
@@ -75,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_restart_tries: int
     hyperfleet_exec_output_bytes: int
     hyperfleet_max_body_bytes: int
+    hyperfleet_metrics_per_machine: bool
     hyperfleet_request_arrival_ms: int
     hyperfleet_max_api_connections: int
     hyperfleet_failed_keys_per_minute: int
@@ -218,6 +220,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How long requests in flight may take when the data plane ends.",
     ),
     Setting(
+        "PROXY_RETIRE_TIMEOUT_MS",
+        "3600000",
+        *_LIMIT_MS,
+        "How long they may take once another data plane has taken over (upgrade, other settings).",
+    ),
+    Setting(
         "DATABASE_URL",
         None,
         *value.database_url,
@@ -356,6 +364,12 @@ SETTINGS: tuple[Setting, ...] = (
         "8388608",
         *value.number(1024, 1024 * 1024 * 1024, "bytes"),
         "The longest request body that the API reads; longer ones are refused with 413.",
+    ),
+    Setting(
+        "HYPERFLEET_METRICS_PER_MACHINE",
+        "true",
+        *value.switch,
+        "Whether /metrics, which asks for no key, shows each machine and port by name.",
     ),
     Setting(
         "HYPERFLEET_REQUEST_ARRIVAL_MS",

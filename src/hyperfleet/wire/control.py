@@ -6,7 +6,7 @@ import msgspec
 
 from hyperfleet.wire import DECODE_ERRORS, U16, U32, U64, WireError
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,11 @@ class CountersRequest(msgspec.Struct, frozen=True, kw_only=True, tag="counters_r
     pass
 
 
+class MetersRequest(msgspec.Struct, frozen=True, kw_only=True, tag="meters_request"):
+    machine: str | None
+    after: tuple[str, U16] | None
+
+
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     timeout_ms: U32
 
@@ -98,8 +103,15 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
     port: U16
 
 
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """How many times fell into each bucket of `Counters.bounds_us`, the last one above all."""
+
+    counts: tuple[U64, ...]
+    sum_us: U64
+
+
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals since the data plane started, but for `connections` and `tunnels`, which are now."""
+    """Totals since the data plane started; `connections`, `tunnels` and `in_flight` are now."""
 
     connections: U64
     tunnels: U64
@@ -112,10 +124,44 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     upstream_connects: U64
     upstream_reuses: U64
     bounds: dict[str, U64] = {}
+    in_flight: U64
+    bounds_us: tuple[U64, ...]
+    duration: Histogram
+    first_byte: Histogram
 
 
 class CountersMessage(msgspec.Struct, frozen=True, kw_only=True, tag="counters"):
     counters: Counters
+
+
+class PortMeters(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals of a machine's port since it was first asked; `in_flight` and `tunnels` are now."""
+
+    port: U16
+    requests: U64
+    responses: tuple[U64, U64, U64, U64, U64]
+    errors: tuple[tuple[str, U64], ...]
+    bytes_in: U64
+    bytes_out: U64
+    in_flight: U64
+    tunnels: U64
+    duration: Histogram
+    first_byte: Histogram
+
+
+class MachineMeters(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured for a machine, over all of its runs; `idle_ms` since its last byte."""
+
+    id: str
+    connections: U64
+    in_flight: U64
+    idle_ms: U64
+    ports: tuple[PortMeters, ...]
+
+
+class Meters(msgspec.Struct, frozen=True, kw_only=True, tag="meters"):
+    machines: tuple[MachineMeters, ...]
+    next: tuple[str, U16] | None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -130,9 +176,10 @@ ToProxy = (
     | Change
     | ProbeResult
     | CountersRequest
+    | MetersRequest
     | Drain
 )
-FromProxy = ProxyHello | Applied | Resync | Probe | CountersMessage | Refused
+FromProxy = ProxyHello | Applied | Resync | Probe | CountersMessage | Meters | Refused
 
 _from_proxy: msgspec.msgpack.Decoder[FromProxy] = msgspec.msgpack.Decoder(FromProxy)
 

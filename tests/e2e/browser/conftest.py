@@ -34,8 +34,9 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(need: Need) -> Iterator[Browser]:
+    """Ended with each module: while it runs, the thread's event loop is Playwright's."""
     program = need("chromium")
     with sync_playwright() as playwright:
         # Playwright's default is to run it without its sandbox, as root has to.

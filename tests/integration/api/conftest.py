@@ -19,6 +19,7 @@ from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.auth.keys import Scope
 from hyperfleet.errors import (
+    CapacityError,
     ConflictError,
     InvalidStateError,
     NotFoundError,
@@ -35,6 +36,9 @@ from hyperfleet.machine import (
     MachineSpec,
     new_machine_id,
 )
+from hyperfleet.metrics.instruments import Instruments
+from hyperfleet.metrics.scrape import Metrics
+from hyperfleet.proxy.interface import Activity, Report
 from hyperfleet.settings import Settings, load
 from hyperfleet.store.database import open_database
 from hyperfleet.store.keys import SqlKeyStore
@@ -49,6 +53,12 @@ class MemoryFleet:
         self._machines: dict[str, Machine] = {}
         self.fail_next: BaseException | None = None
         self.executed: list[ExecRequest] = []
+        self.active: Activity | None = Activity()
+        self.reported: Report | None = None
+        self.reports = 0
+        self.asked = asyncio.Event()
+        self.may_report = asyncio.Event()
+        self.may_report.set()
 
     async def create(self, spec: MachineSpec) -> Machine:
         if spec.vcpu_count > HOST_CPUS:
@@ -162,6 +172,21 @@ class MemoryFleet:
         lines = [b"one\n", b"two \xff\n", b"three\n"]
         return b"".join(lines if tail is None else lines[-tail:])
 
+    async def activity(self, ref: str) -> Activity:
+        self.get(ref)
+        if self.active is None:
+            raise CapacityError("The data plane does not answer at this moment; try again")
+        return self.active
+
+    def everything(self) -> builtins.list[Machine]:
+        return [*self._machines.values()]
+
+    async def report(self, machines: bool) -> Report | None:
+        self.reports += 1
+        self.asked.set()
+        await self.may_report.wait()
+        return self.reported
+
     def set_pid(self, ref: str, pid: int) -> None:
         """Makes a process the machine's."""
         machine = self.get(ref)
@@ -223,7 +248,13 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
     fleet = MemoryFleet()
     gate = asyncio.Event()
     gate.set()
-    parts = Parts(fleet, keyring, settings, Urls.of(settings, 4000))
+    metrics = Metrics(
+        Instruments(driver="fake", proxy_pid=lambda: None),
+        machines=fleet.everything,
+        ask=fleet.report,
+        per_machine=settings.hyperfleet_metrics_per_machine,
+    )
+    parts = Parts(fleet, keyring, settings, Urls.of(settings, 4000), metrics)
     app = create_app(parts, not_ready=lambda: None if gate.is_set() else "machines are adopted")
     transport = httpx.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {keys['*']}"}

@@ -61,6 +61,8 @@ async def test_a_machines_life(client: AsyncClient) -> None:
     ports = await client.machine_ports("web")
     assert ports.ports[0].urls.path.endswith(f"/proxy/{made.id}/80/")
     assert ports.unexposed[0].port == 22
+    activity = await client.machine_activity("web")
+    assert (activity.requests_in_flight, activity.last_activity_at) == (0, None)
     assert await client.machine_logs("web", tail=1) == "three\n"
     assert (await client.stop_machine("web")).status == "stopped"
     await client.delete_machine("web")

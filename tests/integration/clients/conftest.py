@@ -17,13 +17,13 @@ from support.need import Need
 TABLE = pytest.StashKey[Table]()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def plane(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     with opened(need, tmp_path_factory.mktemp("proxy")) as made:
         yield made
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def results(need: Need, plane: Plane) -> Callable[[Client, tuple[Any, ...]], dict[str, Any]]:
     """What a client tells of all its scenarios, by their names; it is run once."""
     known: dict[tuple[str, int], dict[str, Any]] = {}

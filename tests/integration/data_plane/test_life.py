@@ -88,7 +88,7 @@ async def test_with_other_settings_it_is_replaced(config: DataPlaneConfig, chang
     )
     async with opened(other) as second:
         assert second.pid != old
-        assert not alive(old)
+        await until(lambda: not alive(old))
         assert (await page(other))[0] == 404
 
 

@@ -168,7 +168,7 @@ class NodeReader:
                 body=base64.b64decode(told["body"]),
                 trailers=tuple((name.lower(), next(trailers)) for name in trailers),
             )
-            self._requests.append(Read(request, whole=told["whole"]))
+            self._requests.append(Read(request, whole=True))
 
     def __exit__(self, *_: object) -> None:
         with self._process:

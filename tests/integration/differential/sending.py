@@ -19,18 +19,19 @@ def exchange(port: int, *pieces: bytes) -> None:
         contextlib.suppress(ConnectionError),
         socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
     ):
+        own = client.getsockname()[1]
         for piece in pieces[:-1]:
             client.sendall(piece)
-            _until_read(client)
+            _until_read(own, port)
         client.sendall(pieces[-1])
-        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # not connected any more
+            client.shutdown(socket.SHUT_WR)
         while client.recv(65536):
             pass
 
 
-def _until_read(client: socket.socket) -> None:
-    """Waits until the peer's receive queue is empty, as the kernel tells; or the peer is gone."""
-    own, peer = client.getsockname()[1], client.getpeername()[1]
+def _until_read(own: int, peer: int) -> None:
+    """Waits until `peer` has read what came from `own` (ports), as the kernel tells, or is gone."""
     deadline = time.monotonic() + PATIENCE
     while True:
         queues = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
@@ -38,9 +39,25 @@ class Difference(msgspec.Struct, frozen=True):
 DIFFERENCES = (
     Difference(
         "node",
-        "it knows a list of methods, these are not in it",
-        lambda request: request.line.split()[0] == "X-OWN",
+        "of the methods it knows, none is so",
+        lambda request: request.method in {"X-OWN", "get", "!#$%&'*+-.^_`|~09az"},
     ),
+    Difference(
+        "nginx",
+        "its methods are of capitals, - and _",
+        lambda request: re.fullmatch("[A-Z_-]+", request.method) is None,
+    ),
+    Difference(
+        "nginx",
+        "it decodes paths and takes no NUL in them",
+        lambda request: "%00" in request.target.partition("?")[0],
+    ),
+    Difference(
+        "nginx",
+        "it follows dots, and not above the root",
+        lambda request: request.target.startswith("/../"),
+    ),
+    Difference("nginx", "it has no target *", lambda request: request.target == "*"),
 )
 
 
@@ -82,7 +99,7 @@ def behind(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seq
 
 NUMBERS = itertools.count()
 # Cases that are cut, and their most bytes.
-CUT_CASES = 80
+CUT_CASES = 30
 SHORT = 1024
 
 
@@ -92,40 +109,56 @@ def test_every_case_is_read_as_the_table_has_it(
     table = [case for case in cases() if case.sent]
     assert len(table) > 300
     forwarded = refused = 0
+    wrong = []
     for case in table:
         number = next(NUMBERS)
         for one in behind:
             found = one.read([case.sent], number)
-            read = [it.request for it in found if it.whole or not case.broken]
+            read = [it.request for it in found if it.whole]
             expected = [as_shown(one.reader, it) for it in case.forwarded]
             taken = [it for it in expected if not is_refused(one.reader, it)]
-            assert read == taken, f"{one.reader.name}: {case.name}: {case.sent[:200]!r}"
+            if read != taken:
+                wrong.append(f"{one.reader.name}: {case.name}: {read} in place of {taken}")
             forwarded += len(taken)
             refused += len(expected) - len(taken)
-    assert forwarded > 3 * 200
+    assert not wrong, "\n".join(wrong)
+    assert forwarded > 3 * 100
     with capsys.disabled():
         print(  # noqa: T201 - what a run has covered
             f"\n{len(table)} cases: read alike {forwarded} times, refused as known {refused} times"
         )
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(sent=connections())
-def test_what_is_made_up_is_read_alike(behind: Sequence[Behind], sent: bytes) -> None:
-    number = next(NUMBERS)
-    found = {one.reader.name: one.read([sent], number) for one in behind}
-    whole = {name: [it.request for it in all_ if it.whole] for name, all_ in found.items()}
-    # h11 shows all there is to compare, and refuses nothing that the proxy forwards.
-    for one in behind:
-        expected = [as_shown(one.reader, it) for it in whole["h11"]]
-        taken = [it for it in expected if not is_refused(one.reader, it)]
-        assert whole[one.reader.name] == taken, one.reader.name
+def test_what_is_made_up_is_read_alike(
+    behind: Sequence[Behind], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = forwarded = 0
+
+    @settings(
+        max_examples=200,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(sent=connections())
+    def read_alike(sent: bytes) -> None:
+        nonlocal tried, forwarded
+        number = next(NUMBERS)
+        found = {one.reader.name: one.read([sent], number) for one in behind}
+        whole = {name: [it.request for it in all_ if it.whole] for name, all_ in found.items()}
+        # h11 shows all there is to compare, and refuses nothing that the proxy forwards.
+        for one in behind:
+            expected = [as_shown(one.reader, it) for it in whole["h11"]]
+            taken = [it for it in expected if not is_refused(one.reader, it)]
+            assert whole[one.reader.name] == taken, f"{one.reader.name}: {sent!r}"
+        tried += 1
+        forwarded += len(whole["h11"])
+
+    read_alike()
+    assert forwarded > tried // 4
+    with capsys.disabled():
+        print(f"\n{tried} connections made up: {forwarded} requests read alike")  # noqa: T201
 
 
 def as_shown(reader: Reader, request: Forwarded) -> Forwarded:
@@ -142,7 +175,7 @@ def test_cuts_change_nothing(behind: Sequence[Behind]) -> None:
     random = Random(20)  # noqa: S311 - the same in each run is what it is for
     table = [case for case in cases() if 1 < len(case.sent) <= SHORT]
     for case in random.sample(table, CUT_CASES):
-        cuts = sorted(random.sample(range(1, len(case.sent)), min(4, len(case.sent) - 1)))
+        cuts = sorted(random.sample(range(1, len(case.sent)), min(2, len(case.sent) - 1)))
         pieces = [case.sent[a:b] for a, b in itertools.pairwise([0, *cuts, len(case.sent)])]
         read = [it.request for it in one.read(pieces, next(NUMBERS))]
         assert read == case.forwarded, f"{case.name}, cut at {cuts}: {case.sent!r}"

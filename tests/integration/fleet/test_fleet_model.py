@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hyperfleet import failpoints
 from hyperfleet.errors import (
@@ -34,6 +34,7 @@ from .world import World, run, settled, spec
 
 _S = Status
 NAMES = st.sampled_from(["a", "b", "c"])
+NUMBERS = st.integers(0, 2)
 PORTS = st.lists(st.integers(80, 83), unique=True, max_size=3).map(tuple)
 POLICIES = st.sampled_from(Restart)
 SOON = Limits(first_wait=0.001, longest_wait=0.001, calm=600, tries=0)
@@ -45,6 +46,17 @@ LEAVES: dict[str, frozenset[Status | None]] = {
     "delete": frozenset({None, _S.STOPPED}),
     "change": frozenset(),
 }
+# On the way of each, by the beginning of their names.
+_ON_THE_WAY = {
+    "start": ("start", "spawn", "boot", "look.done"),
+    "stop": ("stop",),
+    "restart": ("stop", "restart", "start", "spawn", "boot"),
+    "delete": ("stop", "delete"),
+    "change": ("change.recorded", "change.published"),
+}
+WHERE = [
+    (act, point) for act, ways in _ON_THE_WAY.items() for point in Point if point.startswith(ways)
+]
 
 
 class Known(msgspec.Struct):
@@ -97,6 +109,12 @@ class FleetAndModel(RuleBasedStateMachine):
         self._do(self.world.close())
         self._runner.close()
         self._folder.cleanup()
+
+    @initialize(restart=POLICIES, autostart=st.booleans())
+    def begin_with_some(self, restart: Restart, autostart: bool) -> None:
+        for name in ("a", "b"):
+            self.create(name, (80,), restart, autostart)
+            self.start(name)
 
     @rule(name=NAMES, ports=PORTS, restart=POLICIES, autostart=st.booleans())
     def create(self, name: str, ports: tuple[int, ...], restart: Restart, autostart: bool) -> None:
@@ -165,16 +183,16 @@ class FleetAndModel(RuleBasedStateMachine):
         else:
             assert answer.stdout == self.known[name].file
 
-    @rule(name=NAMES)
-    def die(self, name: str) -> None:
-        if self._runs(name):
+    @rule(number=NUMBERS)
+    def die(self, number: int) -> None:
+        if name := self._pick(number, _S.RUNNING):
             self._do(self._end(name))
             again = self.known[name].restart is not Restart.NEVER
             self.known[name].status = _S.RUNNING if again else _S.FAILED
 
-    @rule(name=NAMES)
-    def power_off(self, name: str) -> None:
-        if self._runs(name):
+    @rule(number=NUMBERS)
+    def power_off(self, number: int) -> None:
+        if name := self._pick(number, _S.RUNNING):
             answer = self._try(run(self.fleet, name, "poweroff"))
             assert not isinstance(answer, HyperfleetError) or isinstance(answer, GuestError)
             self._do(self._until_another_life(name))
@@ -198,10 +216,14 @@ class FleetAndModel(RuleBasedStateMachine):
                 by_policy = known.restart is not Restart.NEVER and not reboot
                 known.status = _S.RUNNING if known.autostart or by_policy else _S.FAILED
 
-    @rule(name=NAMES, point=st.sampled_from(Point), act=st.sampled_from(sorted(LEAVES)))
-    def killed_at(self, name: str, point: Point, act: str) -> None:
+    @rule(number=NUMBERS, where=st.sampled_from(WHERE))
+    def killed_at(self, number: int, where: tuple[str, Point]) -> None:
         """A call in which the control plane may be killed; it leaves one of a few things."""
-        if name not in self.known:
+        act, point = where
+        # Mostly one in which the call comes to the point.
+        status = {"start": _S.STOPPED, "change": None}.get(act, _S.RUNNING)
+        name = self._pick(number, status) or self._pick(number, None)
+        if name is None:
             return
         acts: dict[str, Callable[[str], Coroutine[Any, Any, Any]]] = {
             "start": self.fleet.start,
@@ -256,6 +278,11 @@ class FleetAndModel(RuleBasedStateMachine):
         else:
             assert answer.status is status
             self.known[name].status = status
+
+    def _pick(self, number: int, status: Status | None) -> str | None:
+        """One of the machines that have the status (None: any); None when there is none."""
+        names = sorted(name for name, known in self.known.items() if status in (None, known.status))
+        return names[number % len(names)] if names else None
 
     def _runs(self, name: str) -> bool:
         return name in self.known and self.known[name].status is _S.RUNNING

@@ -15,7 +15,7 @@ from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineSpec
-from hyperfleet.proxy.interface import RouteSink
+from hyperfleet.proxy.interface import Activity, RouteSink
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec
@@ -126,6 +126,39 @@ class WatchedDriver(FakeDriver):
         return process
 
 
+class StillTraffic:
+    """Traffic that a test says."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Activity | None] = {}
+
+    async def activity(self, machine_id: str) -> Activity | None:
+        return self.of.get(machine_id, Activity())
+
+
+class Tally:
+    """Everything that the fleet's observer was told, in order."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def started(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.heard.append("started")
+
+    def start_failed(self) -> None:
+        self.heard.append("start failed")
+
+    def start_given_up(self) -> None:
+        self.heard.append("start given up")
+
+    def executed(self, outcome: str) -> None:
+        self.heard.append(f"exec {outcome}")
+
+    def looked(self, *, seen: bool) -> None:
+        self.heard.append("seen" if seen else "not seen")
+
+
 class World:
     """A home, a record and a driver that outlive the fleets that are opened on them."""
 
@@ -137,6 +170,8 @@ class World:
         self.driver = WatchedDriver()
         self.routes = Routes()
         self.images = Images()
+        self.traffic = StillTraffic()
+        self.observer = Tally()
         self._fleets: list[Fleet] = []
         self._life = Life()
         asyncio.get_running_loop().set_exception_handler(_hear)
@@ -150,6 +185,8 @@ class World:
             routes=cast("RouteSink", Mortal(self.routes, self._life)),
             images=self.images,
             config=FleetConfig(home=self.home, **limits),
+            traffic=self.traffic,
+            observer=self.observer,
         )
         self._fleets.append(fleet)
         await fleet.open()

@@ -19,6 +19,8 @@ import msgspec
 from hyperfleet.errors import NotFoundError, SettingsError
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, MachineNetwork, MachineSpec
+from hyperfleet.metrics.instruments import Instruments
+from hyperfleet.metrics.scrape import Metrics
 from hyperfleet.server.serve import serve
 from hyperfleet.settings import Settings, load
 from hyperfleet.store.database import Database
@@ -61,6 +63,12 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self.machines: Any = OneMachine()
+        self.metrics = Metrics(
+            Instruments(driver=self.driver, proxy_pid=lambda: None),
+            machines=self.everything,
+            ask=self._no_report,
+            per_machine=False,
+        )
 
     async def open(self) -> None:
         if reason := os.environ.get("OPEN_FAILS"):
@@ -71,6 +79,9 @@ class MemoryBackend:
             await asyncio.Event().wait()
         if gate := os.environ.get("OPEN_GATE"):
             await asyncio.to_thread(Path(gate).read_bytes)
+
+    async def _no_report(self, machines: bool) -> None:
+        return None
 
     def everything(self) -> list[Machine]:
         return [self.machines.get("web")]

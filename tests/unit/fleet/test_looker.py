@@ -10,6 +10,7 @@ import pytest
 from hyperfleet.errors import GuestError
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker, Slots
+from hyperfleet.metrics.instruments import Instruments
 from hyperfleet.vmm.driver import Exit
 
 
@@ -63,6 +64,7 @@ async def looker_of(process: SlowProcess) -> Looker:
         known_ways=await process.forwards(),
         interval=60,
         slots=Slots(),
+        observer=Instruments(driver="fake", proxy_pid=lambda: None),
         on_sight=lambda _: None,
     )
 

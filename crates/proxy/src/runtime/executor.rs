@@ -98,13 +98,25 @@ pub fn block_on<F: Future>(panicked: impl Fn(), future: F) -> io::Result<F::Outp
 /// # Panics
 /// When there is none.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    spawn_with(|_| task);
+}
+
+/// Adds the task that `make` makes, which is given the task's own waker.
+///
+/// # Panics
+/// As [`spawn`].
+pub fn spawn_with<F: Future<Output = ()> + 'static>(make: impl FnOnce(Waker) -> F) {
     LOCAL.with(|local| {
-        assert_ne!(local.runtime.get(), NOWHERE, "spawn outside of block_on");
-        let at = local.tasks.borrow_mut().insert(Place {
-            task: Some(Box::pin(task)),
+        let runtime = local.runtime.get();
+        assert_ne!(runtime, NOWHERE, "spawn outside of block_on");
+        // Its place is taken first: `make` may spawn too.
+        let task = local.tasks.borrow_mut().insert(Place {
+            task: None,
             woken: true,
-        });
-        local.woken.borrow_mut().push_back(at as u32);
+        }) as u32;
+        let made = Box::pin(make(Address { runtime, task }.waker()));
+        local.tasks.borrow_mut()[task as usize].task = Some(made);
+        local.woken.borrow_mut().push_back(task);
     });
 }
 

@@ -13,7 +13,7 @@ mod stream;
 mod timers;
 mod wake;
 
-pub use executor::{block_on, spawn, yield_later, yield_now};
+pub use executor::{block_on, spawn, spawn_with, yield_later, yield_now};
 pub use listener::Listener;
 pub use socket::Interest;
 pub use stream::Stream;

@@ -52,6 +52,10 @@ impl Socket {
         }
     }
 
+    pub fn is_watched(&self) -> bool {
+        self.key.get() != UNWATCHED
+    }
+
     /// Ready when a call of this kind is worth a try; else its task is woken when one is.
     ///
     /// # Errors
@@ -128,7 +132,7 @@ impl Socket {
 
     /// Tells the system to forget it although other descriptors of it may be open.
     pub fn unwatch(&self) {
-        if self.key.get() != UNWATCHED {
+        if self.is_watched() {
             with_reactor(|reactor| reactor.unwatch(self.as_fd()));
         }
     }
@@ -142,7 +146,7 @@ impl AsFd for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.key.get() != UNWATCHED {
+        if self.is_watched() {
             forget(self.key.get());
         }
     }

@@ -99,6 +99,17 @@ impl Stream {
         let _ = shutdown(&self.0, Shutdown::Write);
     }
 
+    /// The system was told to watch it: it was waited for.
+    pub fn is_watched(&self) -> bool {
+        self.0.is_watched()
+    }
+
+    /// Whether there is something to read at this moment; its end is nothing.
+    pub fn has_bytes(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(&self.0, &mut [0], flags).is_ok_and(|(_, count)| count > 0)
+    }
+
     /// Ready when there may be something to read, or its end.
     pub fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_ready(Interest::READABLE, cx)

@@ -8,4 +8,5 @@ mod crowds;
 mod drain;
 mod faults;
 mod privileges;
+mod takeover;
 mod unread;
