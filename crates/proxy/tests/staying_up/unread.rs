@@ -64,8 +64,10 @@ fn all_that_never_read_together_are_bounded() {
         .map(|_| unread_response(&server, &proxy, CHUNKED))
         .collect();
     let grown = proxy.memory().saturating_sub(before) / PEERS as u64;
-    // Unbounded it is what the first ones hold, about 100 KiB.
-    assert!(grown < 32, "{grown} KiB for each one more");
+    // Sockets may still take what the first ones held, which the allocator keeps: as much again is
+    // within the bound. Unbounded it is what the first ones hold, about 100 KiB for each.
+    let again = (BOUND >> 10) as u64 / PEERS as u64;
+    assert!(grown < again + 16, "{grown} KiB for each one more");
     assert!(plane.counters().bounds["held_bytes"] > 0);
     figure(
         "one more peer that never reads, at the bound",
