@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{field, get, Proxy, Server};
+use support::{get, Proxy, Server};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const CLOSING: &str = "GET /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
@@ -14,83 +14,6 @@ fn one_server(arguments: &[&str]) -> (Server, Proxy) {
     let server = Server::new();
     let proxy = Proxy::alone(&[(80, server.address)], arguments);
     (server, proxy)
-}
-
-/// What a client gets of `response`, which breaks off by a close or a reset.
-fn cut(
-    server: &Server,
-    proxy: &Proxy,
-    request: &str,
-    response: &str,
-    reset: bool,
-) -> (String, bool) {
-    let mut client = proxy.connect();
-    client.send(request);
-    let mut upstream = server.accept();
-    upstream.head();
-    upstream.send(response);
-    if reset {
-        upstream.reset();
-    } else {
-        drop(upstream);
-    }
-    client.rest_and_reset()
-}
-
-#[test]
-fn a_response_that_ends_at_any_byte_is_whole_or_visibly_not() {
-    const HEAD: &str = "HTTP/1.1 200 OK\r\nX: y\r\n";
-    let (server, proxy) = one_server(&[]);
-    for (request, framing, end) in [
-        (CLOSING, "Content-Length: 5\r\n\r\nhello", "\r\n\r\nhello"),
-        (
-            CLOSING,
-            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nT: u\r\n\r\n",
-            "0\r\nT: u\r\n\r\n",
-        ),
-        (OLD, "Content-Length: 5\r\n\r\nhello", "\r\n\r\nhello"),
-        (
-            OLD,
-            "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-            "\r\n\r\nabcde",
-        ),
-    ] {
-        let response = [HEAD, framing].concat();
-        let body = response.find("\r\n\r\n").unwrap() + 4;
-        for length in 0..=response.len() {
-            let (answer, reset) = cut(&server, &proxy, request, &response[..length], false);
-            let place = format!("{request:?} {framing:?} at {length}: {answer:?}");
-            if length < body {
-                assert!(answer.starts_with("HTTP/1.1 502 "), "{place}");
-            } else if length == response.len() {
-                assert!(answer.ends_with(end) && !reset, "{place}");
-            } else {
-                // By its length, by its last chunk, or else by a reset the client can tell.
-                let framed = field(&answer, "Content-Length").is_some()
-                    || field(&answer, "Transfer-Encoding").is_some();
-                assert!(!answer.ends_with(end) || reset, "{place}");
-                assert!(framed || reset, "{place}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_reset_is_never_the_end_of_a_body() {
-    let (server, proxy) = one_server(&[]);
-    for (request, response) in [
-        (CLOSING, "HTTP/1.1 200 OK\r\n\r\nhello"),
-        (OLD, "HTTP/1.1 200 OK\r\n\r\nhello"),
-        (CLOSING, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"),
-    ] {
-        let (answer, reset) = cut(&server, &proxy, request, response, true);
-        let chunked = field(&answer, "Transfer-Encoding").is_some();
-        let told = reset
-            || answer.starts_with("HTTP/1.1 502 ")
-            || (chunked && !answer.ends_with("0\r\n\r\n"))
-            || field(&answer, "Content-Length") == Some("9");
-        assert!(told, "{request:?} {response:?}: {answer:?}");
-    }
 }
 
 #[test]
