@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use hyperfleet_wire::control::ProbeOutcome;
 
+use crate::account::Account;
 use crate::answer::{Answer, Shape};
 use crate::client::{Client, READ_AWAY};
 use crate::fault;
@@ -275,7 +276,9 @@ async fn fail(client: &mut Client, request: &mut Request, answer: Answer) -> End
     request.measure.answered(answer);
     let close = request.is_ambiguous() || request.body.is_over(READ_AWAY);
     let turn = poll_fn(|cx| {
-        let turn = respond(client, cx, answer, &request.asked, shape, close);
+        // Its line is the measure's.
+        let account = Account::default();
+        let turn = respond(client, cx, answer, &request.asked, shape, close, account);
         Poll::Ready(turn)
     })
     .await;
