@@ -119,10 +119,11 @@ class Acts:
         Raises:
             GuestError, OperationTimeoutError, ValidationError: it did not come up; it is failed.
         """
-        observer, began = self._tools.observer, time.monotonic()
+        observer = self._tools.observer
         assert self._place is not None  # noqa: S101 - `prepare` has taken it
         try:
             await self._place.turn()
+            began = time.monotonic()
             await self._or_fail(self._start())
         except asyncio.CancelledError:
             observer.start_given_up()
