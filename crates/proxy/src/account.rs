@@ -3,8 +3,10 @@
 use crate::access::{self, Mode, Pending};
 use crate::client::Client;
 use crate::http::request::RequestHead;
+use crate::measure::Measure;
 use crate::moment::Moment;
 use crate::route::{Destination, Place, Resolved};
+use crate::server_timing::Timing;
 use crate::worker::Worker;
 
 /// What is told of a request elsewhere than to its client. Empty when nobody wants it.
@@ -12,6 +14,8 @@ use crate::worker::Worker;
 pub struct Account {
     /// When its first byte came.
     pub began: Option<Moment>,
+    /// The same, when the client is told how long the answer took.
+    timed: Option<Moment>,
     /// Its line in the access log.
     line: Option<Box<Pending>>,
 }
@@ -19,13 +23,35 @@ pub struct Account {
 impl Account {
     /// Of a request of `client` that began then; `None`: now.
     pub fn begin(client: &Client, began: Option<Moment>) -> Account {
-        let Some(access) = &client.worker.access else {
+        let worker = &client.worker;
+        let timed = worker.settings.server_timing;
+        if worker.access.is_none() && !timed {
             return Account::default();
-        };
+        }
         let began = began.unwrap_or_else(Moment::now);
-        let line = Some(Pending::begin(access, client.peer.address, began));
-        let began = Some(began);
-        Account { began, line }
+        let begin = |access| Pending::begin(access, client.peer.address, began);
+        Account {
+            began: Some(began),
+            timed: timed.then_some(began),
+            line: worker.access.as_ref().map(begin),
+        }
+    }
+
+    /// Of a request whose line is its measure's.
+    pub fn of_measured(client: &Client, measure: &Measure) -> Account {
+        let timed = client.worker.settings.server_timing;
+        Account {
+            timed: timed.then_some(measure.began),
+            ..Account::default()
+        }
+    }
+
+    /// What the client is told with an answer of the proxy's own.
+    pub fn timing(&self) -> Option<Timing> {
+        self.timed.map(|began| Timing {
+            hyperfleet_us: Moment::now().us_since(began),
+            upstream_us: None,
+        })
     }
 
     /// So many bytes of it have come.

@@ -155,6 +155,13 @@ const OPTIONS: &[Opt] = &[
         "of so many lines one is written, but each of our own errors",
         access_log_sample
     ),
+    Opt {
+        name: "server-timing",
+        value: "true|false",
+        help: "tell clients how long an answer took, and the machine's part",
+        get: |s| s.server_timing.to_string(),
+        set: |s, text| parse(text).map(|on| s.server_timing = on),
+    },
     number!("max-head-bytes", "N", "of a request's head", limits.head),
     number!("max-head-fields", "N", "in a request's head", limits.fields),
     number!(
@@ -296,6 +303,7 @@ fn defaults() -> Settings {
         seccomp: true,
         access_log: None,
         access_log_sample: 1,
+        server_timing: false,
         times: Times {
             head: seconds(10),
             idle: seconds(75),

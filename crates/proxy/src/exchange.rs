@@ -139,6 +139,7 @@ async fn converse(
             }
         };
         fault::panic_at(to.port());
+        request.measure.send(&client.worker);
         let relayed = Relay::new(client, request, &mut upstream, watch)
             .run()
             .await;
@@ -276,8 +277,7 @@ async fn fail(client: &mut Client, request: &mut Request, answer: Answer) -> End
     request.measure.answered(answer);
     let close = request.is_ambiguous() || request.body.is_over(READ_AWAY);
     let turn = poll_fn(|cx| {
-        // Its line is the measure's.
-        let account = Account::default();
+        let account = Account::of_measured(client, &request.measure);
         let turn = respond(client, cx, answer, &request.asked, shape, close, account);
         Poll::Ready(turn)
     })

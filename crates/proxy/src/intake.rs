@@ -248,7 +248,8 @@ impl Intake {
             Resolved::Redirect { rest } => {
                 let close = worker.draining() || !readable_away(head);
                 let mut out = worker.buffers.out();
-                let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
+                let keep =
+                    answer::write_redirect(head, bytes, rest, close, account.timing(), &mut out);
                 worker.counters.responses.count(308);
                 let before = client.bytes_out;
                 let keep = client.send(cx, &out).is_ok() && keep;
@@ -420,7 +421,7 @@ pub fn respond(
     let worker = client.worker.clone();
     let mut out = worker.buffers.out();
     let close = close || worker.draining();
-    let keep = answer::write(answer, shape, asked, close, &mut out);
+    let keep = answer::write(answer, shape, asked, close, account.timing(), &mut out);
     worker.counters.responses.count(answer.status());
     worker.counters.errors.count(answer.code());
     if let Some(bound) = Bound::of(answer) {

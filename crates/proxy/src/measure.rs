@@ -9,12 +9,15 @@ use crate::client::Client;
 use crate::histogram::Sample;
 use crate::meter::Meter;
 use crate::moment::Moment;
+use crate::server_timing::Timing;
 use crate::worker::Worker;
 
 /// A request that is measured. It is in flight until this is dropped.
 pub struct Measure {
     meter: Arc<Meter>,
-    began: Moment,
+    pub began: Moment,
+    /// When it was sent to the machine, if the client is to be told.
+    sent: Option<Moment>,
     /// The time, once somebody has asked for it in this turn.
     now: Option<Moment>,
     heard: bool,
@@ -42,6 +45,7 @@ impl Measure {
         Measure {
             meter,
             began,
+            sent: None,
             now: None,
             heard: false,
             status: 0,
@@ -55,6 +59,21 @@ impl Measure {
     /// What a turn finds in its sockets has one time.
     pub fn turn(&mut self) {
         self.now = None;
+    }
+
+    /// It is sent to the machine now.
+    pub fn send(&mut self, worker: &Worker) {
+        self.sent = worker.settings.server_timing.then(Moment::now);
+    }
+
+    /// What the client is told with a head of the machine's that has come.
+    pub fn timing(&mut self) -> Option<Timing> {
+        let sent = self.sent?;
+        let now = *self.now.get_or_insert_with(Moment::now);
+        Some(Timing {
+            hyperfleet_us: sent.us_since(self.began),
+            upstream_us: Some(now.us_since(sent)),
+        })
     }
 
     /// A byte of the machine's has come.

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{AccessLog, Sink};
@@ -24,6 +23,7 @@ use crate::privileges;
 use crate::probe::Prober;
 use crate::routes::{read_file, Command, Drain, Routes};
 use crate::settings::{Settings, Source};
+use crate::signals::{Signal, Signals};
 use crate::socket::Socket;
 use crate::takeover::{self, Door, Inherited, Predecessor};
 use crate::worker::{self, Parts};
@@ -333,42 +333,6 @@ fn reload(path: &Path, routes: &mut Routes) {
     match replaced {
         Ok(_) => log::line(format_args!("{} read again", path.display())),
         Err(why) => log::line(format_args!("the routes stay as they were: {why}")),
-    }
-}
-
-#[derive(PartialEq)]
-enum Signal {
-    /// SIGTERM or SIGINT.
-    Stop,
-    /// SIGHUP.
-    Reload,
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.reload.recv() => Signal::Reload,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await != Signal::Stop {}
     }
 }
 

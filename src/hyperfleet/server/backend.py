@@ -186,6 +186,7 @@ def data_plane_config(settings: Settings) -> DataPlaneConfig:
         ("trusted", ",".join(settings.proxy_trusted_proxies)),
         ("user", settings.proxy_user),
         ("seccomp", str(settings.proxy_seccomp).lower()),
+        ("server-timing", str(settings.proxy_server_timing).lower()),
         ("access-log", _access_log(settings.proxy_access_log)),
     ]
     if settings.proxy_workers:

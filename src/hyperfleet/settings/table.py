@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_seccomp: bool
     proxy_access_log: Path | None
     proxy_access_log_sample: int
+    proxy_server_timing: bool
     proxy_max_head_bytes: int
     proxy_max_head_fields: int
     proxy_max_target_bytes: int
@@ -151,6 +152,12 @@ SETTINGS: tuple[Setting, ...] = (
         "1",
         *value.number(1, 1_000_000, "requests"),
         "Of so many requests one gets a line; errors of the proxy's own always do.",
+    ),
+    Setting(
+        "PROXY_SERVER_TIMING",
+        "false",
+        *value.switch,
+        "Tells clients in Server-Timing how long an answer took, and the machine's part of it.",
     ),
     Setting(
         "PROXY_MAX_HEAD_BYTES",

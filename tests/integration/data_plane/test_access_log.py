@@ -1,16 +1,17 @@
-"""The access log, from the settings to the file."""
+"""The access log and Server-Timing, from the settings to the file and the client."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from hyperfleet.proxy.process import DataPlaneConfig
 from hyperfleet.server.backend import data_plane_config
 from hyperfleet.settings import load
-from support.data_plane import OK, WEB, a_machine, opened, page, until
+from support.data_plane import OK, PATIENCE, WEB, a_machine, opened, page, until
 
 
 def configured(config: DataPlaneConfig, **environment: str) -> DataPlaneConfig:
@@ -46,3 +47,11 @@ async def test_it_may_go_to_the_data_planes_own_log(config: DataPlaneConfig) -> 
 
 def test_unset_it_is_nowhere(config: DataPlaneConfig) -> None:
     assert ("access-log", "") in configured(config).arguments
+
+
+async def test_clients_are_told_times_if_they_are_to_be(config: DataPlaneConfig) -> None:
+    for setting, told in (("true", True), ("false", False)):
+        ours = configured(config, PROXY_SERVER_TIMING=setting)
+        async with opened(ours), httpx.AsyncClient(verify=False) as client:  # noqa: S501
+            answer = await client.get(f"http://127.0.0.1:{ours.port}/", timeout=PATIENCE)
+            assert ("server-timing" in answer.headers) is told
