@@ -165,7 +165,14 @@ impl Machine {
 
     fn reply(&mut self) {
         let drain = self.setting.drain();
-        let reply = reply::write(&self.head, &self.buffer, &self.asked, drain, &mut self.sent);
+        let reply = reply::write(
+            &self.head,
+            &self.buffer,
+            &self.asked,
+            drain,
+            None,
+            &mut self.sent,
+        );
         if reply == Reply::Interim && self.asked.version == Version::Http10 {
             assert!(self.sent.is_empty(), "HTTP/1.0 knows no interim responses");
             self.outcomes.push(Outcome::Interim(None));

@@ -7,6 +7,7 @@ use crate::http::request::RequestHead;
 use crate::http::{Asked, Part, Reject, Version};
 use crate::page;
 use crate::route::Destination;
+use crate::server_timing::Timing;
 
 /// What is answered in place of a machine's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,13 +166,14 @@ fn accepts_html(range: &[u8]) -> bool {
 
 /// Appends the whole answer to `asked` ([`Asked::NOTHING`] if it could not be read), and says
 /// whether the connection may be kept. `close` ends it in any case (an unread body is too
-/// long to read away, or the proxy drains).
+/// long to read away, or the proxy drains). `timing` is told if it is given.
 #[must_use]
 pub fn write(
     answer: Answer,
     shape: Shape<'_>,
     asked: &Asked,
     close: bool,
+    timing: Option<Timing>,
     out: &mut Vec<u8>,
 ) -> bool {
     let mut text = Vec::with_capacity(64);
@@ -212,6 +214,9 @@ pub fn write(
     if let Shape::Page(_) = shape {
         out.extend_from_slice(page::FIELDS);
     }
+    if let Some(timing) = timing {
+        timing.write(out);
+    }
     connection(asked, keep, out);
     if !asked.head {
         out.extend_from_slice(&body);
@@ -227,6 +232,7 @@ pub fn write_redirect(
     bytes: &[u8],
     rest: usize,
     close: bool,
+    timing: Option<Timing>,
     out: &mut Vec<u8>,
 ) -> bool {
     let asked = head.asked();
@@ -238,6 +244,9 @@ pub fn write_redirect(
     out.push(b'/');
     out.extend_from_slice(query);
     out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
+    if let Some(timing) = timing {
+        timing.write(out);
+    }
     connection(&asked, keep, out);
     keep
 }

@@ -29,6 +29,7 @@ bounds! {
     MachineRequests = "machine_requests",
     HostSockets = "host_sockets",
     HeldBytes = "held_bytes",
+    AccessLog = "access_log",
 }
 
 impl Bound {

@@ -136,6 +136,32 @@ const OPTIONS: &[Opt] = &[
         get: |s| s.seccomp.to_string(),
         set: |s, text| parse(text).map(|on| s.seccomp = on),
     },
+    Opt {
+        name: "access-log",
+        value: "FILE|-",
+        help: "a line of JSON for each request, opened again on SIGHUP; -: stderr",
+        get: |s| {
+            let path = s.access_log.as_ref();
+            path.map_or_else(String::new, |path| path.display().to_string())
+        },
+        set: |s, text| {
+            s.access_log = (!text.is_empty()).then(|| PathBuf::from(text));
+            Ok(())
+        },
+    },
+    number!(
+        "access-log-sample",
+        "N",
+        "of so many lines one is written, but each of our own errors",
+        access_log_sample
+    ),
+    Opt {
+        name: "server-timing",
+        value: "true|false",
+        help: "tell clients how long an answer took, and the machine's part",
+        get: |s| s.server_timing.to_string(),
+        set: |s, text| parse(text).map(|on| s.server_timing = on),
+    },
     number!("max-head-bytes", "N", "of a request's head", limits.head),
     number!("max-head-fields", "N", "in a request's head", limits.fields),
     number!(
@@ -242,6 +268,9 @@ pub fn parse_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<
     if settings.workers == 0 {
         return Err("--workers 0: at least one is wanted".to_owned());
     }
+    if settings.access_log_sample == 0 {
+        return Err("--access-log-sample 0: one of at least 1 is wanted".to_owned());
+    }
     settings.site = settings.texts.site().map_err(|why| format!("--{why}"))?;
     Ok(Asked::Run(Box::new(settings)))
 }
@@ -272,6 +301,9 @@ fn defaults() -> Settings {
         take_over: false,
         user: "nobody".to_owned(),
         seccomp: true,
+        access_log: None,
+        access_log_sample: 1,
+        server_timing: false,
         times: Times {
             head: seconds(10),
             idle: seconds(75),

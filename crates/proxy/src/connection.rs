@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use crate::account::Account;
 use crate::answer::{Answer, Shape};
 use crate::body::Body;
 use crate::client::Client;
@@ -69,7 +70,16 @@ async fn settle(client: &mut Client, mut unread: Body) -> bool {
 /// Tells a client that there is no room for it.
 async fn refuse(client: &mut Client, answer: Answer) {
     poll_fn(|cx| {
-        respond(client, cx, answer, &Asked::NOTHING, Shape::Json, true);
+        let account = Account::begin(client, None);
+        respond(
+            client,
+            cx,
+            answer,
+            &Asked::NOTHING,
+            Shape::Json,
+            true,
+            account,
+        );
         Poll::Ready(())
     })
     .await;

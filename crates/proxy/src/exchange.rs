@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use hyperfleet_wire::control::ProbeOutcome;
 
+use crate::account::Account;
 use crate::answer::{Answer, Shape};
 use crate::client::{Client, READ_AWAY};
 use crate::fault;
@@ -138,6 +139,7 @@ async fn converse(
             }
         };
         fault::panic_at(to.port());
+        request.measure.send(&client.worker);
         let relayed = Relay::new(client, request, &mut upstream, watch)
             .run()
             .await;
@@ -275,7 +277,8 @@ async fn fail(client: &mut Client, request: &mut Request, answer: Answer) -> End
     request.measure.answered(answer);
     let close = request.is_ambiguous() || request.body.is_over(READ_AWAY);
     let turn = poll_fn(|cx| {
-        let turn = respond(client, cx, answer, &request.asked, shape, close);
+        let account = Account::of_measured(client, &request.measure);
+        let turn = respond(client, cx, answer, &request.asked, shape, close, account);
         Poll::Ready(turn)
     })
     .await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::answer::{self, Answer, Shape};
 use crate::body::Body;
 use crate::bounds::Bound;
@@ -133,15 +134,9 @@ impl Intake {
                 if !self.begun {
                     return Poll::Ready(Turn::Gone);
                 }
-                let asked = Asked::NOTHING;
-                let turn = respond(
-                    client,
-                    cx,
-                    Answer::RequestTimeout,
-                    &asked,
-                    Shape::Json,
-                    true,
-                );
+                let (answer, asked) = (Answer::RequestTimeout, &Asked::NOTHING);
+                let account = Account::begin(client, self.began).with_bytes(client.input.len());
+                let turn = respond(client, cx, answer, asked, Shape::Json, true, account);
                 return Poll::Ready(turn);
             }
             // What was on its way when the drain began is still answered, with `Connection: close`.
@@ -216,7 +211,16 @@ impl Intake {
             Err(reject) => {
                 worker.counters.requests.add(1);
                 let asked = head.asked();
-                let turn = respond(client, cx, reject.into(), &asked, Shape::Json, true);
+                let account = Account::begin(client, self.began).with_bytes(bytes.len());
+                let turn = respond(
+                    client,
+                    cx,
+                    reject.into(),
+                    &asked,
+                    Shape::Json,
+                    true,
+                    account,
+                );
                 Some((turn, bytes.len()))
             }
         }
@@ -237,21 +241,27 @@ impl Intake {
             return (Turn::NoTable, 0);
         }
         worker.counters.requests.add(1);
+        let mut account = Account::begin(client, self.began).with_bytes(length);
+        account.understand(head, bytes, &resolved);
         let destination = match resolved {
             Resolved::To(destination) => destination,
             Resolved::Redirect { rest } => {
                 let close = worker.draining() || !readable_away(head);
                 let mut out = worker.buffers.out();
-                let keep = answer::write_redirect(head, bytes, rest, close, &mut out);
+                let keep =
+                    answer::write_redirect(head, bytes, rest, close, account.timing(), &mut out);
                 worker.counters.responses.count(308);
+                let before = client.bytes_out;
                 let keep = client.send(cx, &out).is_ok() && keep;
+                account.write(client.bytes_out - before, |entry| entry.status = Some(308));
                 return (answered(head, &settings.limits, keep), length);
             }
             Resolved::NotFound => {
-                let turn = deny(client, cx, Answer::NotFound, head, bytes, None);
+                let turn = deny(client, cx, Answer::NotFound, head, bytes, None, account);
                 return (turn, length);
             }
         };
+        account.identify(&worker, &destination);
         let admitted = if worker.knows() {
             admit(client, &destination)
         } else {
@@ -262,7 +272,7 @@ impl Intake {
         let (admitted, target, meter) = match admitted {
             Ok(admitted) => admitted,
             Err(answer) => {
-                let turn = deny(client, cx, answer, head, bytes, Some(&destination));
+                let turn = deny(client, cx, answer, head, bytes, Some(&destination), account);
                 return (turn, length);
             }
         };
@@ -278,10 +288,11 @@ impl Intake {
         match body.pass(&bytes[length..], &settings.limits, &mut buffer) {
             Ok(taken) => {
                 let before = client.bytes_in - bytes.len() as u64;
-                let began = self.began.unwrap_or_else(Moment::now);
+                let began = account.began.or(self.began).unwrap_or_else(Moment::now);
+                let line = account.into_line();
                 let request = Request {
                     admitted,
-                    measure: Measure::begin(client, meter, began, before),
+                    measure: Measure::begin(client, meter, began, before, line),
                     destination,
                     target,
                     asked: head.asked(),
@@ -297,7 +308,16 @@ impl Intake {
             Err(reject) => {
                 worker.buffers.give_back(buffer);
                 let asked = head.asked();
-                let turn = respond(client, cx, reject.into(), &asked, Shape::Json, true);
+                let account = account.with_bytes(bytes.len());
+                let turn = respond(
+                    client,
+                    cx,
+                    reject.into(),
+                    &asked,
+                    Shape::Json,
+                    true,
+                    account,
+                );
                 (turn, bytes.len())
             }
         }
@@ -355,6 +375,7 @@ fn deny(
     head: &RequestHead,
     bytes: &[u8],
     destination: Option<&Destination>,
+    account: Account,
 ) -> Turn {
     let shape = if answer::wants_page(head, bytes) {
         Shape::Page(destination)
@@ -362,7 +383,8 @@ fn deny(
         Shape::Json
     };
     let asked = head.asked();
-    match respond(client, cx, answer, &asked, shape, !readable_away(head)) {
+    let close = !readable_away(head);
+    match respond(client, cx, answer, &asked, shape, close, account) {
         Turn::Answered { keep, .. } => answered(head, &client.worker.settings.limits, keep),
         turn => turn,
     }
@@ -394,17 +416,20 @@ pub fn respond(
     asked: &Asked,
     shape: Shape<'_>,
     close: bool,
+    account: Account,
 ) -> Turn {
     let worker = client.worker.clone();
     let mut out = worker.buffers.out();
     let close = close || worker.draining();
-    let keep = answer::write(answer, shape, asked, close, &mut out);
+    let keep = answer::write(answer, shape, asked, close, account.timing(), &mut out);
     worker.counters.responses.count(answer.status());
     worker.counters.errors.count(answer.code());
     if let Some(bound) = Bound::of(answer) {
         worker.counters.met(bound);
     }
+    let before = client.bytes_out;
     let keep = client.send(cx, &out).is_ok() && keep;
+    account.write(client.bytes_out - before, |entry| entry.answered(answer));
     Turn::Answered {
         keep,
         unread: Body::request(Framing::None, &worker.settings.limits),

@@ -32,6 +32,8 @@
 //! one is sent, [`relay`] moves its bytes, [`tunnel`] those of an upgraded connection. The
 //! routes come from [`control`] or a file ([`routes`]).
 
+mod access;
+mod account;
 pub mod answer;
 pub mod body;
 mod bounds;
@@ -70,7 +72,9 @@ pub mod route;
 mod routes;
 mod runtime;
 pub mod server;
+pub mod server_timing;
 pub mod settings;
+mod signals;
 mod socket;
 mod splice;
 mod table;

@@ -4,6 +4,7 @@ use crate::http::fields::{self, Name};
 use crate::http::output::{line, Kept};
 use crate::http::response::ResponseHead;
 use crate::http::{Asked, Framing, Version};
+use crate::server_timing::Timing;
 
 /// What follows the head that [`write()`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +32,14 @@ pub enum Body {
 
 /// Appends to `out` the head for the client of the response `head`, parsed from `bytes`, to
 /// `asked`. `close` ends the client's connection though it might be kept (the proxy drains, or
-/// the request's body will not be read to its end); the client is told.
+/// the request's body will not be read to its end); the client is told. `timing` is told beside what the
+/// machine may say of its own, but not with interim heads.
 pub fn write(
     head: &ResponseHead,
     bytes: &[u8],
     asked: &Asked,
     close: bool,
+    timing: Option<Timing>,
     out: &mut Vec<u8>,
 ) -> Reply {
     if head.is_interim() && asked.version == Version::Http10 {
@@ -78,6 +81,9 @@ pub fn write(
     } = reply
     {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(timing) = timing.filter(|_| reply != Reply::Interim) {
+        timing.write(out);
     }
     connection(&reply, asked, upgrades, out);
     out.extend_from_slice(b"\r\n");

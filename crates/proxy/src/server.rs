@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access::{AccessLog, Sink};
 use crate::cli;
 use crate::clients::Clients;
 use crate::control::{Link, Process};
@@ -23,6 +23,7 @@ use crate::privileges;
 use crate::probe::Prober;
 use crate::routes::{read_file, Command, Drain, Routes};
 use crate::settings::{Settings, Source};
+use crate::signals::{Signal, Signals};
 use crate::socket::Socket;
 use crate::takeover::{self, Door, Inherited, Predecessor};
 use crate::worker::{self, Parts};
@@ -76,6 +77,12 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
         .first()
         .and_then(|listener| listener.local_addr().ok())
         .unwrap_or(settings.listen);
+    let sink = match &settings.access_log {
+        Some(path) => Some(Sink::open(path).map_err(|error| {
+            Failure::Start(format!("--access-log {}: {error}", path.display()))
+        })?),
+        None => None,
+    };
     let machines = match (&settings.source, &mut inherited) {
         (Some(Source::File(path)), _) => Some(read_file(path).map_err(Failure::Start)?),
         (Some(Source::Control(_)), Some(inherited)) => inherited.routes.take(),
@@ -104,7 +111,9 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
 
     privileges::give_up(&settings.user, settings.seccomp).map_err(Failure::Start)?;
     let prober = sockets.is_some().then_some(prober);
-    let (mut workers, senders) = Workers::start(&settings, listeners, prober).map_err(broken)?;
+    let log = sink.map(AccessLog::start).transpose().map_err(broken)?;
+    let (mut workers, senders) =
+        Workers::start(&settings, listeners, prober, log.as_ref()).map_err(broken)?;
     let mut routes = Routes::new(senders);
     let applied = match machines {
         Some(machines) => Some(routes.read(&machines).map_err(Failure::Start)?),
@@ -117,20 +126,26 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     }
     // For people and supervisors; nobody has to listen.
     let _ = writeln!(io::stdout(), "hyperfleet-proxy listens on {address}");
-    let counters = workers.counters.clone();
+    let mut counters = workers.counters.clone();
+    counters.extend(log.as_ref().map(|log| log.counters.clone()));
     let process = Process {
         routes,
         asks,
         arguments: cli::arguments(&settings),
         counters: Box::new(move || Counters::total(counters.iter().map(|worker| &**worker))),
     };
-    runtime.block_on(supervise(
+    let ended = runtime.block_on(supervise(
         &settings,
         sockets,
         process,
         signals,
         &mut workers,
-    ))
+        log.as_ref(),
+    ));
+    if let Some(log) = log {
+        log.close();
+    }
+    ended
 }
 
 /// The sockets that are not clients': the control plane's, and the next process'.
@@ -203,9 +218,18 @@ async fn supervise(
     process: Process,
     mut signals: Signals,
     workers: &mut Workers,
+    log: Option<&AccessLog>,
 ) -> Result<(), Failure> {
     let mut link = Link::new(process);
-    let ending = await_end(settings, sockets.as_ref(), &mut link, &mut signals, workers).await?;
+    let ending = await_end(
+        settings,
+        sockets.as_ref(),
+        &mut link,
+        &mut signals,
+        workers,
+        log,
+    )
+    .await?;
     let mut routes = link.into_routes();
     let elders = routes.elders_gone();
     let (limit, successor) = match ending {
@@ -253,6 +277,7 @@ async fn await_end(
     link: &mut Link,
     signals: &mut Signals,
     workers: &mut Workers,
+    log: Option<&AccessLog>,
 ) -> Result<Ending, Failure> {
     let mut handing_over = None;
     loop {
@@ -285,11 +310,16 @@ async fn await_end(
                     return Ok(Ending::Relieved(stream));
                 }
             }
-            signal = signals.next() => match (signal, &settings.source) {
-                (Signal::Stop, _) => return Ok(Ending::Asked(settings.times.drain)),
-                (Signal::Reload, Some(Source::File(path))) => reload(path, link.routes()),
-                // Nothing is read again; it must not end the process either.
-                (Signal::Reload, _) => {}
+            signal = signals.next() => {
+                if signal == Signal::Stop {
+                    return Ok(Ending::Asked(settings.times.drain));
+                }
+                if let Some(log) = log {
+                    log.reopen();
+                }
+                if let Some(Source::File(path)) = &settings.source {
+                    reload(path, link.routes());
+                }
             },
             () = workers.one_ended() => {
                 return Err(Failure::Run("a worker ended by itself".to_owned()));
@@ -306,42 +336,6 @@ fn reload(path: &Path, routes: &mut Routes) {
     }
 }
 
-#[derive(PartialEq)]
-enum Signal {
-    /// SIGTERM or SIGINT.
-    Stop,
-    /// SIGHUP.
-    Reload,
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.reload.recv() => Signal::Reload,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await != Signal::Stop {}
-    }
-}
-
 /// The worker threads.
 struct Workers {
     counters: Vec<Arc<Counters>>,
@@ -355,6 +349,7 @@ impl Workers {
         settings: &Arc<Settings>,
         listeners: Vec<TcpListener>,
         prober: Option<Prober>,
+        log: Option<&AccessLog>,
     ) -> io::Result<(Workers, Vec<mpsc::UnboundedSender<Command>>)> {
         let clients = Arc::new(Clients::new(
             settings.max_connections,
@@ -373,6 +368,7 @@ impl Workers {
                 commands,
                 prober: prober.clone(),
                 clients: clients.clone(),
+                access: log.map(|log| log.access(mine.clone(), settings.access_log_sample)),
             };
             let over = Over(over.clone());
             std::thread::Builder::new()

@@ -57,6 +57,12 @@ pub struct Settings {
     pub user: String,
     /// Whether system calls that serving does not need are forbidden.
     pub seccomp: bool,
+    /// Where a line of each request goes, `-` is standard error; `None`: nowhere.
+    pub access_log: Option<PathBuf>,
+    /// One line of so many is written, and those of our own errors; at least 1.
+    pub access_log_sample: u32,
+    /// Whether answers tell how long they took ([`crate::server_timing`]).
+    pub server_timing: bool,
     /// Of clients, in all.
     pub max_connections: usize,
     /// Of clients of one address, IPv6 by networks of 64 bits; 0: no bound. Trusted peers are

@@ -37,6 +37,9 @@ pub async fn run(client: &mut Client, granted: Box<Granted>) -> End {
     keep_alive(&upstream.stream);
     client.outbox.keep(&early);
     client.timer.set(worker.settings.times.tunnel);
+    if websocket {
+        measure.becomes_websocket();
+    }
     let mut tunnel = Tunnel {
         client,
         upstream,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, Notify};
 
+use crate::access::Access;
 use crate::bounds::Bound;
 use crate::buffers::Buffers;
 use crate::client::Client;
@@ -19,7 +20,7 @@ use crate::clients::{Clients, Place, Room};
 use crate::clock::Clock;
 use crate::connection;
 use crate::counters::Counters;
-use crate::log;
+use crate::log::{self, Sparing};
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
 use crate::routes::{Change, Command, Drain};
@@ -29,8 +30,6 @@ use crate::table::Table;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// How long the log is spared the same complaint.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a worker is made of; `Send`, for its thread.
 pub struct Parts {
@@ -42,6 +41,8 @@ pub struct Parts {
     pub prober: Option<Prober>,
     /// Of all workers.
     pub clients: Arc<Clients>,
+    /// `None` when no access log is kept.
+    pub access: Option<Access>,
 }
 
 /// What a worker's tasks share.
@@ -49,6 +50,7 @@ pub struct Worker {
     pub settings: Arc<Settings>,
     pub counters: Arc<Counters>,
     pub prober: Option<Prober>,
+    pub access: Option<Rc<Access>>,
     pub table: RefCell<Table>,
     pub pool: Rc<RefCell<Pool>>,
     pub clock: Rc<Clock>,
@@ -143,6 +145,7 @@ pub fn run(parts: Parts) -> io::Result<()> {
             // A file's table comes as a command too, after the port is open.
             known: Cell::new(false),
             prober: parts.prober,
+            access: parts.access.map(Rc::new),
             first_table: Notify::new(),
             draining: Cell::new(None),
             everybody: parts.clients,
@@ -174,7 +177,7 @@ async fn serve(
     spawn(pool::sweep(worker.pool.clone()));
     let mut listener = Some(listener);
     let mut rest = None;
-    let mut told: Option<Instant> = None;
+    let mut complaint = Sparing::default();
     let mut deadline = None;
     loop {
         tokio::select! {
@@ -186,10 +189,7 @@ async fn serve(
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     worker.counters.met(Bound::HostSockets);
-                    if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                        told = Some(Instant::now());
-                        log::line(format_args!("accept: {error}; trying again"));
-                    }
+                    complaint.line(format_args!("accept: {error}; trying again"));
                     rest = Some(Instant::now() + ACCEPT_REST);
                 }
             },

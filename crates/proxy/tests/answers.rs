@@ -16,7 +16,7 @@ const KEPT: Asked = Asked {
 /// The whole answer, and whether the connection is kept.
 fn write(answer: Answer, shape: Shape<'_>, asked: &Asked, close: bool) -> (String, bool) {
     let mut out = Vec::new();
-    let keep = answer::write(answer, shape, asked, close, &mut out);
+    let keep = answer::write(answer, shape, asked, close, None, &mut out);
     (String::from_utf8(out).unwrap(), keep)
 }
 
@@ -238,13 +238,17 @@ fn a_redirect_is_exact() {
         panic!("it is redirected");
     };
     let mut out = Vec::new();
-    assert!(answer::write_redirect(&head, bytes, rest, false, &mut out));
+    assert!(answer::write_redirect(
+        &head, bytes, rest, false, None, &mut out
+    ));
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "HTTP/1.1 308 Permanent Redirect\r\nLocation: /proxy/web/80/?a=b\r\nContent-Length: 0\r\n\r\n"
     );
     let mut out = Vec::new();
-    assert!(!answer::write_redirect(&head, bytes, rest, true, &mut out));
+    assert!(!answer::write_redirect(
+        &head, bytes, rest, true, None, &mut out
+    ));
     assert!(String::from_utf8(out)
         .unwrap()
         .ends_with("\r\nConnection: close\r\n\r\n"));

@@ -32,6 +32,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # Settings that the data plane takes as they are: PROXY_MAX_HEAD_BYTES is --max-head-bytes.
 _HANDED_ON = (
+    "access_log_sample",
     "max_head_bytes",
     "max_head_fields",
     "max_target_bytes",
@@ -58,7 +59,7 @@ class Backend:
     def __init__(self, settings: Settings, database: Database) -> None:
         driver, self.driver = _driver(settings)
         self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
-        self._data_plane = DataPlane(_data_plane_config(settings), self._probe)
+        self._data_plane = DataPlane(data_plane_config(settings), self._probe)
         instruments = Instruments(driver=driver.name, proxy_pid=lambda: self._data_plane.pid)
         self.machines = Fleet(
             driver=driver,
@@ -170,13 +171,23 @@ def _fleet_config(settings: Settings) -> FleetConfig:
     )
 
 
-def _data_plane_config(settings: Settings) -> DataPlaneConfig:
+def _access_log(path: Path | None) -> str:
+    """As the data plane takes it, which has another working directory than ours."""
+    if path is None:
+        return ""
+    return "-" if path == Path("-") else str(path.absolute())
+
+
+def data_plane_config(settings: Settings) -> DataPlaneConfig:
+    """What the data plane is started with; all that its settings say."""
     arguments = [
         ("prefix", settings.proxy_prefix),
         ("host-suffix", settings.proxy_host_suffix or ""),
         ("trusted", ",".join(settings.proxy_trusted_proxies)),
         ("user", settings.proxy_user),
         ("seccomp", str(settings.proxy_seccomp).lower()),
+        ("server-timing", str(settings.proxy_server_timing).lower()),
+        ("access-log", _access_log(settings.proxy_access_log)),
     ]
     if settings.proxy_workers:
         arguments.append(("workers", str(settings.proxy_workers)))

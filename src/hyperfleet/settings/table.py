@@ -34,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_workers: int
     proxy_user: str
     proxy_seccomp: bool
+    proxy_access_log: Path | None
+    proxy_access_log_sample: int
+    proxy_server_timing: bool
     proxy_max_head_bytes: int
     proxy_max_head_fields: int
     proxy_max_target_bytes: int
@@ -137,6 +140,24 @@ SETTINGS: tuple[Setting, ...] = (
         "true",
         *value.switch,
         "Forbids the data plane all system calls that serving does not need.",
+    ),
+    Setting(
+        "PROXY_ACCESS_LOG",
+        None,
+        *value.path_or_dash,
+        "Where the data plane writes a line of JSON for each request; unset: nowhere.",
+    ),
+    Setting(
+        "PROXY_ACCESS_LOG_SAMPLE",
+        "1",
+        *value.number(1, 1_000_000, "requests"),
+        "Of so many requests one gets a line; errors of the proxy's own always do.",
+    ),
+    Setting(
+        "PROXY_SERVER_TIMING",
+        "false",
+        *value.switch,
+        "Tells clients in Server-Timing how long an answer took, and the machine's part of it.",
     ),
     Setting(
         "PROXY_MAX_HEAD_BYTES",

@@ -147,6 +147,7 @@ networks: Value = _networks, "addresses and networks (192.0.2.0/24), with commas
 subnet: Value = _subnet, "an IPv4 network such as 172.16.0.0/16"
 database_url: Value = _database_url, "an SQLite URL such as sqlite:///hyperfleet.db"
 path: Value = _path, "a path"
+path_or_dash: Value = _path, "a path, or - for the log of the process"
 directories: Value = _directories, "paths with colons between"
 text: Value = _text, "a path"
 user: Value = _user, "the name or the number of an ordinary user"

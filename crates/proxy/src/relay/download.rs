@@ -169,7 +169,9 @@ impl Relay<'_> {
                 }
                 Ok(Progress::Whole(length)) => {
                     let close = worker.draining() || self.is_ambiguous();
-                    let reply = reply::write(head, bytes, &self.request.asked, close, &mut out);
+                    let timing = self.request.measure.timing();
+                    let asked = &self.request.asked;
+                    let reply = reply::write(head, bytes, asked, close, timing, &mut out);
                     worker.counters.responses.count(head.status);
                     self.request.measure.head(head.status);
                     bytes = &bytes[length..];

@@ -184,7 +184,7 @@ impl Client {
             head: false,
             ..self.head.asked()
         };
-        let keep = answer::write(answer, Shape::Json, &asked, false, &mut bytes);
+        let keep = answer::write(answer, Shape::Json, &asked, false, None, &mut bytes);
         let bytes = String::from_utf8(bytes).unwrap();
         let text = bytes.split("{\"error\":\"").nth(1).unwrap();
         let text = text.strip_suffix("\"}").unwrap();
@@ -198,7 +198,7 @@ impl Client {
 
     fn redirect(&mut self, rest: usize) {
         let mut bytes = Vec::new();
-        self.keep = answer::write_redirect(&self.head, &self.buffer, rest, false, &mut bytes);
+        self.keep = answer::write_redirect(&self.head, &self.buffer, rest, false, None, &mut bytes);
         let bytes = String::from_utf8(bytes).unwrap();
         let location = bytes.split("Location: ").nth(1).unwrap();
         let location = location.split("\r\n").next().unwrap();

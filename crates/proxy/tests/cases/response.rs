@@ -148,6 +148,7 @@ impl Machine {
             &self.buffer,
             &self.asked,
             self.drain,
+            None,
             &mut self.sent,
         );
         let text = match reply {
