@@ -32,8 +32,8 @@ pub enum Body {
 
 /// Appends to `out` the head for the client of the response `head`, parsed from `bytes`, to
 /// `asked`. `close` ends the client's connection though it might be kept (the proxy drains, or
-/// the request's body will not be read to its end); the client is told. `timing` is told beside what the
-/// machine may say of its own, but not with interim heads.
+/// the request's body will not be read to its end); the client is told.
+/// `timing` is told beside what the machine may say of its own, but not with interim heads.
 pub fn write(
     head: &ResponseHead,
     bytes: &[u8],

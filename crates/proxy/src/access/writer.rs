@@ -151,11 +151,7 @@ impl Writer {
             self.torn = last != b'\n';
         }
         if let Some(error) = failed {
-            let rest = &self.batch[written..];
-            let ends = memchr::memchr_iter(b'\n', rest).count();
-            // An end alone, of a line that was cut off and counted before.
-            let lines = ends - usize::from(rest.starts_with(b"\n") && written == 0);
-            for _ in 0..lines {
+            for _ in 0..lost(&self.batch, written) {
                 self.counters.met(Bound::AccessLog);
             }
             self.complaint.line(format_args!(
@@ -172,6 +168,38 @@ impl Writer {
                 log::line("access log opened again");
             }
             Err(why) => log::line(format_args!("access log: {why}; it stays in the old file")),
+        }
+    }
+}
+
+/// Lines of a batch that are not in the file whole when so many bytes of it are.
+fn lost(batch: &[u8], written: usize) -> usize {
+    let ends = memchr::memchr_iter(b'\n', &batch[written..]).count();
+    // It begins with an end alone where a line was cut off, which was counted then.
+    ends - usize::from(written == 0 && batch.starts_with(b"\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lost;
+
+    #[test]
+    fn a_line_is_lost_once_however_it_is_cut() {
+        for (batch, written, lines) in [
+            ("a\nb\n", 4, 0),
+            ("a\nb\n", 3, 1),
+            ("a\nb\n", 2, 1),
+            ("a\nb\n", 1, 2),
+            ("a\nb\n", 0, 2),
+            ("\na\nb\n", 0, 2),
+            ("\na\nb\n", 1, 2),
+            ("\na\nb\n", 3, 1),
+        ] {
+            assert_eq!(
+                lost(batch.as_bytes(), written),
+                lines,
+                "{batch:?} {written}"
+            );
         }
     }
 }
