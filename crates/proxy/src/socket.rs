@@ -1,11 +1,15 @@
 //! A Unix socket that this process listens on for others of its user.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::UnixListener;
+
+/// How long a process that has been killed may take to close its sockets.
+const DYING: Duration = Duration::from_secs(1);
 
 /// The bound socket; its file is removed when this is dropped.
 pub struct Socket {
@@ -29,12 +33,13 @@ impl Socket {
                 ));
             }
             Ok(_) => match UnixStream::connect(path) {
-                Ok(_) => {
+                Ok(stream) if lives(&stream) => {
                     return Err(io::Error::new(
                         io::ErrorKind::AddrInUse,
                         "another data plane listens there",
                     ));
                 }
+                Ok(_) => std::fs::remove_file(path)?,
                 // Nobody listens: its process is dead.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     std::fs::remove_file(path)?;
@@ -73,11 +78,57 @@ impl Socket {
     }
 }
 
+/// Whether the process that listened is there still: one that is just dying closes its sockets one
+/// after the other, and a connection that it has not accepted ends with them.
+fn lives(mut stream: &UnixStream) -> bool {
+    let ended = stream
+        .set_read_timeout(Some(DYING))
+        .and_then(|()| stream.read(&mut [0]));
+    match ended {
+        Ok(count) => count > 0,
+        Err(error) => error.kind() != io::ErrorKind::ConnectionReset,
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // It may be gone already, with its folder.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_taken_from_the_dying_and_not_from_the_living() {
+        let path = std::env::temp_dir().join(format!("hyperfleet-socket-{}", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _guard = runtime.enter();
+        let living = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let refused = Socket::bind(&path).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        // The connection before was let go; the next ends with the listener, never accepted.
+        living.accept().unwrap();
+        let taken = std::thread::scope(|scope| {
+            let taking = scope.spawn(|| {
+                let runtime = runtime.enter();
+                let taken = Socket::bind(&path).is_ok();
+                drop(runtime);
+                taken
+            });
+            let ready = rustix::event::PollFlags::IN;
+            let mut waited = [rustix::event::PollFd::new(&living, ready)];
+            rustix::event::poll(&mut waited, None).unwrap();
+            drop(living);
+            taking.join().unwrap()
+        });
+        assert!(taken);
     }
 }
