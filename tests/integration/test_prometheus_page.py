@@ -8,19 +8,18 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from support import proxy
 from support.metrics import Exposition
 from support.need import Need
 from support.page import Page, promised, types
 from support.server import Server
-
-from .test_whole import _has_proxy
 
 PAGE = Page("docs/how-to/prometheus.md")
 
 
 @pytest.fixture
 def server(need: Need) -> Iterator[Server]:
-    need.that(_has_proxy(), "hyperfleet-proxy is not built: run `make setup`")
+    proxy.binary(need)
     made = Server(HYPERFLEET_VMM="fake").start()
     yield made
     made.close()

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet import binaries
-from hyperfleet.errors import SetupError
+from support import proxy
 from support.need import Need
 from support.server import Server
 
@@ -42,10 +41,7 @@ parameters = { timeout = 1 }
 
 @pytest.fixture
 def server(need: Need) -> Iterator[Server]:
-    try:
-        binaries.proxy()
-    except SetupError as error:
-        need.that(False, str(error))
+    proxy.binary(need)
     # Schemathesis shows wrong keys, too, and many.
     made = Server(HYPERFLEET_VMM="fake", LOG_LEVEL="warning", HYPERFLEET_FAILED_KEYS_PER_MINUTE="0")
     yield made

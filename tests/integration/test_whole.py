@@ -10,28 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hyperfleet import binaries
-from hyperfleet.errors import SetupError
 from hyperfleet.failpoints import Point
-from support import crash
+from support import crash, proxy
 from support.need import Need
 from support.server import Server
 
 
 @pytest.fixture
 def server(need: Need) -> Iterator[Server]:
-    need.that(_has_proxy(), "hyperfleet-proxy is not built: run `make setup`")
+    proxy.binary(need)
     made = Server(HYPERFLEET_VMM="fake", PROXY_HOST_SUFFIX=".local.dev")
     yield made
     made.close()
-
-
-def _has_proxy() -> bool:
-    try:
-        binaries.proxy()
-    except SetupError:
-        return False
-    return True
 
 
 def _page(server: Server, path: str, **headers: str) -> tuple[int, str]:

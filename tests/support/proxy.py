@@ -30,6 +30,15 @@ def machine(
     }
 
 
+def binary(need: Need) -> Path:
+    """`hyperfleet-proxy` as it was built."""
+    try:
+        return binaries.proxy()
+    except SetupError as error:
+        need.that(False, str(error))
+        raise
+
+
 class Proxy:
     """`hyperfleet-proxy` on a free port of 127.0.0.1 while the context lasts.
 
@@ -39,14 +48,10 @@ class Proxy:
     def __init__(
         self, need: Need, folder: Path, machines: Sequence[dict[str, Any]], host_suffix: str
     ) -> None:
-        try:
-            binary = binaries.proxy()
-        except SetupError as error:
-            need.that(False, str(error))
         routes = folder / "routes.json"
         routes.write_text(json.dumps({"machines": machines}))
         options = ("--listen", "127.0.0.1:0", "--workers", "1", "--host-suffix", host_suffix)
-        self._command: list[str | Path] = [binary, *options, "--routes", routes]
+        self._command: list[str | Path] = [binary(need), *options, "--routes", routes]
         self.host_suffix = host_suffix
         self.port = 0
 

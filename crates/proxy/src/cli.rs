@@ -37,6 +37,27 @@ macro_rules! number {
     };
 }
 
+macro_rules! switch {
+    ($name:literal, $help:literal, $field:ident) => {
+        number!($name, "true|false", $help, $field)
+    };
+}
+
+macro_rules! text {
+    ($name:literal, $value:literal, $help:literal, $($field:ident).+) => {
+        Opt {
+            name: $name,
+            value: $value,
+            help: $help,
+            get: |s| s.$($field).+.clone(),
+            set: |s, text| {
+                s.$($field).+ = text.to_owned();
+                Ok(())
+            },
+        }
+    };
+}
+
 macro_rules! millis {
     ($name:literal, $help:literal, $field:ident) => {
         Opt {
@@ -61,36 +82,19 @@ const OPTIONS: &[Opt] = &[
             Ok(())
         },
     },
-    Opt {
-        name: "prefix",
-        value: "PATH",
-        help: "of path routes",
-        get: |s| s.texts.prefix.clone(),
-        set: |s, text| {
-            s.texts.prefix = text.to_owned();
-            Ok(())
-        },
-    },
-    Opt {
-        name: "host-suffix",
-        value: "SUFFIX",
-        help: "of host routes, {machine}-{port}SUFFIX; empty: none",
-        get: |s| s.texts.host_suffix.clone(),
-        set: |s, text| {
-            s.texts.host_suffix = text.to_owned();
-            Ok(())
-        },
-    },
-    Opt {
-        name: "trusted",
-        value: "CIDR,...",
-        help: "whose X-Forwarded-* are believed",
-        get: |s| s.texts.trusted.clone(),
-        set: |s, text| {
-            s.texts.trusted = text.to_owned();
-            Ok(())
-        },
-    },
+    text!("prefix", "PATH", "of path routes", texts.prefix),
+    text!(
+        "host-suffix",
+        "SUFFIX",
+        "of host routes, {machine}-{port}SUFFIX; empty: none",
+        texts.host_suffix
+    ),
+    text!(
+        "trusted",
+        "CIDR,...",
+        "whose X-Forwarded-* are believed",
+        texts.trusted
+    ),
     number!("workers", "N", "threads; default: the usable CPUs", workers),
     Opt {
         name: "routes",
@@ -112,30 +116,22 @@ const OPTIONS: &[Opt] = &[
         },
         set: |s, text| source(s, Source::Control(PathBuf::from(text))),
     },
-    Opt {
-        name: "take-over",
-        value: "true|false",
-        help: "of the process behind the control socket: its port, its routes",
-        get: |s| s.take_over.to_string(),
-        set: |s, text| parse(text).map(|on| s.take_over = on),
-    },
-    Opt {
-        name: "user",
-        value: "NAME|UID",
-        help: "whom root becomes once its sockets are open",
-        get: |s| s.user.clone(),
-        set: |s, text| {
-            s.user = text.to_owned();
-            Ok(())
-        },
-    },
-    Opt {
-        name: "seccomp",
-        value: "true|false",
-        help: "forbid system calls that serving does not need",
-        get: |s| s.seccomp.to_string(),
-        set: |s, text| parse(text).map(|on| s.seccomp = on),
-    },
+    switch!(
+        "take-over",
+        "of the process behind the control socket: its port, its routes",
+        take_over
+    ),
+    text!(
+        "user",
+        "NAME|UID",
+        "whom root becomes once its sockets are open",
+        user
+    ),
+    switch!(
+        "seccomp",
+        "forbid system calls that serving does not need",
+        seccomp
+    ),
     Opt {
         name: "access-log",
         value: "FILE|-",
@@ -155,13 +151,11 @@ const OPTIONS: &[Opt] = &[
         "of so many lines one is written, but each of our own errors",
         access_log_sample
     ),
-    Opt {
-        name: "server-timing",
-        value: "true|false",
-        help: "tell clients how long an answer took, and the machine's part",
-        get: |s| s.server_timing.to_string(),
-        set: |s, text| parse(text).map(|on| s.server_timing = on),
-    },
+    switch!(
+        "server-timing",
+        "tell clients how long an answer took, and the machine's part",
+        server_timing
+    ),
     number!("max-head-bytes", "N", "of a request's head", limits.head),
     number!("max-head-fields", "N", "in a request's head", limits.fields),
     number!(

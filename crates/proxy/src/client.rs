@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
@@ -40,16 +39,12 @@ pub struct Client {
 
 impl Client {
     /// `waker` is its task's.
-    pub fn new(worker: Rc<Worker>, stream: Stream, address: SocketAddr, waker: Waker) -> Client {
+    pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer, waker: Waker) -> Client {
         let timer = worker.clock.timer(waker);
-        let address = address.ip();
         Client {
-            peer: Peer {
-                address,
-                trusted: worker.settings.site.trusts(address),
-            },
             worker,
             stream,
+            peer,
             input: Vec::new(),
             outbox: Outbox::default(),
             timer,
@@ -227,8 +222,8 @@ impl Client {
         .await
     }
 
-    /// Ends it, for the drop that is next, so that the client can read what it was sent: data that arrives at a closed socket
-    /// resets the connection, the answer included (RFC 9112 section 9.6).
+    /// Ends it, for the drop that is next, so that the client can read what it was sent: data that
+    /// arrives at a closed socket resets the connection, the answer included (RFC 9112 section 9.6).
     pub async fn linger(&mut self) {
         if !self.flush(LINGER).await {
             return;
@@ -251,7 +246,8 @@ impl Client {
         .await;
     }
 
-    /// Breaks the connection, when it is dropped next, so that the client can't take what it has for the whole.
+    /// Breaks the connection, when it is dropped next, so that the client can't take what it has
+    /// for the whole.
     pub fn reset(&self) {
         // Without the reset it would close as after a whole body; there is nothing better then.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));

@@ -13,7 +13,7 @@ use crate::buffers::FIRST;
 use crate::client::{Client, READ_AWAY};
 use crate::forward::{self, Target};
 use crate::http::request::{self, RequestHead};
-use crate::http::{Asked, Framing, Progress};
+use crate::http::{Asked, Framing, Progress, Reject};
 use crate::limits::Limits;
 use crate::measure::Measure;
 use crate::meter::Meter;
@@ -210,18 +210,8 @@ impl Intake {
             Ok(Progress::Whole(length)) => Some(self.decide(client, cx, head, bytes, length)),
             Err(reject) => {
                 worker.counters.requests.add(1);
-                let asked = head.asked();
-                let account = Account::begin(client, self.began).with_bytes(bytes.len());
-                let turn = respond(
-                    client,
-                    cx,
-                    reject.into(),
-                    &asked,
-                    Shape::Json,
-                    true,
-                    account,
-                );
-                Some((turn, bytes.len()))
+                let account = Account::begin(client, self.began);
+                Some(reject_all(client, cx, reject, head, bytes, account))
             }
         }
     }
@@ -307,21 +297,25 @@ impl Intake {
             }
             Err(reject) => {
                 worker.buffers.give_back(buffer);
-                let asked = head.asked();
-                let account = account.with_bytes(bytes.len());
-                let turn = respond(
-                    client,
-                    cx,
-                    reject.into(),
-                    &asked,
-                    Shape::Json,
-                    true,
-                    account,
-                );
-                (turn, bytes.len())
+                reject_all(client, cx, reject, head, bytes, account)
             }
         }
     }
+}
+
+/// The answer to a request that breaks a rule; all of `bytes` is taken with it, and nothing follows.
+fn reject_all(
+    client: &mut Client,
+    cx: &mut Context<'_>,
+    reject: Reject,
+    head: &RequestHead,
+    bytes: &[u8],
+    account: Account,
+) -> (Turn, usize) {
+    let account = account.with_bytes(bytes.len());
+    let (answer, asked) = (reject.into(), head.asked());
+    let turn = respond(client, cx, answer, &asked, Shape::Json, true, account);
+    (turn, bytes.len())
 }
 
 /// The machine's entry, port and meter, if the request may go there now; if not, the meter of an

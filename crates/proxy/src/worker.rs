@@ -20,6 +20,7 @@ use crate::clients::{Clients, Place, Room};
 use crate::clock::Clock;
 use crate::connection;
 use crate::counters::Counters;
+use crate::forward::Peer;
 use crate::log::{self, Sparing};
 use crate::pool::{self, Pool};
 use crate::probe::Prober;
@@ -263,10 +264,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, stream: Stream, from: SocketAddr) {
     worker.counters.accepted.add(1);
-    let exempt = worker.settings.site.trusts(peer.ip());
-    let (place, room) = worker.everybody.take(peer.ip(), exempt);
+    let address = from.ip();
+    let trusted = worker.settings.site.trusts(address);
+    let peer = Peer { address, trusted };
+    let (place, room) = worker.everybody.take(address, trusted);
     if let Room::None(bound) = room {
         worker.counters.met(bound);
         return;

@@ -8,6 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from hyperfleet.durable import sync_folder
+
 
 def set_aside(path: Path) -> Path | None:
     """Renames what is at `path` to `path.old`, `path.old2`, …; None when nothing is there."""
@@ -40,9 +42,4 @@ def write_private(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # A rename is durable once its folder is (rename(2), fsync(2)).
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -7,9 +7,9 @@ control plane that opens this home
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from hyperfleet.durable import sync_folder
 from hyperfleet.fleet.config import ImagesLike
 from hyperfleet.machine import ID_PATTERN, Machine
 from hyperfleet.network import user
@@ -43,26 +43,19 @@ class Layout:
         except FileNotFoundError:
             # Never started: nothing but the record is to go, which is one step anyway.
             return
-        self._sync()
+        sync_folder(self._machines)
 
     def reprieve(self, machine_id: str) -> None:
         """Takes `condemn` back."""
         if self.doomed(machine_id).exists():
             self.doomed(machine_id).rename(self.directory(machine_id))
-            self._sync()
+            sync_folder(self._machines)
 
     def condemned(self) -> list[str]:
         """The ids of machines whose end was decided and not completed."""
         names = (entry.name for entry in self._machines.iterdir())
         ids = (name.removesuffix(_DELETED) for name in names if name.endswith(_DELETED))
         return sorted(one for one in ids if ID_PATTERN.match(one))
-
-    def _sync(self) -> None:
-        folder = os.open(self._machines, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def launch_spec(machine: Machine, directory: Path, images: ImagesLike) -> LaunchSpec:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import subprocess
 from collections import deque
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import structlog
 
@@ -21,6 +23,8 @@ from hyperfleet.proxy.routes import Table
 from hyperfleet.wire import WireError, control
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 # Seconds.
 _HELLO_DEADLINE = 3.0
@@ -114,37 +118,37 @@ class DataPlane:
         """See `RouteSink.withdraw`."""
         await self._step(self._table.remove(machine_id))
 
-    async def counters(self) -> control.Counters | None:
-        """The data plane's counters, or None while it is away."""
-        report = await self.report(machines=False)
-        return None if report is None else report.counters
-
     async def report(self, *, machines: bool) -> Report | None:
         """What it has counted, `machines`' too; None while it is away, or slow."""
-        link = self._link
-        if link is None:
-            return None
-        with contextlib.suppress(TimeoutError, ConnectionError, WireError):
-            async with asyncio.timeout(_APPLY_DEADLINE):
-                meters = await link.meters() if machines else ()
-                return Report(counters=await link.counters(), machines=meters)
-        return None
+
+        async def ask(link: Link) -> Report:
+            meters = await link.meters() if machines else ()
+            return Report(counters=await link.counters(), machines=meters)
+
+        return await self._asked(ask)
 
     async def activity(self, machine_id: str) -> Activity | None:
         """See `Traffic.activity`."""
-        link = self._link
-        if link is None:
+
+        async def ask(link: Link) -> Activity:
+            for meters in await link.meters(machine_id):
+                return Activity(
+                    connections=meters.connections,
+                    requests_in_flight=meters.in_flight,
+                    tunnels=sum(port.tunnels for port in meters.ports),
+                    last_at=datetime.now(UTC) - timedelta(milliseconds=meters.idle_ms),
+                )
+            return Activity()
+
+        return await self._asked(ask)
+
+    async def _asked(self, ask: Callable[[Link], Awaitable[T]]) -> T | None:
+        """What it answers; None while it is away, or slow."""
+        if self._link is None:
             return None
         with contextlib.suppress(TimeoutError, ConnectionError, WireError):
             async with asyncio.timeout(_APPLY_DEADLINE):
-                for meters in await link.meters(machine_id):
-                    return Activity(
-                        connections=meters.connections,
-                        requests_in_flight=meters.in_flight,
-                        tunnels=sum(port.tunnels for port in meters.ports),
-                        last_at=datetime.now(UTC) - timedelta(milliseconds=meters.idle_ms),
-                    )
-                return Activity()
+                return await ask(self._link)
         return None
 
     async def _step(self, change: control.Change | None) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyperfleet.durable import sync_folder
 from hyperfleet.errors import ConflictError, ValidationError
 from hyperfleet.store.database import is_known_revision
 
@@ -39,7 +40,7 @@ def copy(source: Path, target: Path, *, force: bool) -> None:
             # As a rename, but none over a file that has come up meanwhile.
             target.hardlink_to(fresh)
             fresh.unlink()
-        _sync(target.parent)
+        sync_folder(target.parent)
     except FileExistsError as error:
         raise ConflictError(f"{target} is there already; --force overwrites it") from error
     except OSError as error:
@@ -61,7 +62,7 @@ def put(fresh: Path, target: Path) -> None:
             with contextlib.closing(sqlite3.connect(database, timeout=_BUSY_S)) as opened:
                 opened.execute("PRAGMA journal_mode=DELETE")
     fresh.replace(target)
-    _sync(target.parent)
+    sync_folder(target.parent)
 
 
 def _make(source: Path, fresh: Path) -> None:
@@ -102,11 +103,3 @@ def _check(database: sqlite3.Connection, file: Path) -> None:
         raise ValidationError(f"{file} is damaged: {verdict}")
     if not all(is_known_revision(one) for one in revisions):
         raise ValidationError(f"{file} was made by a later version of Hyperfleet; use that one")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,24 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet import binaries
-from hyperfleet.errors import SetupError
 from hyperfleet.proxy.process import DataPlaneConfig
-from support.data_plane import (
-    holders,
-)
+from support import proxy
+from support.data_plane import holders
 from support.need import Need
 from support.server import free_port
 
 
 @pytest.fixture
 def config(need: Need, tmp_path: Path) -> Iterator[DataPlaneConfig]:
-    try:
-        binary = binaries.proxy()
-    except SetupError as error:
-        need.that(False, str(error))
     made = DataPlaneConfig(
-        binary=binary,
+        binary=proxy.binary(need),
         socket=tmp_path / "proxy.sock",
         log=tmp_path / "proxy.log",
         bind="127.0.0.1",

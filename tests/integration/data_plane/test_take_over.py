@@ -37,6 +37,15 @@ REQUEST = f"GET /proxy/{WEB}/80/ HTTP/1.1\r\nHost: h\r\n\r\n".encode()
 SLOW = "s" * 12
 
 
+async def begun(config: DataPlaneConfig, upstream: str) -> tuple[DataPlane, int]:
+    """A supervision of a data plane with one machine, and that one's process."""
+    plane = DataPlane(config, nobody_asks)
+    await plane.publish(a_machine(upstream=upstream))
+    await plane.open()
+    assert plane.pid is not None
+    return plane, plane.pid
+
+
 def other(config: DataPlaneConfig, number: int) -> DataPlaneConfig:
     """The same with a setting that changes nothing here."""
     arguments = (*config.arguments, ("pool", str(100 + number)))
@@ -124,11 +133,7 @@ async def test_other_settings_under_load_lose_nothing(
 async def test_a_stop_reaches_what_the_old_one_serves_still(
     config: DataPlaneConfig, upstream: str
 ) -> None:
-    first = DataPlane(config, nobody_asks)
-    await first.publish(a_machine(upstream=upstream))
-    await first.open()
-    old = first.pid
-    assert old is not None
+    first, old = await begun(config, upstream)
     reader, writer = await asyncio.open_connection("127.0.0.1", config.port)
     assert await ask(reader, writer)
     await first.close(keep_running=True)
@@ -146,11 +151,7 @@ async def test_a_stop_reaches_what_the_old_one_serves_still(
 async def test_settings_that_are_refused_leave_the_old_one(
     config: DataPlaneConfig, upstream: str
 ) -> None:
-    first = DataPlane(config, nobody_asks)
-    await first.publish(a_machine(upstream=upstream))
-    await first.open()
-    old = first.pid
-    assert old is not None
+    first, old = await begun(config, upstream)
     await first.close(keep_running=True)
     wrong = msgspec.structs.replace(config, arguments=(("prefix", "no slash"),))
     with pytest.raises(SettingsError, match="prefix"):
@@ -163,11 +164,7 @@ async def test_settings_that_are_refused_leave_the_old_one(
 async def test_one_of_another_protocol_is_taken_over_from(
     config: DataPlaneConfig, upstream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = DataPlane(config, nobody_asks)
-    await first.publish(a_machine(upstream=upstream))
-    await first.open()
-    old = first.pid
-    assert old is not None
+    first, old = await begun(config, upstream)
     reader, writer = await asyncio.open_connection("127.0.0.1", config.port)
     assert await ask(reader, writer)
     await first.close(keep_running=True)

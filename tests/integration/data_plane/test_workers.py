@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet import binaries
-from hyperfleet.errors import SetupError
+from support import proxy
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PERIOD_US = 100_000
@@ -19,11 +18,7 @@ _PERIOD_US = 100_000
 
 def workers(need, *under: str) -> int:
     """Worker threads of a data plane that the command `under` starts."""
-    try:
-        binary = binaries.proxy()
-    except SetupError as error:
-        need.that(False, str(error))
-    command: list[str | Path] = [*under, binary, "--listen", "127.0.0.1:0"]
+    command: list[str | Path] = [*under, proxy.binary(need), "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -87,8 +87,8 @@ impl Door {
     }
 }
 
-/// Tells the successor that this process accepts no more, and applies what it passes on from then on. A drain of the successor is a
-/// drain of this process too.
+/// Tells the successor that this process accepts no more, and applies what it passes on from then
+/// on. A drain of the successor is a drain of this process too.
 ///
 /// # Errors
 /// When the successor is gone, or says what is not understood.

@@ -1,0 +1,19 @@
+"""What must still be there after a power cut."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in `folder` are durable: a rename is once its folder is (fsync(2)).
+
+    Raises:
+        OSError: the folder can't be opened or written.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
