@@ -17,6 +17,7 @@ from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork
 from hyperfleet.machine import new_machine_id
 from hyperfleet.network import user
+from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
 from hyperfleet.vmm.qemu import QemuDriver
@@ -49,7 +50,7 @@ class Bench:
             initramfs=self._files / "initramfs.cpio",
             kernel_args=None,
             base_disk=self._files / "minimal-rootfs.ext4",
-            guest_mac=user.guest_mac(machine_id),
+            network=UserNetwork().assign(machine_id, ()),
             ports=(80,),
         )
         launch = msgspec.structs.replace(launch, **changes)
@@ -120,4 +121,4 @@ def qemu_driver() -> QemuDriver:
         need(program)
     for name in ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4", "debian-rootfs.ext4"):
         need.that((FILES / name).is_file(), f"{FILES / name} is missing: run make setup")
-    return QemuDriver(network=UserNetwork(), kvm=False)
+    return QemuDriver(networks=Networks(UserNetwork()), kvm=False)

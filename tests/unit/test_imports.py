@@ -39,7 +39,14 @@ RULES: dict[str, frozenset[str]] = {
 ROOT = "server"
 # Plain values and interfaces, which another part may know without knowing the part.
 SHARED = frozenset(
-    {"auth.keys", "guest.values", "proxy.interface", "store.interface", "vmm.driver"}
+    {
+        "auth.keys",
+        "guest.values",
+        "network.interface",
+        "proxy.interface",
+        "store.interface",
+        "vmm.driver",
+    }
 )
 
 

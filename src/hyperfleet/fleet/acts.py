@@ -25,10 +25,8 @@ from hyperfleet.fleet.revival import End, Next
 from hyperfleet.fleet.running import Running, before_end, describe
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
-from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import ExposedPort, MachineChange
-from hyperfleet.network import user
 from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
@@ -335,8 +333,9 @@ class Acts:
         link = AgentLink(process)
         try:
             agent = await link.connect(deadline)
-            network = GuestNetwork(address=user.GUEST_ADDRESS, gateway=user.GATEWAY, dns=user.DNS)
-            await agent.configure(self._state.machine.spec.name, network)
+            machine = self._state.machine
+            network = self._tools.networks.of(machine.network).introduce(machine.network)
+            await agent.configure(machine.spec.name, network)
         except BaseException:
             await link.close()
             raise

@@ -34,11 +34,10 @@ from hyperfleet.machine import (
     ExposedPort,
     Machine,
     MachineChange,
-    MachineNetwork,
     MachineSpec,
     new_machine_id,
 )
-from hyperfleet.network import user
+from hyperfleet.network.interface import Networks
 from hyperfleet.proxy.interface import Activity, Answer, RouteSink, Traffic
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
@@ -58,6 +57,7 @@ class Fleet:
         self,
         *,
         driver: Driver,
+        networks: Networks,
         store: MachineStore,
         routes: RouteSink,
         images: ImagesLike,
@@ -66,6 +66,7 @@ class Fleet:
         observer: Observer,
     ) -> None:
         self._driver = driver
+        self._networks = networks
         self._store = store
         self._routes = routes
         self._traffic = traffic
@@ -75,6 +76,7 @@ class Fleet:
         self._layout = Layout(config.home)
         self._tools = Tools(
             driver=driver,
+            networks=networks,
             store=store,
             images=images,
             config=config,
@@ -130,8 +132,8 @@ class Fleet:
             spec=spec,
             status=Status.PENDING,
             vmm=self._driver.name,
-            network=MachineNetwork(
-                mode=user.MODE, guest_ip=user.GUEST_IP, guest_mac=user.guest_mac(machine_id)
+            network=self._networks.first.assign(
+                machine_id, (owner.machine.network for owner in self._owners.values())
             ),
             ports=discovery.unseen(spec.exposed_ports, {}),
             created_at=moment,

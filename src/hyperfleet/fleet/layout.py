@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperfleet.durable import sync_folder
 from hyperfleet.fleet.config import ImagesLike
-from hyperfleet.machine import ID_PATTERN, Machine
+from hyperfleet.machine import ID_PATTERN, Machine, MachineNetwork
 from hyperfleet.network import user
 from hyperfleet.vmm.driver import LaunchSpec
 
@@ -81,7 +81,7 @@ def known_launch(machine: Machine, directory: Path) -> LaunchSpec:
 
 
 def nameless_launch(machine_id: str, directory: Path) -> LaunchSpec:
-    """The same for a machine whose record is gone."""
+    """The same for a machine whose record is gone, and with it all but its directory."""
     return LaunchSpec(
         id=machine_id,
         name=machine_id,
@@ -92,7 +92,7 @@ def nameless_launch(machine_id: str, directory: Path) -> LaunchSpec:
         initramfs=directory,
         kernel_args=None,
         base_disk=directory,
-        guest_mac=user.guest_mac(machine_id),
+        network=MachineNetwork(mode=user.MODE),
     )
 
 
@@ -109,6 +109,6 @@ def _launch(
         initramfs=initramfs,
         kernel_args=machine.spec.kernel_args,
         base_disk=base_disk,
-        guest_mac=machine.network.guest_mac or user.guest_mac(machine.id),
+        network=machine.network,
         ports=machine.spec.exposed_ports,
     )

@@ -9,6 +9,7 @@ from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
+from hyperfleet.network.interface import Networks
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
 
@@ -17,6 +18,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """One set for a fleet."""
 
     driver: Driver
+    networks: Networks
     store: MachineStore
     images: ImagesLike
     config: FleetConfig

@@ -17,9 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable
 
 from hyperfleet.errors import GuestError
+from hyperfleet.guest.values import GuestNetwork
+from hyperfleet.machine import MachineNetwork
+from hyperfleet.network.interface import Joint, Monitor, guest_mac
+from hyperfleet.vmm.driver import LaunchSpec
 
 MODE = "user"
 GUEST_IP = "10.0.2.15"
@@ -33,17 +37,6 @@ _FORWARD = re.compile(
     r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(?P<host>[\d.]+)\s+(?P<port>\d+)\s+[\d.]+\s+(?P<guest>\d+)\s",
     re.MULTILINE,
 )
-
-Monitor = Callable[[str], Awaitable[str]]
-
-
-def guest_mac(machine_id: str) -> str:
-    """The machine's hardware address: from its id, so the same at every start.
-
-    Locally administered, unicast (IEEE 802c: the two low bits of the first octet are 10).
-    """
-    digest = hashlib.sha256(machine_id.encode()).digest()
-    return ":".join(f"{octet:02x}" for octet in (0x52, *digest[:5]))
 
 
 def host_address(machine_id: str) -> str:
@@ -64,44 +57,64 @@ def parse_forwards(usernet: str) -> dict[int, str]:
 
 
 class UserNetwork:
-    """The user-mode network of QEMU machines. Holds no state: QEMU knows its forwards."""
+    """Implements `interface.Network`. Holds no state: QEMU knows its forwards."""
+
+    mode = MODE
 
     def __init__(self, *, restrict: bool = False) -> None:
         """`restrict`: machines may not begin connections, they only answer those to their ports."""
         self._options = "ipv6=off,restrict=on" if restrict else "ipv6=off"
 
-    def arguments(self, machine_id: str, guest_mac: str, ports: Sequence[int]) -> list[str]:
-        """Arguments for QEMU; port 0 lets the host's kernel choose a free one for each forward."""
-        forwards = "".join(f",hostfwd={_rule(machine_id, port)}" for port in ports)
-        return [
-            "-netdev",
-            f"user,id={_NETDEV},{self._options}{forwards}",
-            "-device",
-            f"virtio-net-device,netdev={_NETDEV},mac={guest_mac}",
-        ]
+    def assign(self, machine_id: str, others: Iterable[MachineNetwork]) -> MachineNetwork:
+        """See `interface.Network.assign`. All machines have the same address."""
+        del others
+        return MachineNetwork(mode=MODE, guest_ip=GUEST_IP, guest_mac=guest_mac(machine_id))
 
-    async def forward(self, monitor: Monitor, machine_id: str, guest_port: int) -> str:
+    def introduce(self, network: MachineNetwork) -> GuestNetwork:
+        """See `interface.Network.introduce`."""
+        del network
+        return GuestNetwork(address=GUEST_ADDRESS, gateway=GATEWAY, dns=DNS)
+
+    async def attach(self, launch: LaunchSpec) -> Joint:
+        """QEMU does it all; port 0 lets the host's kernel choose a free one for each forward."""
+        forwards = "".join(f",hostfwd={_rule(launch.id, port)}" for port in launch.ports)
+        return Joint(
+            arguments=(
+                "-netdev",
+                f"user,id={_NETDEV},{self._options}{forwards}",
+                "-device",
+                f"virtio-net-device,netdev={_NETDEV},mac={launch.network.guest_mac}",
+            )
+        )
+
+    async def detach(self, launch: LaunchSpec) -> None:
+        """Nothing is left of it when QEMU has ended."""
+
+    async def forward(self, monitor: Monitor, launch: LaunchSpec, guest_port: int) -> str:
         """A way to `guest_port`: the host's `ADDRESS:PORT`.
 
         Raises:
             GuestError: QEMU refused it.
         """
         # The monitor's errors come as text; success is silent.
-        words = await monitor(f"hostfwd_add {_NETDEV} {_rule(machine_id, guest_port)}")
+        words = await monitor(f"hostfwd_add {_NETDEV} {_rule(launch.id, guest_port)}")
         if words.strip():
             raise GuestError(f"no way in to port {guest_port}: {words.strip()[:200]}")
-        address = (await self.forwards(monitor)).get(guest_port)
+        address = (await self.forwards(monitor, launch)).get(guest_port)
         if address is None:
             raise GuestError(f"no way in to port {guest_port}: QEMU does not list the one it made")
         return address
 
-    async def unforward(self, monitor: Monitor, guest_port: int, address: str) -> None:
+    async def unforward(
+        self, monitor: Monitor, launch: LaunchSpec, guest_port: int, address: str
+    ) -> None:
         """Takes the way at `address` away; connections through it live on."""
-        del guest_port
+        del launch, guest_port
         await monitor(f"hostfwd_remove {_NETDEV} tcp:{address}")
 
-    async def forwards(self, monitor: Monitor) -> dict[int, str]:
+    async def forwards(self, monitor: Monitor, launch: LaunchSpec) -> dict[int, str]:
         """Every way in that QEMU has."""
+        del launch
         return parse_forwards(await monitor("info usernet"))
 
 

@@ -15,6 +15,7 @@ from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.metrics.instruments import Instruments
 from hyperfleet.metrics.scrape import Metrics
+from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.data_plane import DataPlane
 from hyperfleet.proxy.interface import Answer
@@ -57,12 +58,14 @@ class Backend:
     """The fleet and its data plane. Opens nothing by itself."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        driver, self.driver = _driver(settings)
+        networks = _networks(settings)
+        driver, self.driver = _driver(settings, networks)
         self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
         self._data_plane = DataPlane(data_plane_config(settings), self._probe)
         instruments = Instruments(driver=driver.name, proxy_pid=lambda: self._data_plane.pid)
         self.machines = Fleet(
             driver=driver,
+            networks=networks,
             store=SqlMachineStore(database),
             routes=self._data_plane,
             images=_images(settings),
@@ -122,7 +125,11 @@ def _images(settings: Settings) -> ImagesLike:
     return Images(settings.hyperfleet_home, settings.hyperfleet_image_dirs)
 
 
-def _driver(settings: Settings) -> tuple[Driver, str]:
+def _networks(settings: Settings) -> Networks:
+    return Networks(UserNetwork(restrict=settings.hyperfleet_network_restrict))
+
+
+def _driver(settings: Settings, networks: Networks) -> tuple[Driver, str]:
     """The driver and what it is called before people.
 
     Raises:
@@ -136,9 +143,7 @@ def _driver(settings: Settings) -> tuple[Driver, str]:
             " `apt-get install qemu-system-x86 qemu-utils` does it, `hyperfleet doctor` says more"
         )
     verdict = kvm.probe()
-    qemu = QemuDriver(
-        network=UserNetwork(restrict=settings.hyperfleet_network_restrict), kvm=verdict.usable
-    )
+    qemu = QemuDriver(networks=networks, kvm=verdict.usable)
     return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"
 
 

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from hyperfleet.machine import MachineNetwork
+
 
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a process of a machine is started from.
@@ -30,7 +32,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: Path
     kernel_args: str | None
     base_disk: Path
-    guest_mac: str
+    network: MachineNetwork
     ports: tuple[int, ...] = ()
 
 

@@ -20,8 +20,8 @@ import msgspec
 from hyperfleet import unix_sockets
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
 from hyperfleet.failpoints import Point, reach
+from hyperfleet.network.interface import Joint, Networks
 from hyperfleet.vmm import qemu_command, qemu_disk, shortage, tsc
-from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_process import AGENT_SOCKET, QMP_SOCKET, QemuProcess
@@ -43,13 +43,13 @@ class QemuDriver:
     def __init__(
         self,
         *,
-        network: Attachment,
+        networks: Networks,
         kvm: bool,
         qemu: str = "qemu-system-x86_64",
         qemu_img: str = "qemu-img",
     ) -> None:
         """`kvm`: whether it really runs here; else TCG, ten times slower."""
-        self._network = network
+        self._networks = networks
         self._kvm = kvm
         self._qemu = qemu
         self._qemu_img = qemu_img
@@ -66,8 +66,9 @@ class QemuDriver:
         _must_fit(launch.mem_size_mib)
         khz = None if self._kvm else await asyncio.to_thread(tsc.tsc_khz)
         await asyncio.to_thread(self._prepare_directory, launch)
+        joint = await self._networks.of(launch.network).attach(launch)
         reach(Point.SPAWN_READY)
-        spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, launch, khz))
+        spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, launch, khz, joint))
         try:
             pid = await asyncio.shield(spawned)
         except asyncio.CancelledError:
@@ -76,7 +77,7 @@ class QemuDriver:
             raise
         host = HostProcess(pid)
         try:
-            return await QemuProcess.connect(host, launch, self._network)
+            return await QemuProcess.connect(host, launch, self._networks.of(launch.network))
         except GuestError as error:
             ended = _describe(await host.kill())
             words = await asyncio.to_thread(_last_words, launch.directory)
@@ -93,7 +94,7 @@ class QemuDriver:
         if host is None:
             return None
         try:
-            return await QemuProcess.connect(host, launch, self._network)
+            return await QemuProcess.connect(host, launch, self._networks.of(launch.network))
         except BaseException:
             host.release()
             raise
@@ -102,6 +103,7 @@ class QemuDriver:
         """See `driver.Driver.sweep`."""
         if (host := await self._find(launch)) is not None:
             await host.kill()
+        await self._networks.of(launch.network).detach(launch)
         for name in (qemu_command.PID_FILE, QMP_SOCKET, AGENT_SOCKET):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 (launch.directory / name).unlink()
@@ -126,10 +128,12 @@ class QemuDriver:
                 environment=_environment(),
             )
 
-    def _spawn(self, launch: LaunchSpec, khz: int | None) -> int:
+    def _spawn(self, launch: LaunchSpec, khz: int | None, joint: Joint) -> int:
         """Blocks until the program is loaded; its pid. The child is ours to reap, by pidfd."""
         directory = launch.directory
         with contextlib.ExitStack() as stack:
+            for fd in joint.inherited:
+                stack.callback(os.close, fd)
             stack.enter_context(shortage.told(directory))
             # Listening before QEMU runs: a connection waits for it in the backlog, nobody polls.
             qmp = stack.enter_context(unix_sockets.listen(directory / QMP_SOCKET))
@@ -143,7 +147,7 @@ class QemuDriver:
                 kvm=self._kvm,
                 tsc_khz=khz,
                 sockets=qemu_command.Sockets(qmp=qmp.fileno(), agent=agent.fileno()),
-                network=self._network.arguments(launch.id, launch.guest_mac, launch.ports),
+                network=joint.arguments,
             )
             try:
                 child = subprocess.Popen(
@@ -153,7 +157,7 @@ class QemuDriver:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    pass_fds=(qmp.fileno(), agent.fileno()),
+                    pass_fds=(qmp.fileno(), agent.fileno(), *joint.inherited),
                     start_new_session=True,
                 )
             except FileNotFoundError as error:

@@ -6,6 +6,8 @@ own directory, in which QEMU runs, so that no character of a path can be taken f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from hyperfleet.vmm.driver import LaunchSpec
@@ -46,7 +48,7 @@ def command(
     kvm: bool,
     tsc_khz: int | None,
     sockets: Sockets,
-    network: list[str],
+    network: Sequence[str],
 ) -> list[str]:
     """The argument list. `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor."""
     accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={_TRANSLATION_CACHE_MIB}"

@@ -13,8 +13,8 @@ from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
 from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
+from hyperfleet.network.interface import Network
 from hyperfleet.vmm import backlog
-from hyperfleet.vmm.attachment import Attachment
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 
@@ -36,10 +36,9 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 class QemuProcess:
     """Implements `driver.Process`. Made by `connect`."""
 
-    def __init__(self, host: HostProcess, launch: LaunchSpec, network: Attachment) -> None:
+    def __init__(self, host: HostProcess, launch: LaunchSpec, network: Network) -> None:
         self._host = host
-        self._machine_id = launch.id
-        self._directory = launch.directory
+        self._launch = launch
         self._network = network
         self._client: QMPClient | None = None
         self._powered_off = False
@@ -50,9 +49,7 @@ class QemuProcess:
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
     @classmethod
-    async def connect(
-        cls, host: HostProcess, launch: LaunchSpec, network: Attachment
-    ) -> QemuProcess:
+    async def connect(cls, host: HostProcess, launch: LaunchSpec, network: Network) -> QemuProcess:
         """Reaches the process's monitor and learns the ways in that it has.
 
         Raises:
@@ -76,7 +73,7 @@ class QemuProcess:
         """A connection to the virtio-serial port's socket."""
         self._must_live()
         try:
-            connection = await unix_sockets.connect(self._directory / AGENT_SOCKET)
+            connection = await unix_sockets.connect(self._launch.directory / AGENT_SOCKET)
         except OSError as error:
             raise GuestError(f"the agent's channel is not there: {error.strerror}") from error
         return await asyncio.open_unix_connection(sock=connection)
@@ -86,7 +83,7 @@ class QemuProcess:
         async with self._monitor_lock:
             known = self._forwards.get(guest_port)
             if known is None:
-                known = await self._network.forward(self._monitor, self._machine_id, guest_port)
+                known = await self._network.forward(self._monitor, self._launch, guest_port)
                 self._forwards[guest_port] = known
                 self._let_clients_wait((known,))
             return known
@@ -96,7 +93,7 @@ class QemuProcess:
         async with self._monitor_lock:
             address = self._forwards.get(guest_port)
             if address is not None:
-                await self._network.unforward(self._monitor, guest_port, address)
+                await self._network.unforward(self._monitor, self._launch, guest_port, address)
                 # Only now: one that could not be taken away is still there.
                 del self._forwards[guest_port]
 
@@ -149,7 +146,7 @@ class QemuProcess:
             backlog.deepen(self._host.pid, ports)
 
     async def _ask_forwards(self) -> dict[int, str]:
-        return await self._network.forwards(self._monitor)
+        return await self._network.forwards(self._monitor, self._launch)
 
     async def _monitor(self, line: str) -> str:
         """The human monitor's answer to `line`, by QMP's human-monitor-command."""
@@ -175,7 +172,7 @@ class QemuProcess:
         client = QMPClient()
         client.register_listener(EventListener("SHUTDOWN", self._on_shutdown))
         client.register_listener(EventListener("BLOCK_IO_ERROR", self._on_disk_error))
-        await client.connect(await unix_sockets.connect(self._directory / QMP_SOCKET))
+        await client.connect(await unix_sockets.connect(self._launch.directory / QMP_SOCKET))
         self._client = client
         status = await client.execute("query-status")
         if isinstance(status, dict) and status.get("status") == "io-error":

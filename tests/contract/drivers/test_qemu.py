@@ -28,6 +28,7 @@ pytestmark = pytest.mark.vm
 CONTROL_PLANE = """
 import asyncio, sys
 import msgspec
+from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu import QemuDriver
@@ -36,7 +37,7 @@ async def main():
     launch = msgspec.json.decode(
         sys.argv[1], type=LaunchSpec, dec_hook=lambda kind, value: kind(value)
     )
-    process = await QemuDriver(network=UserNetwork(), kvm=False).start(launch)
+    process = await QemuDriver(networks=Networks(UserNetwork()), kvm=False).start(launch)
     print(process.pid, flush=True)
     await asyncio.Event().wait()
 

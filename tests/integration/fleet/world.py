@@ -15,6 +15,8 @@ from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineSpec
+from hyperfleet.network.interface import Networks
+from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.interface import Activity, RouteSink
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
@@ -181,6 +183,7 @@ class World:
         limits = {"boot_deadline": 5.0, "stop_grace": 0.1, "poll_interval": 60.0, **changes}
         fleet = Fleet(
             driver=cast("Driver", Mortal(self.driver, self._life)),
+            networks=Networks(UserNetwork()),
             store=cast("MachineStore", Mortal(self.store, self._life)),
             routes=cast("RouteSink", Mortal(self.routes, self._life)),
             images=self.images,
@@ -268,7 +271,7 @@ class World:
             initramfs=Path("i"),
             kernel_args=None,
             base_disk=Path("d"),
-            guest_mac="52:00:00:00:00:01",
+            network=machine.network,
         )
 
     def process(self, machine: Machine) -> FakeProcess:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 
 from hyperfleet.errors import GuestError
 from hyperfleet.machine import new_machine_id
 from hyperfleet.network import user
+from hyperfleet.network.interface import guest_mac
 from hyperfleet.network.user import UserNetwork
+from hyperfleet.vmm.driver import LaunchSpec
 
 ID = "abc123def456"
+LAUNCH = LaunchSpec(
+    id=ID,
+    name="web",
+    directory=Path("machine"),
+    vcpu_count=1,
+    mem_size_mib=128,
+    kernel=Path("kernel"),
+    initramfs=Path("initramfs"),
+    kernel_args=None,
+    base_disk=Path("disk"),
+    network=UserNetwork().assign(ID, ()),
+    ports=(80, 8080),
+)
 HERE = user.host_address(ID)
 USERNET = """Hub -1 (n0):\r
   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
@@ -41,31 +57,31 @@ def test_forwards_are_read_from_info_usernet() -> None:
 
 async def test_a_forward_is_asked_for_and_found() -> None:
     monitor = Monitor()
-    assert await UserNetwork().forward(monitor, ID, 8080) == "127.0.0.1:40001"
+    assert await UserNetwork().forward(monitor, LAUNCH, 8080) == "127.0.0.1:40001"
     assert monitor.said == [f"hostfwd_add n0 tcp:{HERE}:0-:8080", "info usernet"]
 
 
 async def test_a_refused_forward_says_why() -> None:
     monitor = Monitor(refuses="Could not set up host forwarding rule 'tcp::80-:80'\r\n")
     with pytest.raises(GuestError, match="no way in to port 8080: Could not set up"):
-        await UserNetwork().forward(monitor, ID, 8080)
+        await UserNetwork().forward(monitor, LAUNCH, 8080)
 
 
 async def test_a_forward_is_taken_away_by_its_host_address() -> None:
     monitor = Monitor()
-    await UserNetwork().unforward(monitor, 80, "127.0.0.1:34567")
+    await UserNetwork().unforward(monitor, LAUNCH, 80, "127.0.0.1:34567")
     assert monitor.said == ["hostfwd_remove n0 tcp:127.0.0.1:34567"]
 
 
-def test_every_port_has_a_way_in_from_the_start() -> None:
-    netdev, device = UserNetwork().arguments(ID, "52:00:00:00:00:01", (80, 8080))[1::2]
+async def test_every_port_has_a_way_in_from_the_start() -> None:
+    netdev, device = (await UserNetwork().attach(LAUNCH)).arguments[1::2]
     assert netdev.endswith(f",ipv6=off,hostfwd=tcp:{HERE}:0-:80,hostfwd=tcp:{HERE}:0-:8080")
-    assert device.endswith(",mac=52:00:00:00:00:01")
+    assert device.endswith(f",mac={guest_mac(ID)}")
 
 
-def test_a_restricted_machine_begins_no_connections() -> None:
-    netdev = UserNetwork(restrict=True).arguments(ID, "52:00:00:00:00:01", (80,))[1]
-    assert netdev.endswith(f",restrict=on,hostfwd=tcp:{HERE}:0-:80")
+async def test_a_restricted_machine_begins_no_connections() -> None:
+    netdev = (await UserNetwork(restrict=True).attach(LAUNCH)).arguments[1]
+    assert f",restrict=on,hostfwd=tcp:{HERE}:0-:80," in netdev
 
 
 def test_no_two_machines_share_an_address_of_the_hosts() -> None:
@@ -81,9 +97,9 @@ def test_no_two_machines_share_an_address_of_the_hosts() -> None:
 
 def test_a_hardware_address_is_local_unicast_and_steady() -> None:
     ids = [new_machine_id() for _ in range(200)]
-    addresses = {user.guest_mac(one) for one in ids}
+    addresses = {guest_mac(one) for one in ids}
     assert len(addresses) == len(ids)
-    assert user.guest_mac(ids[0]) == user.guest_mac(ids[0])
+    assert guest_mac(ids[0]) == guest_mac(ids[0])
     for address in addresses:
         octets = [int(octet, 16) for octet in address.split(":")]
         assert len(octets) == 6

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hyperfleet.machine import MachineNetwork
 from hyperfleet.vmm import qemu_command
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu_command import Sockets
@@ -22,7 +23,7 @@ LAUNCH = LaunchSpec(
     initramfs=Path("/i"),
     kernel_args=None,
     base_disk=Path("/d"),
-    guest_mac="52:00:00:00:00:01",
+    network=MachineNetwork(mode="user"),
 )
 
 

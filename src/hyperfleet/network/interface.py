@@ -1,0 +1,107 @@
+"""The interface of a kind of network: what `fleet` and a driver ask of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from hyperfleet.errors import GuestError
+from hyperfleet.guest.values import GuestNetwork
+from hyperfleet.machine import MachineNetwork
+from hyperfleet.vmm.driver import LaunchSpec
+
+# A line for QEMU's human monitor, and its answer (text, also when it is an error).
+Monitor = Callable[[str], Awaitable[str]]
+
+
+class Joint(msgspec.Struct, frozen=True, kw_only=True):
+    """What QEMU is started with so that its machine is attached.
+
+    `inherited`: open file descriptors that `arguments` name. Whoever asked for the joint closes
+    them here once QEMU has its own copies, or will never run.
+    """
+
+    arguments: Sequence[str]
+    inherited: tuple[int, ...] = ()
+
+
+class Network(Protocol):
+    """A kind of network. What it makes for a machine is found again by the machine's record."""
+
+    @property
+    def mode(self) -> str:
+        """`user` or `tap`, as in `MachineNetwork.mode`."""
+
+    def assign(self, machine_id: str, others: Iterable[MachineNetwork]) -> MachineNetwork:
+        """What a new machine is to be recorded with, apart from all `others`. Makes nothing yet.
+
+        Raises:
+            CapacityError: there is no address left.
+        """
+
+    def introduce(self, network: MachineNetwork) -> GuestNetwork:
+        """What the machine's guest is told about its card."""
+
+    async def attach(self, launch: LaunchSpec) -> Joint:
+        """Makes what the machine is attached by, with a way in for each of its `ports`.
+
+        The machine has no process; what is left of an earlier one is replaced.
+
+        Raises:
+            GuestError: the host would not; the message holds its words.
+        """
+
+    async def detach(self, launch: LaunchSpec) -> None:
+        """Takes away all that `attach` made; no error where there is nothing.
+
+        The machine has no process any more. Safe to repeat.
+        """
+
+    async def forward(self, monitor: Monitor, launch: LaunchSpec, guest_port: int) -> str:
+        """Makes a way in: the `ADDRESS:PORT` that the host connects to.
+
+        Raises:
+            GuestError: refused; the message holds the words.
+        """
+
+    async def unforward(
+        self, monitor: Monitor, launch: LaunchSpec, guest_port: int, address: str
+    ) -> None:
+        """Takes the way in at `address` away; no error when there is none."""
+
+    async def forwards(self, monitor: Monitor, launch: LaunchSpec) -> dict[int, str]:
+        """Every way in, guest port to `ADDRESS:PORT`."""
+
+
+class Networks:
+    """The kinds that this host has; new machines get the first."""
+
+    def __init__(self, first: Network, *others: Network) -> None:
+        self.first = first
+        self._by_mode = {network.mode: network for network in (first, *others)}
+
+    def of(self, network: MachineNetwork) -> Network:
+        """The kind that a machine is recorded with.
+
+        Raises:
+            GuestError: this host does not have it now.
+        """
+        kind = self._by_mode.get(network.mode)
+        if kind is None:
+            raise GuestError(
+                f"the machine is attached by {network.mode!r}, which this host does not have now:"
+                " `hyperfleet doctor` says what is missing"
+            )
+        return kind
+
+
+def guest_mac(machine_id: str) -> str:
+    """The machine's hardware address: from its id, so the same at every start.
+
+    Locally administered, unicast (IEEE 802c: the two low bits of the first octet are 10).
+    """
+    digest = hashlib.sha256(machine_id.encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x52, *digest[:5]))
