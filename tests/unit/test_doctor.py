@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_rootfs_path: str
     hyperfleet_image_dirs: Sequence[Path] = ()
     hyperfleet_network: str = "auto"
+    hyperfleet_dns: Sequence[str] = ()
 
 
 @pytest.fixture

@@ -121,6 +121,6 @@ def _sentence(error: Any, path: Sequence[Any], model: type[BaseModel], place: st
     where = "".join(
         f"[{step if isinstance(step, int) else quote(str(step))}]"
         for step in path[1:]
-        if step != "[key]"
+        if not str(step).startswith("[")
     )
     return f"{name} must be {may_be}" + (f" (look at {name}{where})" if where else "")

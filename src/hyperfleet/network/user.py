@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
-from hyperfleet.errors import GuestError
+from hyperfleet.errors import GuestError, InvalidStateError, ValidationError
 from hyperfleet.guest.values import GuestNetwork
-from hyperfleet.machine import MachineNetwork
+from hyperfleet.machine import Egress, Machine, MachineNetwork
 from hyperfleet.network.interface import Joint, Monitor, guest_mac
 from hyperfleet.vmm.driver import LaunchSpec
 
@@ -56,6 +56,11 @@ def parse_forwards(usernet: str) -> dict[int, str]:
     }
 
 
+def assigned(machine_id: str) -> MachineNetwork:
+    """What a machine is recorded with. All have the same address."""
+    return MachineNetwork(mode=MODE, guest_ip=GUEST_IP, guest_mac=guest_mac(machine_id))
+
+
 class UserNetwork:
     """Implements `interface.Network`. Holds no state: QEMU knows its forwards."""
 
@@ -63,12 +68,33 @@ class UserNetwork:
 
     def __init__(self, *, restrict: bool = False) -> None:
         """`restrict`: machines may not begin connections, they only answer those to their ports."""
-        self._options = "ipv6=off,restrict=on" if restrict else "ipv6=off"
+        self._restrict = restrict
 
-    def assign(self, machine_id: str, others: Iterable[MachineNetwork]) -> MachineNetwork:
-        """See `interface.Network.assign`. All machines have the same address."""
-        del others
-        return MachineNetwork(mode=MODE, guest_ip=GUEST_IP, guest_mac=guest_mac(machine_id))
+    async def open(self, machines: Collection[Machine], *, wanted: bool) -> None:
+        """Nothing is kept beside what QEMU has."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def check(self, egress: Egress, *, running: bool) -> None:
+        """See `interface.Network.check`. All or nothing, and QEMU is told at its start."""
+        if not isinstance(egress, str):
+            raise ValidationError(
+                "egress: a list of networks needs a machine that is attached by tap"
+                " (HYPERFLEET_NETWORK=tap); by user networking it is all or none"
+            )
+        if running:
+            raise InvalidStateError(
+                "egress can't be changed while the machine runs: it is attached by user"
+                " networking; stop it first"
+            )
+
+    async def assign(self, machine_id: str) -> MachineNetwork:
+        """See `interface.Network.assign`."""
+        return assigned(machine_id)
+
+    def release(self, network: MachineNetwork, *, used: bool) -> None:
+        """Its addresses are nobody else's in any case."""
 
     def introduce(self, network: MachineNetwork) -> GuestNetwork:
         """See `interface.Network.introduce`."""
@@ -77,11 +103,13 @@ class UserNetwork:
 
     async def attach(self, launch: LaunchSpec) -> Joint:
         """QEMU does it all; port 0 lets the host's kernel choose a free one for each forward."""
+        restrict = self._restrict or launch.egress == "none"
+        options = "ipv6=off,restrict=on" if restrict else "ipv6=off"
         forwards = "".join(f",hostfwd={_rule(launch.id, port)}" for port in launch.ports)
         return Joint(
             arguments=(
                 "-netdev",
-                f"user,id={_NETDEV},{self._options}{forwards}",
+                f"user,id={_NETDEV},{options}{forwards}",
                 "-device",
                 f"virtio-net-device,netdev={_NETDEV},mac={launch.network.guest_mac}",
             )
@@ -89,6 +117,9 @@ class UserNetwork:
 
     async def detach(self, launch: LaunchSpec) -> None:
         """Nothing is left of it when QEMU has ended."""
+
+    async def permit(self, launch: LaunchSpec) -> None:
+        """QEMU was told at its start; `check` lets nothing else through."""
 
     async def forward(self, monitor: Monitor, launch: LaunchSpec, guest_port: int) -> str:
         """A way to `guest_port`: the host's `ADDRESS:PORT`.

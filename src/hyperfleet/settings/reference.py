@@ -32,6 +32,11 @@ database that trusts whoever is local. Where machines run what you don't trust, 
 `HYPERFLEET_NETWORK_RESTRICT=true`: the proxy, exec and the console work as before, and the guest
 itself connects to nothing, the internet included. It counts from a machine's next start.
 
+`HYPERFLEET_NETWORK=auto` is `user`, for root as well: taps make a router of this host (IPv4
+forwarding, rules of nftables, a subnet), which is for you to decide. With `tap`, machines reach
+neither each other nor this host, save `HYPERFLEET_NETWORK_HOST_PORTS`, and the internet as each
+one's `egress` says: [networks by tap](../how-to/networks-tap.md).
+
 The command line further reads `HYPERFLEET_URL` (the server to talk to; default: the one that the
 settings describe) and `HYPERFLEET_API_KEY` (default: `HYPERFLEET_HOME/api-key`, sent to this
 computer only).

@@ -25,7 +25,7 @@ LAUNCH = LaunchSpec(
     initramfs=Path("initramfs"),
     kernel_args=None,
     base_disk=Path("disk"),
-    network=UserNetwork().assign(ID, ()),
+    network=user.assigned(ID),
     ports=(80, 8080),
 )
 HERE = user.host_address(ID)
