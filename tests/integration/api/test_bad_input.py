@@ -36,9 +36,20 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
                {"a" * 64: "x"}, {"a": "x" * 256}, {"a": "\0"}, {f"a{n}": "" for n in range(65)}],
     "restart": [*NO_STRING, "", "on_failure", "Always", "no"],
     "autostart": [None, 0, 1, "true", "", [True], {}],
+    "egress": [
+        None, 0, True, {}, "", "ALL", "some", [], ["all"], [None], [{}], [{"ports": [80]}],
+        [{"network": None}], [{"network": 1}], [{"network": "example.com"}], [{"network": "::/0"}],
+        [{"network": "10.0.0.1/8"}], [{"network": "10.0.0.0/33"}], [{"network": "10.0.0/8"}],
+        [{"network": "10.0.0.0/08/"}], [{"network": "256.0.0.1"}], [{"network": "1.1.1.1", "x": 1}],
+        *([{"network": "1.1.1.1", "ports": bad}] for bad in (
+            None, 80, "80", [], ["80"], [0], [65536], [80, 80], [True], list(range(1, 66)))),
+        *([{"network": "1.1.1.1", "protocol": bad}] for bad in (None, "", "icmp", "TCP", 6)),
+        [{"network": "1.1.1.1"}] * 65,
+    ],
 }  # fmt: skip
 CHANGE_FIELDS = {
-    name: MACHINE_FIELDS[name] for name in ("exposed_ports", "labels", "restart", "autostart")
+    name: MACHINE_FIELDS[name]
+    for name in ("exposed_ports", "labels", "restart", "autostart", "egress")
 }
 CHANGES = ", ".join(CHANGE_FIELDS)
 EXEC_FIELDS: dict[str, list[Any]] = {

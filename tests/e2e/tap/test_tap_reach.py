@@ -1,0 +1,144 @@
+"""Who reaches whom where machines are attached by tap: real machines, on a host of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support import frames
+from support.far import connect
+from support.netns import run, taps
+
+from .conftest import (
+    ALLOWED,
+    ELSEWHERE,
+    HOST,
+    HOST6,
+    INTERNET,
+    METADATA,
+    SERVICE,
+    SUBNET,
+    UDP,
+    Matrix,
+    World,
+)
+
+pytestmark = [pytest.mark.vm, taps]
+
+
+def test_who_reaches_whom(world: World, matrix: Matrix) -> None:
+    one, two = world.network("one"), world.network("two")
+    for whom, address, port, expected in (
+        ("the internet", INTERNET, 80, f"open {HOST}"),
+        ("the internet, another port", ELSEWHERE, 443, f"open {HOST}"),
+        ("a cloud's metadata", METADATA, 80, "refused"),
+        ("the other machine", two["guest_ip"], 80, "refused"),
+        ("an address that no machine has", "172.30.9.2", 80, "refused"),
+        ("the host by the tap", one["tap_ip"], SERVICE, "refused"),
+        ("the host by the other's tap", two["tap_ip"], SERVICE, "refused"),
+        ("the host by its own address", HOST, SERVICE, "refused"),
+        ("the API by its own address", HOST, world.server.api_port, "refused"),
+        ("an allowed port by the tap", one["tap_ip"], ALLOWED, f"open {one['guest_ip']}"),
+        ("an allowed port by the other's tap", two["tap_ip"], ALLOWED, "refused"),
+        ("an allowed port by its own address", HOST, ALLOWED, "refused"),
+    ):
+        matrix.row("machine", whom, expected, world.tries("one", "tcp", address, str(port)))
+    for whom, address, expected in (
+        ("the internet, by UDP", INTERNET, "answered"),
+        ("the other machine, by UDP", two["guest_ip"], "refused"),
+        ("the host, by UDP", one["tap_ip"], "refused"),
+    ):
+        port = 53 if address == INTERNET else UDP
+        seen = world.tries("one", "udp", address, str(port), "word")
+        matrix.row("machine", whom, expected, seen)
+    page = httpx.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
+    matrix.row("the proxy", "an exposed port", "two", page)
+    matrix.row("root on the host", "a machine", "open", connect(two["guest_ip"], 80))
+    seen = world.another_user_tries(two["guest_ip"], 80)
+    matrix.row("another user", "a machine", "refused", seen)
+    seen = world.far.ask(f"tcp {two['guest_ip']} 80")
+    matrix.row("the internet", "a machine", "silent", seen)
+    assert world.host_heard() == []
+    assert matrix.wrong == []
+
+
+def test_a_scan_of_the_host_finds_what_is_allowed_and_nothing_else(world: World) -> None:
+    own = world.network("one")["tap_ip"]
+    assert world.tries("one", "scan", own, "1", "700") == "none"
+    assert world.tries("one", "scan", own, str(ALLOWED - 20), str(ALLOWED + 20)) == str(ALLOWED)
+    # Whatever listens on this host now, of which there is something.
+    listening = {
+        int(line.split()[1].rpartition(":")[2], 16)
+        for family in ("tcp", "tcp6")
+        for line in Path(f"/proc/thread-self/net/{family}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A"
+    }
+    assert {SERVICE, ALLOWED, world.server.api_port, world.server.proxy_port} <= listening
+    for port in listening - {ALLOWED}:
+        for address in (own, HOST):
+            assert world.tries("one", "tcp", address, str(port)) == "refused"
+
+
+def test_a_machine_sends_as_itself_or_not_at_all(world: World) -> None:
+    one, two = world.network("one"), world.network("two")
+    gateway = world.server.sh(
+        "one", f"sed -n 's/^{one['tap_ip']} .* \\(..:[^ ]*\\) .*/\\1/p' /proc/net/arp"
+    )
+    honest = {
+        "mac": one["guest_mac"],
+        "to_mac": gateway.strip(),
+        "ip": one["guest_ip"],
+        "to": INTERNET,
+        "port": 53,
+    }
+    lies = {
+        "another-machine": {"ip": two["guest_ip"]},
+        "the-host": {"ip": HOST},
+        "its-gateway": {"ip": one["tap_ip"]},
+        "a-stranger": {"ip": "203.0.113.9"},
+        "other-mac": {"mac": two["guest_mac"]},
+        "to-host": {"to": HOST, "port": UDP},
+        "to-host-as-itself": {"to": one["tap_ip"], "port": UDP, "ip": "127.0.0.1"},
+        "ipv6": {"ip": "2001:db8::99", "to": HOST6, "port": UDP},
+        "ipv6-near": {"ip": "fe80::1", "to": "ff02::1", "port": UDP, "to_mac": "33:33:00:00:00:01"},
+    }
+    world.far.ask("heard")
+    for word, lie in lies.items():
+        assert world.tries("one", "frame", frames.udp(word, **{**honest, **lie}).hex()) == "sent"
+    # The same, told truly, comes through, and after all that was sent before.
+    assert world.tries("one", "frame", frames.udp("truth", **honest).hex()) == "sent"
+    assert world.tries("one", "udp", INTERNET, "53", "last") == "answered"
+    assert world.far.ask("heard").split() == [f"truth@{HOST}", f"last@{HOST}"]
+    assert world.host_heard() == []
+
+
+def test_nobody_believes_what_a_machine_says_by_arp(world: World) -> None:
+    one, two = world.network("one"), world.network("two")
+    mac, ip = one["guest_mac"], one["guest_ip"]
+    before = run("ip", "-4", "neighbour")
+    for claimed in (two["guest_ip"], HOST, INTERNET, one["tap_ip"]):
+        for kind in (1, 2):
+            frame = frames.arp(kind, mac=mac, ip=claimed, of=claimed)
+            assert world.tries("one", "frame", frame.hex()) == "sent"
+    other = frames.arp(2, mac=two["guest_mac"], ip=ip, of=one["tap_ip"])
+    assert world.tries("one", "frame", other.hex()) == "sent"
+    for address, expected in (
+        (one["tap_ip"], "answered"),
+        (HOST, "silent"),
+        (two["tap_ip"], "silent"),
+    ):
+        asked = frames.arp(1, mac=mac, ip=ip, of=address)
+        assert world.tries("one", "arp", asked.hex()) == expected
+    known = [line for line in run("ip", "-4", "neighbour").splitlines() if "dev hf-" in line]
+    assert known == [line for line in before.splitlines() if "dev hf-" in line]
+    assert len(known) == 2
+    assert all("PERMANENT" in line for line in known)
+
+
+def test_there_is_no_ipv6_on_a_tap(world: World) -> None:
+    for name in ("one", "two"):
+        tap = world.network(name)["tap_device"]
+        assert run("ip", "-6", "address", "show", "dev", tap) == ""
+    assert SUBNET.startswith("172.30.")
