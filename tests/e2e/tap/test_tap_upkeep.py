@@ -17,7 +17,7 @@ HOLD = (
     "rm -f /in /out; mkfifo /in /out;"
     " setsid perl /guest.pl hold {address} 7000 <> /in > /out 2>&1 & read line <> /out; echo $line"
 )
-SAY = "echo {word} > /in; read line <> /out; echo $line"
+SAY = "exec 3<> /out; echo {word} > /in; read line <&3; echo $line"
 
 
 def seen(world: World, *whom: tuple[str, int]) -> list[str]:
