@@ -54,12 +54,14 @@ class World:
         self.server.sh(name, "cat > /guest.pl", stdin=_SCRIPT.read_text())
         self.server.sh(name, f"echo {name} > /var/www/html/index.html && nginx")
 
-    def tries(self, name: str, *words: str) -> str:
-        """What comes of it."""
-        result = self.server.exec(name, "perl", "/guest.pl", *words)
+    def tries(self, name: str, *acts: str) -> list[str]:
+        """What comes of each; see guest.pl."""
+        result = self.server.exec(name, "perl", "/guest.pl", stdin="\n".join(acts) + "\n")
         assert result["exit_code"] == 0, result
         output: str = result["stdout"]
-        return output.strip()
+        answers = output.splitlines()
+        assert len(answers) == len(acts)
+        return answers
 
     def host_heard(self) -> list[str]:
         """What UDP has brought to the host since it was last asked."""

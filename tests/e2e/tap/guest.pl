@@ -1,12 +1,13 @@
-# Runs in a machine: what its user could try. Perl, since Debian's smallest disk has it.
+# Runs in a machine: what its user could try. Perl, since Debian's smallest disk has it. Each line
+# of its input is one act, answered by a line; emulated machines begin programs slowly.
 #
 #   tcp ADDRESS PORT          open TEXT | refused | silent
 #   udp ADDRESS PORT WORD     answered | refused | silent
 #   scan ADDRESS FIRST LAST   the ports that let it in, or "none"
 #   frame HEX                 sends an Ethernet frame as it is: sent
 #   arp HEX                   the same, and what comes back: answered | silent
-#   hold ADDRESS PORT         connects, says "held TEXT", then for each line of its input: what the
-#                             server echoes, or "cut"
+#   hold ADDRESS PORT         connects, says "held TEXT", then for each further line of its input:
+#                             what the server echoes, or "cut"
 use strict;
 use warnings;
 use Socket;
@@ -14,7 +15,6 @@ use IO::Socket::INET;
 use IO::Select;
 
 $| = 1;
-my ($act, @words) = @ARGV;
 my $patience = 1.5;
 
 sub wait_for { return IO::Select->new($_[0])->can_read($patience) }
@@ -35,50 +35,62 @@ sub card {
     return $raw;
 }
 
-if ($act eq 'tcp') {
-    my ($made, $why) = tcp(@words);
-    my $text = '';
-    if ($made) {
-        $text = <$made> // '' if wait_for($made);
-        chomp $text;
-    }
-    print $made ? "open $text\n" : "$why\n";
-} elsif ($act eq 'udp') {
-    my ($address, $port, $word) = @words;
+sub try_tcp {
+    my ($made, $why) = tcp(@_);
+    return $why unless $made;
+    my $text = wait_for($made) ? <$made> // '' : '';
+    chomp $text;
+    return "open $text";
+}
+
+sub try_udp {
+    my ($address, $port, $word) = @_;
     my $made = IO::Socket::INET->new(Proto => 'udp', PeerAddr => $address, PeerPort => $port)
         or die $@;
-    my $sent = $made->send($word);
-    if ($sent && wait_for($made)) {
-        print defined $made->recv(my $back, 2048) ? "answered\n" : "refused\n";
-    } else {
-        print $sent ? "silent\n" : "refused\n";
-    }
-} elsif ($act eq 'scan') {
-    my ($address, $first, $last) = @words;
+    return 'refused' unless $made->send($word);
+    return 'silent' unless wait_for($made);
+    return defined $made->recv(my $back, 2048) ? 'answered' : 'refused';
+}
+
+sub try_scan {
+    my ($address, $first, $last) = @_;
     my @found = grep { (tcp($address, $_))[0] } $first .. $last;
-    print @found ? "@found\n" : "none\n";
-} elsif ($act eq 'frame' || $act eq 'arp') {
+    return @found ? "@found" : 'none';
+}
+
+sub try_frame {
     my $raw = card();
-    send($raw, pack('H*', $words[0]), 0) or die "send: $!";
-    my $answer = 'sent';
-    if ($act eq 'arp') {
-        $answer = 'silent';
-        while (wait_for($raw)) {
-            recv($raw, my $frame, 2048, 0);
-            my ($kind, $what) = (unpack('x12 n', $frame), unpack('x20 n', $frame));
-            if ($kind == 0x0806 && $what == 2) { $answer = 'answered'; last }
-        }
+    send($raw, pack('H*', $_[0]), 0) or die "send: $!";
+    return 'sent';
+}
+
+sub try_arp {
+    my $raw = card();
+    send($raw, pack('H*', $_[0]), 0) or die "send: $!";
+    while (wait_for($raw)) {
+        recv($raw, my $frame, 2048, 0);
+        my ($kind, $what) = (unpack('x12 n', $frame), unpack('x20 n', $frame));
+        return 'answered' if $kind == 0x0806 && $what == 2;
     }
-    print "$answer\n";
-} elsif ($act eq 'hold') {
-    my ($made, $why) = tcp(@words);
-    if (!$made) { print "$why\n"; exit }
-    my $text = <$made>;
-    print "held $text";
+    return 'silent';
+}
+
+sub hold {
+    my ($made, $why) = tcp(@_);
+    return $why unless $made;
+    print 'held ', scalar <$made>;
+    local $SIG{PIPE} = 'IGNORE';
     while (my $line = <STDIN>) {
-        local $SIG{PIPE} = 'IGNORE';
         my $back = $made->send($line) && wait_for($made) ? <$made> : undef;
-        print $back // "cut\n";
-        last unless defined $back;
+        return 'cut' unless defined $back;
+        print $back;
     }
+    return 'ended';
+}
+
+my %acts = (tcp => \&try_tcp, udp => \&try_udp, scan => \&try_scan, frame => \&try_frame,
+    arp => \&try_arp, hold => \&hold);
+while (my $line = <STDIN>) {
+    my ($act, @words) = split ' ', $line;
+    print $acts{$act}->(@words), "\n";
 }

@@ -30,28 +30,25 @@ pytestmark = [pytest.mark.vm, taps]
 
 def test_who_reaches_whom(world: World, matrix: Matrix) -> None:
     one, two = world.network("one"), world.network("two")
-    for whom, address, port, expected in (
-        ("the internet", INTERNET, 80, f"open {HOST}"),
-        ("the internet, another port", ELSEWHERE, 443, f"open {HOST}"),
-        ("a cloud's metadata", METADATA, 80, "refused"),
-        ("the other machine", two["guest_ip"], 80, "refused"),
-        ("an address that no machine has", "172.30.9.2", 80, "refused"),
-        ("the host by the tap", one["tap_ip"], SERVICE, "refused"),
-        ("the host by the other's tap", two["tap_ip"], SERVICE, "refused"),
-        ("the host by its own address", HOST, SERVICE, "refused"),
-        ("the API by its own address", HOST, world.server.api_port, "refused"),
-        ("an allowed port by the tap", one["tap_ip"], ALLOWED, f"open {one['guest_ip']}"),
-        ("an allowed port by the other's tap", two["tap_ip"], ALLOWED, "refused"),
-        ("an allowed port by its own address", HOST, ALLOWED, "refused"),
-    ):
-        matrix.row("machine", whom, expected, world.tries("one", "tcp", address, str(port)))
-    for whom, address, expected in (
-        ("the internet, by UDP", INTERNET, "answered"),
-        ("the other machine, by UDP", two["guest_ip"], "refused"),
-        ("the host, by UDP", one["tap_ip"], "refused"),
-    ):
-        port = 53 if address == INTERNET else UDP
-        seen = world.tries("one", "udp", address, str(port), "word")
+    asked = (
+        ("the internet", f"tcp {INTERNET} 80", f"open {HOST}"),
+        ("the internet, another port", f"tcp {ELSEWHERE} 443", f"open {HOST}"),
+        ("the internet, by UDP", f"udp {INTERNET} 53 word", "answered"),
+        ("a cloud's metadata", f"tcp {METADATA} 80", "refused"),
+        ("the other machine", f"tcp {two['guest_ip']} 80", "refused"),
+        ("the other machine, by UDP", f"udp {two['guest_ip']} 53 word", "refused"),
+        ("an address that no machine has", "tcp 172.30.9.2 80", "refused"),
+        ("the host by the tap", f"tcp {one['tap_ip']} {SERVICE}", "refused"),
+        ("the host by the tap, by UDP", f"udp {one['tap_ip']} {UDP} word", "refused"),
+        ("the host by the other's tap", f"tcp {two['tap_ip']} {SERVICE}", "refused"),
+        ("the host by its own address", f"tcp {HOST} {SERVICE}", "refused"),
+        ("the API by the host's own address", f"tcp {HOST} {world.server.api_port}", "refused"),
+        ("an allowed port by the tap", f"tcp {one['tap_ip']} {ALLOWED}", f"open {one['guest_ip']}"),
+        ("an allowed port by the other's tap", f"tcp {two['tap_ip']} {ALLOWED}", "refused"),
+        ("an allowed port by its own address", f"tcp {HOST} {ALLOWED}", "refused"),
+    )
+    answers = world.tries("one", *(act for _, act, _ in asked))
+    for (whom, _, expected), seen in zip(asked, answers, strict=True):
         matrix.row("machine", whom, expected, seen)
     page = httpx.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
     matrix.row("the proxy", "an exposed port", "two", page)
@@ -68,8 +65,6 @@ def test_who_reaches_whom(world: World, matrix: Matrix) -> None:
 
 def test_a_scan_of_the_host_finds_what_is_allowed_and_nothing_else(world: World) -> None:
     own = world.network("one")["tap_ip"]
-    assert world.tries("one", "scan", own, "1", "700") == "none"
-    assert world.tries("one", "scan", own, str(ALLOWED - 20), str(ALLOWED + 20)) == str(ALLOWED)
     # Whatever listens on this host now, of which there is something.
     listening = {
         int(line.split()[1].rpartition(":")[2], 16)
@@ -78,9 +73,10 @@ def test_a_scan_of_the_host_finds_what_is_allowed_and_nothing_else(world: World)
         if line.split()[3] == "0A"
     }
     assert {SERVICE, ALLOWED, world.server.api_port, world.server.proxy_port} <= listening
-    for port in listening - {ALLOWED}:
-        for address in (own, HOST):
-            assert world.tries("one", "tcp", address, str(port)) == "refused"
+    others = [f"tcp {address} {port}" for port in listening - {ALLOWED} for address in (own, HOST)]
+    near = f"scan {own} {ALLOWED - 20} {ALLOWED + 20}"
+    answers = world.tries("one", f"scan {own} 1 2000", near, *others)
+    assert answers == ["none", str(ALLOWED), *("refused" for _ in others)]
 
 
 def test_a_machine_sends_as_itself_or_not_at_all(world: World) -> None:
@@ -106,11 +102,11 @@ def test_a_machine_sends_as_itself_or_not_at_all(world: World) -> None:
         "ipv6-near": {"ip": "fe80::1", "to": "ff02::1", "port": UDP, "to_mac": "33:33:00:00:00:01"},
     }
     world.far.ask("heard")
-    for word, lie in lies.items():
-        assert world.tries("one", "frame", frames.udp(word, **{**honest, **lie}).hex()) == "sent"
-    # The same, told truly, comes through, and after all that was sent before.
-    assert world.tries("one", "frame", frames.udp("truth", **honest).hex()) == "sent"
-    assert world.tries("one", "udp", INTERNET, "53", "last") == "answered"
+    # The last two are true: they come through, and after all that was sent before.
+    sent = [frames.udp(word, **{**honest, **lie}).hex() for word, lie in lies.items()]
+    sent.append(frames.udp("truth", **honest).hex())
+    *_, last = world.tries("one", *(f"frame {one}" for one in sent), f"udp {INTERNET} 53 last")
+    assert last == "answered"
     assert world.far.ask("heard").split() == [f"truth@{HOST}", f"last@{HOST}"]
     assert world.host_heard() == []
 
@@ -119,17 +115,18 @@ def test_nobody_believes_what_a_machine_says_by_arp(world: World) -> None:
     one, two = world.network("one"), world.network("two")
     mac, ip = one["guest_mac"], one["guest_ip"]
     before = run("ip", "-4", "neighbour")
-    for claimed in (two["guest_ip"], HOST, INTERNET, one["tap_ip"]):
-        for kind in (1, 2):
-            frame = frames.arp(kind, mac=mac, ip=claimed, of=claimed)
-            assert world.tries("one", "frame", frame.hex()) == "sent"
-    other = frames.arp(2, mac=two["guest_mac"], ip=ip, of=one["tap_ip"])
-    assert world.tries("one", "frame", other.hex()) == "sent"
-    answers = {
-        address: world.tries("one", "arp", frames.arp(1, mac=mac, ip=ip, of=address).hex())
-        for address in (one["tap_ip"], HOST, two["tap_ip"])
-    }
-    assert answers == {one["tap_ip"]: "answered", HOST: "silent", two["tap_ip"]: "silent"}
+    claims = [
+        frames.arp(kind, mac=mac, ip=claimed, of=claimed)
+        for claimed in (two["guest_ip"], HOST, INTERNET, one["tap_ip"])
+        for kind in (1, 2)
+    ]
+    claims.append(frames.arp(2, mac=two["guest_mac"], ip=ip, of=one["tap_ip"]))
+    world.tries("one", *(f"frame {claim.hex()}" for claim in claims))
+    questions = [
+        frames.arp(1, mac=mac, ip=ip, of=of) for of in (one["tap_ip"], HOST, two["tap_ip"])
+    ]
+    answers = world.tries("one", *(f"arp {question.hex()}" for question in questions))
+    assert answers == ["answered", "silent", "silent"]
     known = [line for line in run("ip", "-4", "neighbour").splitlines() if "dev hf-" in line]
     assert known == [line for line in before.splitlines() if "dev hf-" in line]
     assert len(known) == 2
