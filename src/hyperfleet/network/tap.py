@@ -80,6 +80,7 @@ class TapNetwork:
         self._changing = asyncio.Lock()
         self._watch: Watch | None = None
         self._mending: asyncio.Task[None] | None = None
+        self._may_be_lost = False
 
     async def open(self, machines: Collection[Machine], *, wanted: bool) -> None:
         """See `interface.Network.open`. The tables are as the record says, or gone."""
@@ -294,21 +295,27 @@ class TapNetwork:
             self._watch = Watch(self._look_after)
 
     def _look_after(self) -> None:
+        self._may_be_lost = True
         if self._mending is None or self._mending.done():
             self._mending = asyncio.create_task(self._mend(), name="rules of nftables")
 
     async def _mend(self) -> None:
-        async with self._changing:
-            try:
-                tables = [await nft.has_table(one, self._rules.table) for one in ("inet", "arp")]
-                if not all(tables) and self._has_tables:
-                    _log.warning(
-                        "the rules for machines were removed (did a firewall flush the ruleset?)"
-                        " and are made anew"
-                    )
-                    await self._replace()
-            except GuestError:
-                _log.exception("the rules for machines were removed and can't be made anew")
+        while self._may_be_lost:
+            self._may_be_lost = False
+            async with self._changing:
+                try:
+                    await self._make_whole()
+                except GuestError:
+                    _log.exception("the rules for machines were removed and can't be made anew")
+
+    async def _make_whole(self) -> None:
+        tables = [await nft.has_table(family, self._rules.table) for family in ("inet", "arp")]
+        if self._has_tables and not all(tables):
+            _log.warning(
+                "the rules for machines were removed (did a firewall flush the ruleset?) and are"
+                " made anew"
+            )
+            await self._replace()
 
     async def _free_rested(self) -> None:
         """Those that have rested, and that nobody speaks to, may be given to machines again."""

@@ -47,6 +47,7 @@ class Joined:
         self._make = make
         self._home = home
         self._bench: Bench | None = None
+        self.network = make(home)
         self.launches: list[LaunchSpec] = []
         qemu_driver()  # skips where real machines can't be had
 

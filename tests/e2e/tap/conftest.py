@@ -16,7 +16,7 @@ from support.need import Need
 from support.netns import Far, own_network, run
 from support.server import Server
 
-# Addresses for documentation (RFC 5737, 3849); none of them is on the host that runs the test.
+# Addresses for documentation (RFC 5737, 3849), on networks that the test makes.
 INTERNET = "192.0.2.2"
 ELSEWHERE = "198.51.100.7"
 METADATA = "169.254.169.254"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -83,14 +84,14 @@ def test_a_machine_sends_as_itself_or_not_at_all(world: World) -> None:
     one, two = world.network("one"), world.network("two")
     known = world.server.sh("one", "cat /proc/net/arp").splitlines()
     gateway = next(line.split()[3] for line in known if line.startswith(f"{one['tap_ip']} "))
-    honest = {
+    honest: dict[str, Any] = {
         "mac": one["guest_mac"],
         "to_mac": gateway,
         "ip": one["guest_ip"],
         "to": INTERNET,
         "port": 53,
     }
-    lies = {
+    lies: dict[str, dict[str, Any]] = {
         "another-machine": {"ip": two["guest_ip"]},
         "the-host": {"ip": HOST},
         "its-gateway": {"ip": one["tap_ip"]},
