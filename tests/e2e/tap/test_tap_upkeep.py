@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import httpx
 import pytest
 
 from support.netns import run, taps
+from support.page import Page, types
 
 from .conftest import ELSEWHERE, HOST, INTERNET, METADATA, SERVICE, World
 
@@ -40,6 +42,18 @@ def test_egress_is_changed_while_the_machine_runs(world: World) -> None:
     assert httpx.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
     world.change("one", "all")
     assert seen(world, *all_three) == ["open", "open", "open"]
+
+
+def test_the_page_works_as_it_is_written(world: World) -> None:
+    block = Page("docs/how-to/networks-tap.md").block_with('"ports": [80, 443]')
+    script = block.replace("/machines/web", "/machines/one").replace("$KEY", world.server.key)
+    listed, none = types(world.server, script)
+    assert [rule["network"] for rule in json.loads(listed)["egress"]] == [
+        "192.0.2.0/24",
+        "198.51.100.7/32",
+    ]
+    assert json.loads(none)["egress"] == "none"
+    world.change("one", "all")
 
 
 def test_a_connection_that_becomes_forbidden_is_cut_and_no_other(world: World) -> None:

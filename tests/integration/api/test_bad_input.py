@@ -314,3 +314,19 @@ async def test_a_body_over_the_limit(api: Api) -> None:
         assert error(answer) == (
             413, "TOO_LARGE", "The body is too large: at most 262144 bytes are read"
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("egress", "place"),
+    [
+        ([{"network": "10.0.0.0/8"}, {"network": "10.0.0.1/8"}], 'egress[1]["network"]'),
+        ([{"network": "10.0.0.0/8", "ports": [80, 0]}], 'egress[0]["ports"][1]'),
+        ([{"network": "10.0.0.0/8", "port": 80}], 'egress[0]["port"]'),
+        ([{}], 'egress[0]["network"]'),
+    ],
+)
+async def test_egress_says_which_rule_is_wrong(api: Api, egress: Any, place: str) -> None:
+    answer = await api.client.post("/machines", json=GOOD | {"egress": egress})
+    message = error(answer)[2]
+    assert message.startswith('egress must be "all", "none", or a list of ')
+    assert message.endswith(f"(look at {place})")

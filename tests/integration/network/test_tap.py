@@ -40,7 +40,7 @@ async def test_a_tap_ends_with_whoever_has_it(home: Home) -> None:
     descriptor = await home.attached(network, machine)
     tap = str(machine.network.tap_device)
     assert links() == {tap}
-    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
+    assert device.forwards()
     address = run("ip", "-brief", "address", "show", "dev", tap).split()[2:]
     assert address == [f"{machine.network.tap_ip}/30"]
     # Someone has it already.
@@ -156,8 +156,8 @@ async def test_rules_that_are_flushed_come_back(home: Home) -> None:
     for _ in range(2):
         run("nft", "flush", "ruleset")
         async with asyncio.timeout(10):
-            while rules() != before:
-                await asyncio.sleep(0)
+            while await asyncio.to_thread(rules) != before:
+                pass
 
 
 async def test_rules_that_are_not_as_they_should_be_are_made_anew(home: Home) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hyperfleet.errors import GuestError
@@ -82,6 +83,11 @@ async def test_every_port_has_a_way_in_from_the_start() -> None:
 async def test_a_restricted_machine_begins_no_connections() -> None:
     netdev = (await UserNetwork(restrict=True).attach(LAUNCH)).arguments[1]
     assert f",restrict=on,hostfwd=tcp:{HERE}:0-:80," in netdev
+
+
+async def test_a_machine_without_egress_is_restricted() -> None:
+    launch = msgspec.structs.replace(LAUNCH, egress="none")
+    assert ",restrict=on," in (await UserNetwork().attach(launch)).arguments[1]
 
 
 def test_no_two_machines_share_an_address_of_the_hosts() -> None:
