@@ -13,6 +13,7 @@ from benchmarks.peers import HOST, MACHINE
 from hyperfleet.wire import control, length
 
 _LIMIT = 60.0
+_PIECE = 8192
 # What a machine's port leads to if nobody ever asks for it.
 _NOBODY = 40_000
 
@@ -39,8 +40,15 @@ class ControlPlane:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Sends what `frames` made."""
-        self._socket.sendall(data)
+        """Sends what `frames` made.
+
+        In pieces: a kernel without preemption ends no system call early, and one that copies a
+        whole table would hold up the load on the same CPU.
+        """
+        rest = memoryview(data)
+        while rest:
+            self._socket.sendall(rest[:_PIECE])
+            rest = rest[_PIECE:]
 
     def wait_applied(self, number: int) -> None:
         """Until every worker decides by step `number`.

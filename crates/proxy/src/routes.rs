@@ -1,8 +1,5 @@
 //! The table's source in this process: checks what it is told and sends it to every worker.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Bound;
 use std::path::Path;
@@ -13,11 +10,12 @@ use hyperfleet_wire::control::Machine;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::index::{Difference, Index};
 use crate::record::Record;
 use crate::takeover::Predecessor;
 
 /// Machines that a worker takes in one go, between which it serves requests.
-const SLICE: usize = 128;
+const SLICE: usize = 32;
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -53,7 +51,7 @@ pub struct Change {
 /// Every machine of the process, and the workers that must know.
 pub struct Routes {
     /// In the order in which their meters are asked for.
-    known: BTreeSet<ById>,
+    known: Index,
     workers: Vec<mpsc::UnboundedSender<Command>>,
     /// There was a table.
     begun: bool,
@@ -64,7 +62,7 @@ pub struct Routes {
 impl Routes {
     pub fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Routes {
         Routes {
-            known: BTreeSet::new(),
+            known: Index::default(),
             workers,
             begun: false,
             predecessor: None,
@@ -89,7 +87,7 @@ impl Routes {
 
     /// The whole table; `None` before the first.
     pub fn snapshot(&self) -> Option<Vec<Machine>> {
-        let machines = self.known.iter().map(|ById(record)| record.to_machine());
+        let machines = self.known.iter().map(|record| record.to_machine());
         self.begun.then(|| machines.collect())
     }
 
@@ -100,7 +98,7 @@ impl Routes {
     /// What is wrong with it.
     pub fn record(&self, machine: &Machine) -> Result<Arc<Record>, String> {
         let mut record = Record::new(machine)?;
-        if let Some(ById(known)) = self.known.get(&*record.id) {
+        if let Some(known) = self.known.get(&record.id) {
             if known.is_as(&record) {
                 return Ok(known.clone());
             }
@@ -115,32 +113,11 @@ impl Routes {
     ///
     /// # Errors
     /// Which machine is there twice; nothing has changed then.
-    #[expect(
-        clippy::mutable_key_type,
-        reason = "found by its id, which never changes"
-    )]
     pub fn replace(&mut self, records: Vec<Arc<Record>>) -> Result<oneshot::Receiver<()>, String> {
-        let mut next = BTreeSet::new();
-        let mut upsert = Vec::new();
-        for (count, record) in records.into_iter().enumerate() {
-            let known = self.known.get(&*record.id);
-            if known.is_none_or(|ById(known)| !Arc::ptr_eq(known, &record)) {
-                upsert.push(record.clone());
-            }
-            if let Some(ById(twice)) = next.replace(ById(record)) {
-                return Err(format!("machine {:?} is there twice", twice.id));
-            }
-            give_way(count);
-        }
-        let mut remove = Vec::new();
-        for (count, ById(record)) in self.known.iter().enumerate() {
-            if !next.contains(&*record.id) {
-                remove.push(record.clone());
-            }
-            give_way(count);
-        }
+        let difference = self.known.replace(records);
+        let Difference { upsert, remove } =
+            difference.map_err(|twice| format!("machine {:?} is there twice", twice.id))?;
         upsert.iter().for_each(|record| forget_hidden(record));
-        self.known = next;
         self.begun = true;
         Ok(self.tell(&upsert, &remove))
     }
@@ -150,10 +127,10 @@ impl Routes {
     pub fn change(&mut self, upsert: &[Arc<Record>], remove: &[String]) -> oneshot::Receiver<()> {
         for record in upsert {
             forget_hidden(record);
-            self.known.replace(ById(record.clone()));
+            self.known.put(record.clone());
         }
-        let gone = remove.iter().filter_map(|id| self.known.take(id.as_str()));
-        let gone: Vec<_> = gone.map(|ById(record)| record).collect();
+        let gone = remove.iter().filter_map(|id| self.known.take(id));
+        let gone: Vec<_> = gone.collect();
         self.tell(upsert, &gone)
     }
 
@@ -169,8 +146,7 @@ impl Routes {
 
     /// The machines from an id on, in the order of their ids.
     pub fn from(&self, id: Bound<&str>) -> impl Iterator<Item = &Record> {
-        let range = self.known.range::<str, _>((id, Bound::Unbounded));
-        range.map(|ById(record)| &**record)
+        self.known.from(id)
     }
 
     /// Tells every worker to finish.
@@ -203,6 +179,8 @@ impl Routes {
                 predecessor.change(&change);
             }
             self.send(&Command::Change(change));
+            // A worker of the same CPU takes it now: those that pile up would hold requests up.
+            std::thread::yield_now();
         }
         receiver
     }
@@ -215,47 +193,11 @@ impl Routes {
     }
 }
 
-/// Lets a worker of the same CPU go first, now and then.
-fn give_way(count: usize) {
-    if count % SLICE == SLICE - 1 {
-        std::thread::yield_now();
-    }
-}
-
 /// Forgets the meters of ports that are not exposed any more.
 fn forget_hidden(record: &Record) {
     let ledger = &record.usage.ledger;
     ledger.retain(|port| record.port(port).is_some());
 }
-
-/// A record that is found by its machine's id.
-struct ById(Arc<Record>);
-
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        &self.0.id
-    }
-}
-
-impl Ord for ById {
-    fn cmp(&self, other: &ById) -> Ordering {
-        self.0.id.cmp(&other.0.id)
-    }
-}
-
-impl PartialOrd for ById {
-    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &ById) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for ById {}
 
 /// Reads a routes file: `{"machines":[{"id","name","status","ports":[{"port","upstream"}]}]}`.
 ///

@@ -26,6 +26,7 @@ use crate::settings::{Settings, Source};
 use crate::signals::{Signal, Signals};
 use crate::socket::Socket;
 use crate::takeover::{self, Door, Inherited, Predecessor};
+use crate::turns::Turns;
 use crate::worker::{self, Parts};
 
 /// What the processes before this one may take longer than it.
@@ -109,11 +110,16 @@ pub fn run(settings: Settings) -> Result<(), Failure> {
     let signals = Signals::new().map_err(broken)?;
     drop(guard);
 
+    let turns = Turns::of_process();
     privileges::give_up(&settings.user, settings.seccomp).map_err(Failure::Start)?;
     let prober = sockets.is_some().then_some(prober);
-    let log = sink.map(AccessLog::start).transpose().map_err(broken)?;
+    let log = sink
+        .map(|sink| AccessLog::start(sink, turns))
+        .transpose()
+        .map_err(broken)?;
     let (mut workers, senders) =
-        Workers::start(&settings, listeners, prober, log.as_ref()).map_err(broken)?;
+        Workers::start(&settings, listeners, prober, log.as_ref(), turns).map_err(broken)?;
+    turns.behind();
     let mut routes = Routes::new(senders);
     let applied = match machines {
         Some(machines) => Some(routes.read(&machines).map_err(Failure::Start)?),
@@ -350,6 +356,7 @@ impl Workers {
         listeners: Vec<TcpListener>,
         prober: Option<Prober>,
         log: Option<&AccessLog>,
+        turns: Turns,
     ) -> io::Result<(Workers, Vec<mpsc::UnboundedSender<Command>>)> {
         let clients = Arc::new(Clients::new(
             settings.max_connections,
@@ -375,6 +382,7 @@ impl Workers {
                 .name(format!("worker-{index}"))
                 .spawn(move || {
                     let _over = over;
+                    turns.first();
                     if let Err(error) = worker::run(parts) {
                         log::line(format_args!("worker {index}: {error}"));
                     }

@@ -12,6 +12,7 @@ use super::{Access, Entry, Sink};
 use crate::bounds::Bound;
 use crate::counters::Counters;
 use crate::log::{self, Sparing};
+use crate::turns::Turns;
 
 /// Lines that may wait for the thread: of 2 KiB at most, and of 300 bytes usually.
 const QUEUE: usize = 4096;
@@ -49,7 +50,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn start(sink: Sink) -> io::Result<AccessLog> {
+    pub fn start(sink: Sink, turns: Turns) -> io::Result<AccessLog> {
         let (queue, notes) = sync_channel(QUEUE);
         let (held, done) = sync_channel(1);
         let orders = Arc::<Orders>::default();
@@ -66,6 +67,7 @@ impl AccessLog {
             .name("access-log".to_owned())
             .spawn(move || {
                 let _held: SyncSender<()> = held;
+                turns.behind();
                 writer.run(&notes);
             })?;
         Ok(AccessLog {

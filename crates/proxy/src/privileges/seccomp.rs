@@ -181,6 +181,8 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         (SYS_ioctl, vec![when(1, Width::Dword, Op::Eq, FIONBIO)?]),
         // To abort.
         (SYS_tgkill, vec![when(0, Width::Dword, Op::Eq, myself)?]),
+        // A thread's own priority.
+        (SYS_sched_setattr, vec![when(0, Width::Dword, Op::Eq, 0)?]),
         // To ask, not to set.
         (SYS_prlimit64, vec![when(2, Width::Qword, Op::Eq, 0)?]),
     ]))
@@ -233,6 +235,7 @@ mod tests {
             ("ptrace", SYS_ptrace, [0, 0, 0]),
             ("mount", SYS_mount, [0, 0, 0]),
             ("setuid", SYS_setuid, [0, 0, 0]),
+            ("another's priority", SYS_sched_setattr, [1, 0, 0]),
             ("bpf", SYS_bpf, [0, 0, 0]),
             ("kill", SYS_kill, [0, 0, 0]),
             ("bind", SYS_bind, [-1, 0, 0]),
