@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from hyperfleet.machine import Egress, EgressRule
 
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+# Which bits have to be 0 it can't say.
+_NETWORK = rf"^{_OCTET}(\.{_OCTET}){{3}}(/([12]?[0-9]|3[0-2]))?$"
 _MOST_RULES = 64
 _MOST_PORTS = 64
 
@@ -34,9 +37,7 @@ class EgressRuleIn(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    network: Annotated[
-        str, Field(pattern=r"^[0-9.]{7,15}(/[0-9]{1,2})?$"), AfterValidator(_network)
-    ]
+    network: Annotated[str, Field(pattern=_NETWORK), AfterValidator(_network)]
     # By factory, so that null is no way to say it.
     protocol: Literal["tcp", "udp"] = Field(default_factory=lambda: "tcp")
     ports: Annotated[

@@ -30,13 +30,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for all machines of a home.
 
     `host_ports`: TCP ports of the host that guests may connect to, at their gateway's address.
-    `users`: who of the host may connect to guests, by user id.
+    `users`: who of the host may connect to guests, by user id. `flows`: how many connections of
+    one guest the kernel tracks at a time; their table is the host's own.
     """
 
     table: str
     subnet: str
     host_ports: tuple[int, ...] = ()
     users: tuple[int, ...] = (0,)
+    flows: int = 4096
 
     def whole(self, guests: Iterable[Guest]) -> str:
         """Replaces all that there is of these tables."""
@@ -54,13 +56,16 @@ table inet {self.table} {{
   set gateways {{ type ifname . ipv4_addr{_elements(gateways)}; }}
   set host_ports {{ type inet_service{_elements(map(str, self.host_ports))}; }}
   set users {{ type uid{_elements(map(str, self.users))}; }}
-{_FIXED.format(subnet=self.subnet, closed=CLOSED)}{chains}
+  set flows {{ type ipv4_addr; size 65536; flags dynamic; }}
+{_FIXED.format(subnet=self.subnet, closed=CLOSED, flows=self.flows)}{chains}
   map egress {{ type ifname : verdict{_elements(verdicts)}; }}
 
   chain from_guest {{
     oifname @taps goto refuse
     ip daddr {self.subnet} goto refuse
     ct state invalid drop
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct state new add @flows {{ ip saddr ct count over {self.flows} }} goto refuse
     iifname vmap @egress
     goto refuse
   }}
@@ -145,6 +150,7 @@ _FIXED = """
   }}
   chain to_host {{
     ct direction reply ct state established,related accept
+    ct state new add @flows {{ ip saddr ct count over {flows} }} goto refuse
     iifname . ip daddr @gateways tcp dport @host_ports accept
     goto refuse
   }}

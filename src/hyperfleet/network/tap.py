@@ -48,6 +48,7 @@ class TapConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `restrict`: guests only answer. `host_ports`: see `ruleset.Rules`. `dns`: whom guests ask for
     names; empty: whom the host asks. `users`: who of the host may connect to guests (root may).
+    `flows`: as in `ruleset.Rules`.
     """
 
     home: Path
@@ -56,6 +57,7 @@ class TapConfig(msgspec.Struct, frozen=True, kw_only=True):
     host_ports: tuple[int, ...] = ()
     dns: tuple[str, ...] = ()
     users: tuple[int, ...] = ()
+    flows: int = 4096
 
 
 class TapNetwork:
@@ -72,6 +74,7 @@ class TapNetwork:
             subnet=str(config.subnet),
             host_ports=() if config.restrict else config.host_ports,
             users=tuple(sorted({0, *config.users})),
+            flows=config.flows,
         )
         self._blocks = Blocks(config.subnet)
         # Who is in the tables, by tap.
@@ -161,12 +164,8 @@ class TapNetwork:
         """See `interface.Network.attach`. The rules are there before the tap is."""
         network, guest = launch.network, self._guest(launch)
         await asyncio.to_thread(device.remove, guest.tap)
-        if await asyncio.to_thread(device.turn_forwarding_on):
-            _log.warning(
-                "this host forwards IPv4 from now on, for machines that are attached by tap"
-                " (net.ipv4.ip_forward was 0)"
-            )
         await self._admit(guest)
+        await self._forward()
         descriptor = await _make(network)
         return Joint(
             arguments=(
@@ -260,24 +259,35 @@ class TapNetwork:
         async with self._changing:
             self._guests = {guest.tap: guest for guest in guests}
             if guests:
-                await asyncio.to_thread(device.turn_forwarding_on)
                 await self._replace()
+                await self._forward()
             elif await nft.has_table("inet", self._rules.table):
                 await nft.apply(self._rules.nothing())
         for guest in guests:
             if guest.egress != "all":
                 await asyncio.to_thread(_cut_forbidden, guest)
 
+    async def _forward(self) -> None:
+        if await asyncio.to_thread(device.turn_forwarding_on):
+            _log.warning(
+                "this host forwards IPv4 from now on, for machines that are attached by tap"
+                " (net.ipv4.ip_forward was 0)"
+            )
+
     async def _admit(self, guest: Guest) -> None:
         async with self._changing:
             before = self._guests.get(guest.tap)
             self._guests[guest.tap] = guest
-            if not self._has_tables:
-                await self._replace()
-            elif before is None:
-                await self._apply(self._rules.joining(guest))
-            else:
-                await self._apply(self._rules.changing(before, guest))
+            try:
+                if not self._has_tables:
+                    await self._replace()
+                elif before is None:
+                    await self._apply(self._rules.joining(guest))
+                else:
+                    await self._apply(self._rules.changing(before, guest))
+            except GuestError:
+                del self._guests[guest.tap]
+                raise
 
     async def _apply(self, transaction: str) -> None:
         """A change; where the tables are not as we think they are, the whole instead."""

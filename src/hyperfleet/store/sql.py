@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hyperfleet.errors import ConflictError, NotFoundError
 from hyperfleet.lifecycle import Status
@@ -49,11 +50,7 @@ class SqlMachineStore:
             for raw in removed.scalars().all():
                 network = msgspec.convert(raw, MachineNetwork)
                 if network.tap_ip is not None:
-                    await connection.execute(
-                        insert(RestingAddressRow)
-                        .prefix_with("OR REPLACE")
-                        .values(guest_ip=network.guest_ip, since=datetime.now(UTC))
-                    )
+                    await _rest(connection, network.guest_ip)
 
     async def all(self) -> list[Machine]:
         async with self._database.read() as connection:
@@ -80,6 +77,12 @@ class SqlAddressStore:
                 await connection.execute(
                     delete(RestingAddressRow).where(RestingAddressRow.guest_ip == guest_ip)
                 )
+
+
+async def _rest(connection: AsyncConnection, guest_ip: str | None) -> None:
+    row = RestingAddressRow
+    await connection.execute(delete(row).where(row.guest_ip == guest_ip))
+    await connection.execute(insert(row).values(guest_ip=guest_ip, since=datetime.now(UTC)))
 
 
 def _to_row(machine: Machine) -> dict[str, Any]:

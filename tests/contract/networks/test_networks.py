@@ -40,7 +40,7 @@ async def test_ways_in_are_made_and_taken_while_the_machine_runs(joined: Joined)
     await guest.process.unforward(8080)
     await guest.process.unforward(8080)
     assert await page(ways[80]) == b"page\n"
-    await guest.power_off()
+    assert (await guest.power_off()).powered_off
 
     for _ in range(2):
         await joined.driver.sweep(launch)
@@ -73,7 +73,7 @@ async def test_a_machine_stays_attached_when_its_control_plane_is_gone(joined: J
     # It is told once more, which changes nothing.
     await second.agent.configure("web", joined.network.introduce(launch.network))
     assert await page(way) == b"page\n"
-    await second.power_off()
+    assert (await second.power_off()).powered_off
     await joined.driver.sweep(launch)
 
 

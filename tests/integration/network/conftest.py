@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
@@ -33,10 +34,15 @@ class Home:
 
     async def network(self, **changes: Any) -> TapNetwork:
         """A control plane's; one before it is as good as dead."""
+        made = self.unopened(**changes)
+        await made.open(await self.store.all(), wanted=True)
+        return made
+
+    def unopened(self, **changes: Any) -> TapNetwork:
+        """The same before it has looked at record and host."""
         fields: dict[str, Any] = {"home": self.folder, "subnet": IPv4Network("172.30.0.0/24")}
         made = TapNetwork(TapConfig(**{**fields, **changes}), self.store)
         self._open.append(made)
-        await made.open(await self.store.all(), wanted=True)
         return made
 
     async def machine(self, network: TapNetwork, **spec: Any) -> Machine:
@@ -66,6 +72,11 @@ class Home:
         (descriptor,) = (await network.attach(launch(machine))).inherited
         self._descriptors.append(descriptor)
         return descriptor
+
+    def sends(self, descriptor: int, frame: bytes) -> None:
+        """What the machine's guest sends."""
+        # Before it comes struct virtio_net_hdr, ten bytes (tuntap.rst, IFF_VNET_HDR).
+        os.write(descriptor, struct.pack("10x") + frame)
 
     def end(self, descriptor: int) -> None:
         """The machine's process is no more."""

@@ -45,6 +45,7 @@ table inet hyperfleet_0a1b2c3d {
 "hf-aaaaaaaaaaaa" . 172.30.0.1, "hf-bbbbbbbbbbbb" . 172.30.0.5 }; }
   set host_ports { type inet_service; elements = { 5432 }; }
   set users { type uid; elements = { 0, 65534 }; }
+  set flows { type ipv4_addr; size 65536; flags dynamic; }
 
   chain prerouting {
     type filter hook prerouting priority raw; policy accept;
@@ -70,6 +71,7 @@ table inet hyperfleet_0a1b2c3d {
   }
   chain to_host {
     ct direction reply ct state established,related accept
+    ct state new add @flows { ip saddr ct count over 4096 } goto refuse
     iifname . ip daddr @gateways tcp dport @host_ports accept
     goto refuse
   }
@@ -108,6 +110,8 @@ table inet hyperfleet_0a1b2c3d {
     oifname @taps goto refuse
     ip daddr 172.30.0.0/16 goto refuse
     ct state invalid drop
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct state new add @flows { ip saddr ct count over 4096 } goto refuse
     iifname vmap @egress
     goto refuse
   }
