@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 
 _CLONE_NEWNET = 0x40000000
-_PATIENCE_S = 1.0
+_PATIENCE_S = 2.0
 
 
 def main() -> None:

@@ -56,7 +56,9 @@ class World:
 
     def tries(self, name: str, *acts: str) -> list[str]:
         """What comes of each; see guest.pl."""
-        result = self.server.exec(name, "perl", "/guest.pl", stdin="\n".join(acts) + "\n")
+        result = self.server.exec(
+            name, "perl", "/guest.pl", stdin="\n".join(acts) + "\n", timeout=120
+        )
         assert result["exit_code"] == 0, result
         output: str = result["stdout"]
         answers = output.splitlines()

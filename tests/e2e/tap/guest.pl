@@ -5,7 +5,7 @@
 #   udp ADDRESS PORT WORD     answered | refused | silent
 #   scan ADDRESS FIRST LAST   the ports that let it in, or "none"
 #   frame HEX                 sends an Ethernet frame as it is: sent
-#   arp HEX                   the same, and what comes back: answered | silent
+#   arp HEX...                the same with each, until the last has its answer: answered ADDRESS...
 #   hold ADDRESS PORT         connects, says "held TEXT", then for each further line of its input:
 #                             what the server echoes, or "cut"
 use strict;
@@ -15,7 +15,8 @@ use IO::Socket::INET;
 use IO::Select;
 
 $| = 1;
-my $patience = 1.5;
+# Only what should come is waited for; the host may be busy.
+my $patience = 10;
 
 sub wait_for { return IO::Select->new($_[0])->can_read($patience) }
 
@@ -65,14 +66,18 @@ sub try_frame {
 }
 
 sub try_arp {
+    my @frames = map { pack 'H*', $_ } @_;
     my $raw = card();
-    send($raw, pack('H*', $_[0]), 0) or die "send: $!";
-    while (wait_for($raw)) {
+    for my $frame (@frames) { send($raw, $frame, 0) or die "send: $!" }
+    # The address that the last one asks for; in an answer it is the sender's.
+    my $last = inet_ntoa(substr $frames[-1], 38, 4);
+    my %known;
+    while (!$known{$last} && wait_for($raw)) {
         recv($raw, my $frame, 2048, 0);
-        my ($kind, $what) = (unpack('x12 n', $frame), unpack('x20 n', $frame));
-        return 'answered' if $kind == 0x0806 && $what == 2;
+        next if unpack('x12 n', $frame) != 0x0806 || unpack('x20 n', $frame) != 2;
+        $known{ inet_ntoa(substr $frame, 28, 4) } = 1;
     }
-    return 'silent';
+    return join ' ', 'answered', sort keys %known;
 }
 
 sub hold {
