@@ -33,6 +33,22 @@ def udp(word: str, *, mac: str, to_mac: str, ip: str, to: str, port: int) -> byt
     return _mac(to_mac) + _mac(mac) + kind + head + datagram
 
 
+def syn(*, mac: str, to_mac: str, ip: str, to: str, port: int, from_port: int) -> bytes:
+    """The first segment of a connection (RFC 9293)."""
+    segment = struct.pack("!HHIIBBHHH", from_port, port, 1000, 0, 5 << 4, 2, 65000, 0, 0)
+    ends = socket.inet_aton(ip) + socket.inet_aton(to)
+    pseudo = ends + struct.pack("!xBH", socket.IPPROTO_TCP, len(segment))
+    segment = segment[:16] + struct.pack("!H", _sum(pseudo + segment)) + segment[18:]
+    packet = _ipv4(socket.IPPROTO_TCP, ends, segment)
+    return _mac(to_mac) + _mac(mac) + b"\x08\x00" + packet
+
+
+def _ipv4(protocol: int, ends: bytes, payload: bytes) -> bytes:
+    length = 20 + len(payload)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, length, 1, 0x4000, 64, protocol, 0) + ends
+    return head[:10] + struct.pack("!H", _sum(head)) + head[12:] + payload
+
+
 def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
