@@ -71,9 +71,11 @@ def make(network: MachineNetwork) -> int:
         descriptor = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise GuestError(f"{TUN}: {error.strerror}") from error
+    made = False
     try:
         request = _IFREQ.pack(tap.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
         fcntl.ioctl(descriptor, _TUNSETIFF, request)
+        made = True
         for path, value in _TAP_SETTINGS:
             # A host without IPv6 has no such file, and needs none.
             with contextlib.suppress(FileNotFoundError):
@@ -92,6 +94,10 @@ def make(network: MachineNetwork) -> int:
             route.link("set", index=index, state="up")
     except BaseException as error:
         os.close(descriptor)
+        if made:
+            # A program that is just being started elsewhere may have a copy for a moment.
+            with contextlib.suppress(GuestError):
+                remove(tap)
         if isinstance(error, (OSError, NetlinkError)):
             raise GuestError(f"the tap {tap} could not be made: {_words(error)}") from error
         raise

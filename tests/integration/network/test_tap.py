@@ -63,7 +63,10 @@ async def test_a_tap_ends_with_whoever_has_it(home: Home) -> None:
     with pytest.raises(GuestError, match="busy"):
         await asyncio.to_thread(device.make, machine.network)
     home.end(descriptor)
-    assert links() == set()
+    # A program that the watch has just started may have a copy for a moment.
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(links):
+            pass
 
 
 async def test_what_is_detached_is_in_no_rule(home: Home) -> None:
