@@ -1,8 +1,8 @@
 """A machine's way out without root: passt, and our gate before it.
 
-passt (its manual page, passt(1)) makes the guest's connections as a process of the host, to whatever
-address a frame names: a guest that names 127.0.0.1 reaches what listens there. So QEMU speaks to
-`hyperfleet-gate`, which lets nothing through that is for the host, save ports that are let in.
+passt (passt(1)) makes the guest's connections as a process of the host, to whatever address a frame
+names: a guest that names 127.0.0.1 reaches what listens there. So QEMU speaks to `hyperfleet-gate`,
+which lets nothing through that is for the host, save ports that are let in.
 
 The gate and passt live as long as QEMU has its end of their stream, so they outlive the control
 plane with it and end with it, and nothing of them has to be found again.
@@ -33,6 +33,8 @@ _READY = "ready"
 # passt without a system logger says so again and again.
 _NOISE = "Failed to send"
 _LOG_BYTES = 4096
+# Both end as soon as their stream does; a host that is busy takes longer.
+_END_S = 10.0
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 
 
@@ -50,8 +52,8 @@ class Gates:
         self._program = program
         self._host_ports = host_ports
         self._passt = passt
-        # Of our own children: the pidfds that say when one is to be reaped.
-        self._children: set[int] = set()
+        # Our own children, by their machines' directories; others' are nobody's to reap here.
+        self._children: dict[Path, _Child] = {}
 
     async def open(self, directory: Path, mac: str) -> int:
         """A way out for the card `mac`: the stream that QEMU is to inherit, a descriptor.
@@ -70,15 +72,26 @@ class Gates:
             if opening.exception() is None:
                 stream, pid = opening.result()
                 stream.close()
-                self._reap(pid)
+                self._children[directory] = _Child(pid)
             raise
-        self._reap(pid)
+        self._children[directory] = _Child(pid)
         return stream.detach()
+
+    async def ended(self, directory: Path) -> None:
+        """Returns when a machine's way out, which nobody holds any more, is gone."""
+        child = self._children.pop(directory, None)
+        if child is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await child.ended.wait()
+        child.close()
 
     def close(self) -> None:
         """Lets go of those that run."""
-        for pidfd in tuple(self._children):
-            self._release(pidfd)
+        for child in self._children.values():
+            child.close()
+        self._children.clear()
 
     def _open(self, directory: Path, mac: str) -> tuple[socket.socket, int]:
         passt = shutil.which(self._passt)
@@ -95,21 +108,23 @@ class Gates:
         if os.geteuid() == 0:
             command += ["--user", _nobody()]
         ours, theirs = socket.socketpair()
+        reads, writes = os.pipe()
+        said = os.fdopen(reads, "rb")
         with contextlib.ExitStack() as stack:
             stack.enter_context(theirs)
+            stack.callback(os.close, writes)
             log: BinaryIO = stack.enter_context((directory / LOG).open("wb"))
             child = subprocess.Popen(
                 command,
                 cwd=directory,
                 env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
-                stdin=theirs,
-                stdout=subprocess.PIPE,
+                stdin=theirs.fileno(),
+                stdout=writes,
                 stderr=log,
                 start_new_session=True,
             )
-        assert child.stdout is not None
-        with child.stdout as said:
-            # It says one line, and gives up by itself when passt does not answer.
+        # It says one line, and gives up by itself when passt does not answer.
+        with said:
             line = said.readline().decode(errors="replace").strip()
         if line == _READY:
             # Popen's finaliser would complain of a child that nobody waited for.
@@ -119,20 +134,28 @@ class Gates:
         child.wait()
         raise GuestError(_why(line, directory / LOG))
 
-    def _reap(self, pid: int) -> None:
-        pidfd = os.pidfd_open(pid)
-        self._children.add(pidfd)
-        asyncio.get_running_loop().add_reader(pidfd, self._on_end, pidfd)
 
-    def _on_end(self, pidfd: int) -> None:
+class _Child:
+    """A gate of our own that is reaped at its end. Needs a running event loop."""
+
+    def __init__(self, pid: int) -> None:
+        self.ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._on_end)
+
+    def close(self) -> None:
+        """Lets go of it."""
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _on_end(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-        self._release(pidfd)
-
-    def _release(self, pidfd: int) -> None:
-        self._children.discard(pidfd)
-        asyncio.get_running_loop().remove_reader(pidfd)
-        os.close(pidfd)
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        self.close()
+        self.ended.set()
 
 
 def _nobody() -> str:

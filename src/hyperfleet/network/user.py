@@ -1,11 +1,11 @@
 """Rootless networking: QEMU's own user-mode stack (slirp) for ways in, passt for the way out.
 
-Every machine sees the same addresses, on two cards. By the first the host reaches the guest's ports,
-each by a forward from a port of its own loopback, made and taken away while the machine runs; the
-guest can begin nothing there (`restrict=on`). Each machine has a loopback address of its own (all of
-127.0.0.0/8 is local, RFC 1122, 3.2.1.3), so that a port which one machine has given up is never
-another's: a route that is late by a moment leads nowhere, not to a stranger. Source: QEMU's manual,
-"Network emulation", `-netdev user`, `hostfwd_add`.
+Every machine sees the same addresses, on two cards. By the first the host reaches the guest's
+ports, each by a forward from a port of its own loopback, made and taken away while the machine
+runs; the guest can begin nothing there (`restrict=on`). Each machine has a loopback address of its
+own (all of 127.0.0.0/8 is local, RFC 1122, 3.2.1.3), so that a port which one machine has given up
+is never another's: a route that is late by a moment leads nowhere, not to a stranger. Source:
+QEMU's manual, "Network emulation", `-netdev user`, `hostfwd_add`.
 
 The second is the guest's way out, see `network.gate`; a machine that may not go out, or whose host
 can't let it, has none.
@@ -39,7 +39,7 @@ DNS = ("10.0.2.3",)
 
 _NETDEV = "n0"
 _OUTWARD = "n1"
-# What passt carries at once; the guest's driver takes it over (virtio 1.2, 5.1.3, VIRTIO_NET_F_MTU).
+# What passt carries at once; the guest's driver takes it over (virtio 1.2, VIRTIO_NET_F_MTU).
 _MTU = 65520
 # `TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    80     0     0`
 _FORWARD = re.compile(
@@ -73,7 +73,7 @@ def assigned(machine_id: str) -> MachineNetwork:
 def outward_mac(network: MachineNetwork) -> str:
     """The hardware address of the card by which the guest goes out."""
     # As unlike to any machine's first as two machines' are to each other: those begin with 52.
-    return f"56{network.guest_mac[2:]}"
+    return f"56{str(network.guest_mac)[2:]}"
 
 
 class UserNetwork:
@@ -131,7 +131,7 @@ class UserNetwork:
         )
 
     async def attach(self, launch: LaunchSpec) -> Joint:
-        """The way out is QEMU's alone; of ways in, port 0 lets the host's kernel choose a free one for each forward."""
+        """See `interface.Network.attach`. Port 0 lets the host's kernel choose a free one."""
         forwards = "".join(f",hostfwd={_rule(launch.id, port)}" for port in launch.ports)
         arguments = [
             "-netdev",
@@ -169,7 +169,9 @@ class UserNetwork:
         return out
 
     async def detach(self, launch: LaunchSpec) -> None:
-        """With QEMU all of it has ended."""
+        """With QEMU all of it ends by itself."""
+        if self._gates is not None:
+            await self._gates.ended(launch.directory)
 
     async def permit(self, launch: LaunchSpec) -> None:
         """QEMU was told at its start; `check` lets nothing else through."""

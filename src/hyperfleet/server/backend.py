@@ -135,6 +135,11 @@ def _networks(settings: Settings, database: Database) -> Networks:
     Raises:
         SettingsError: the kind that is asked for can't work here.
     """
+    if settings.disable_auth and settings.port in settings.hyperfleet_network_host_ports:
+        raise SettingsError(
+            f"HYPERFLEET_NETWORK_HOST_PORTS lets machines reach the API (PORT={settings.port}), and"
+            " DISABLE_AUTH=true lets in whoever does: give up one of them"
+        )
     user = UserNetwork(
         None
         if settings.hyperfleet_network_restrict

@@ -50,9 +50,7 @@ class Guest:
         """What comes of a connection: `open` or `refused`."""
         self._port += 1
         own = self._port
-        self.send(
-            frames.syn(mac=MAC, to_mac=self.gateway, ip=ip, to=to, port=port, from_port=own)
-        )
+        self.send(frames.syn(mac=MAC, to_mac=self.gateway, ip=ip, to=to, port=port, from_port=own))
 
         def is_answer(frame: bytes) -> bool:
             return frame[23] == socket.IPPROTO_TCP and frame[36:38] == own.to_bytes(2, "big")
@@ -62,9 +60,7 @@ class Guest:
         return {0x12: "open", 0x14: "refused"}[flags]
 
     def udp(self, to: str, port: int, word: str) -> None:
-        self.send(
-            frames.udp(word, mac=MAC, to_mac=self.gateway, ip=ADDRESS, to=to, port=port)
-        )
+        self.send(frames.udp(word, mac=MAC, to_mac=self.gateway, ip=ADDRESS, to=to, port=port))
 
     def prohibited(self, to: str, port: int) -> bool:
         """Whether a datagram is answered by ICMP's word that it may not pass."""
@@ -139,9 +135,7 @@ async def test_the_internet_is_reached_and_the_host_is_not(guest: Guest, far: Fa
             ("a cloud's metadata", METADATA, 80, "refused"),
         ]
         seen = [guest.tcp(to, port) for _, to, port, _ in rows]
-        print(*(f"{row[0]:28} {row[1]:>15}:{row[2]:<5} {row[3]:8} -> {was}"  # noqa: T201
-                for row, was in zip(rows, seen, strict=True)), sep="\n")
-        assert seen == [expected for *_, expected in rows]
+        assert [*zip(rows, seen, strict=True)] == [(row, row[-1]) for row in rows]
         # Whoever the guest says it is.
         for lie in ("127.0.0.1", HOST, "10.9.9.9"):
             assert guest.tcp("127.0.0.1", 9001, ip=lie) == "refused"
@@ -186,10 +180,8 @@ async def test_names_are_asked_of_a_resolver_on_loopback(far: Far, tmp_path: Pat
     told = tmp_path / "resolv.conf"
     told.write_text("nameserver 127.0.0.53\n")
     wrapper = tmp_path / "passt"
-    wrapper.write_text(
-        "#!/bin/sh\n"
-        f"exec unshare -m sh -c 'mount --bind {told} /etc/resolv.conf && exec passt \"$@\"' sh \"$@\"\n"
-    )
+    mounted = f'mount --bind {told} /etc/resolv.conf && exec passt "$@"'
+    wrapper.write_text(f"#!/bin/sh\nexec unshare -m sh -c '{mounted}' sh \"$@\"\n")
     wrapper.chmod(0o755)
     gates = Gates(binaries.gate, passt=str(wrapper))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
@@ -203,18 +195,13 @@ async def test_names_are_asked_of_a_resolver_on_loopback(far: Far, tmp_path: Pat
     gates.close()
 
 
-async def test_both_end_with_qemu_and_qemu_is_told_of_their_end(
-    far: Far, tmp_path: Path
-) -> None:
+async def test_both_end_with_qemu_and_qemu_is_told_of_their_end(far: Far, tmp_path: Path) -> None:
     gates = Gates(binaries.gate)
     stream = await gates.open(tmp_path, MAC)
     found = processes(tmp_path)
     assert sorted(name for _, name in found) == ["hyperfleet-gate", "passt"]
     for pid, _ in found:
-        status = Path(f"/proc/{pid}/status").read_text()
-        uids = next(line for line in status.splitlines() if line.startswith("Uid:"))
-        assert "0" not in uids.split()
-        assert "NoNewPrivs:\t1" in status
+        assert is_nobody(pid)
     os.close(stream)
     await processes_end(tmp_path)
 
@@ -232,11 +219,21 @@ async def test_where_nothing_leads_out_it_says_so(need: Need, tmp_path: Path) ->
     need("passt")
     with own_network():
         gates = Gates(binaries.gate)
-        with pytest.raises(GuestError, match="passt is not there: it ended .*interface"):
+        with pytest.raises(GuestError, match=r"passt is not there: it ended .*interface"):
             await gates.open(tmp_path, MAC)
         await processes_end(tmp_path)
     with pytest.raises(GuestError, match=r"Debian: passt"):
         await Gates(binaries.gate, passt=str(tmp_path / "nowhere")).open(tmp_path, MAC)
+
+
+async def test_its_end_is_waited_for_and_reaped(far: Far, tmp_path: Path) -> None:
+    gates = Gates(binaries.gate)
+    os.close(await gates.open(tmp_path, MAC))
+    await gates.ended(tmp_path)
+    assert processes(tmp_path) == []
+    # Of one that there never was, too.
+    await gates.ended(tmp_path / "other")
+    gates.close()
 
 
 async def test_one_that_is_called_off_leaves_nothing(far: Far, tmp_path: Path) -> None:
@@ -249,6 +246,14 @@ async def test_one_that_is_called_off_leaves_nothing(far: Far, tmp_path: Path) -
         await opening
     await processes_end(tmp_path)
     gates.close()
+
+
+def is_nobody(pid: int) -> bool:
+    """Neither root nor able to become it."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return "0" not in status["Uid"].split() and status["NoNewPrivs"] == "1"
 
 
 def processes(directory: Path) -> list[tuple[int, str]]:
@@ -265,7 +270,5 @@ def processes(directory: Path) -> list[tuple[int, str]]:
 
 async def processes_end(directory: Path) -> None:
     async with asyncio.timeout(10):
-        while await asyncio.to_thread(processes, directory):
+        while await asyncio.to_thread(processes, directory):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-
-
