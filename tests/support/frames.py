@@ -1,4 +1,4 @@
-"""Ethernet frames that a test has a guest send, byte by byte (RFC 826, 791, 768, 8200)."""
+"""Ethernet frames that a test has a guest send, byte by byte (RFC 826, 791, 768, 9293, 8200)."""
 
 from __future__ import annotations
 
@@ -25,28 +25,37 @@ def udp(word: str, *, mac: str, to_mac: str, ip: str, to: str, port: int) -> byt
         head = struct.pack("!IHBB", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64) + ends
         kind = b"\x86\xdd"
     else:
-        length = 20 + len(datagram)
-        head = struct.pack("!BBHHHBBH", 0x45, 0, length, 1, 0, 64, socket.IPPROTO_UDP, 0)
-        head += socket.inet_aton(ip) + socket.inet_aton(to)
-        head = head[:10] + struct.pack("!H", _sum(head)) + head[12:]
+        head = _ipv4(socket.IPPROTO_UDP, len(datagram), ip, to)
         kind = b"\x08\x00"
     return _mac(to_mac) + _mac(mac) + kind + head + datagram
 
 
-def syn(*, mac: str, to_mac: str, ip: str, to: str, port: int, from_port: int) -> bytes:
-    """The first segment of a connection (RFC 9293)."""
-    segment = struct.pack("!HHIIBBHHH", from_port, port, 1000, 0, 5 << 4, 2, 65000, 0, 0)
+def syn(
+    *,
+    mac: str,
+    to_mac: str,
+    ip: str,
+    to: str,
+    port: int,
+    segment: int = 1460,
+    from_port: int = 9999,
+) -> bytes:
+    """The first packet of a connection by TCP over IPv4, with its largest segment (RFC 9293)."""
+    # Six words of four bytes; SYN.
+    text = struct.pack(
+        "!HHIIBBHHHBBH", from_port, port, 1, 0, 6 << 4, 2, 65535, 0, 0, 2, 4, segment
+    )
     ends = socket.inet_aton(ip) + socket.inet_aton(to)
-    pseudo = ends + struct.pack("!xBH", socket.IPPROTO_TCP, len(segment))
-    segment = segment[:16] + struct.pack("!H", _sum(pseudo + segment)) + segment[18:]
-    packet = _ipv4(socket.IPPROTO_TCP, ends, segment)
-    return _mac(to_mac) + _mac(mac) + b"\x08\x00" + packet
+    total = _sum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(text)) + text)
+    text = text[:16] + struct.pack("!H", total) + text[18:]
+    head = _ipv4(socket.IPPROTO_TCP, len(text), ip, to)
+    return _mac(to_mac) + _mac(mac) + b"\x08\x00" + head + text
 
 
-def _ipv4(protocol: int, ends: bytes, payload: bytes) -> bytes:
-    length = 20 + len(payload)
-    head = struct.pack("!BBHHHBBH", 0x45, 0, length, 1, 0x4000, 64, protocol, 0) + ends
-    return head[:10] + struct.pack("!H", _sum(head)) + head[12:] + payload
+def _ipv4(protocol: int, length: int, ip: str, to: str) -> bytes:
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 1, 0, 64, protocol, 0)
+    head += socket.inet_aton(ip) + socket.inet_aton(to)
+    return head[:10] + struct.pack("!H", _sum(head)) + head[12:]
 
 
 def _mac(text: str) -> bytes:

@@ -117,8 +117,11 @@ class TapNetwork:
             await asyncio.wait((self._mending,))
         async with self._changing:
             if self._has_tables and not self._guests:
-                await nft.apply(self._rules.nothing())
                 self._has_tables = False
+                try:
+                    await nft.apply(self._rules.nothing())
+                except GuestError as error:
+                    _log.warning("rules without machines are left: %s", error)
 
     def check(self, egress: Egress, *, running: bool) -> None:
         """Anything, at any time."""

@@ -53,6 +53,16 @@ def test_who_reaches_whom(world: World, matrix: Matrix) -> None:
     assert matrix.wrong == []
 
 
+def test_a_server_on_the_machines_loopback_is_reached_by_the_proxy(world: World) -> None:
+    server = world.server
+    assert server.api.patch("/machines/two", json={"exposed_ports": [80, 8081]}).is_success
+    config = "events {} http { server { listen 127.0.0.1:8081; root /var/www/html; } }"
+    server.sh("two", "cat > /near.conf && nginx -c /near.conf -g 'pid /near.pid;'", stdin=config)
+    ports = server.api.get("/machines/two/ports").json()["ports"]
+    assert [port["address"] for port in ports] == ["0.0.0.0", "127.0.0.1"]
+    assert httpx.get(f"{server.proxy_url}/proxy/two/8081/").text == "two\n"
+
+
 def test_a_scan_of_the_host_finds_what_is_allowed_and_nothing_else(world: World) -> None:
     own = world.network("one")["tap_ip"]
     # Whatever listens on this host now, of which there is something.

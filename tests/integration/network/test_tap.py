@@ -16,9 +16,8 @@ from pyroute2 import NFCTSocket
 from hyperfleet.errors import CapacityError, GuestError, SettingsError
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import EgressRule
-from hyperfleet.network import blocks, conntrack, device
+from hyperfleet.network import blocks, device
 from hyperfleet.network.tap import table_name
-from support import frames
 from support.netns import run, taps
 
 from .conftest import Home, launch
@@ -166,29 +165,6 @@ async def test_restricted_machines_only_answer(home: Home) -> None:
     await home.attached(network, machine)
     assert f'"{machine.network.tap_device}" : goto refuse' in rules()
     assert "elements = { 80 }" not in rules()
-
-
-async def test_a_guest_can_not_fill_the_hosts_table_of_connections(home: Home) -> None:
-    run("ip", "link", "add", "out0", "type", "veth", "peer", "name", "in0")
-    for name in ("out0", "in0"):
-        run("ip", "link", "set", name, "up")
-    run("ip", "address", "add", "192.0.2.1/24", "dev", "out0")
-    run("ip", "neighbour", "add", "192.0.2.2", "lladdr", "52:00:00:00:00:99", "dev", "out0")
-    network = await home.network(flows=10)
-    machine = await home.machine(network)
-    descriptor = await home.attached(network, machine)
-    to_mac = run("ip", "-brief", "link", "show", "dev", str(machine.network.tap_device)).split()[2]
-    for port in range(100):
-        frame = frames.udp(
-            "x",
-            mac=str(machine.network.guest_mac),
-            to_mac=to_mac,
-            ip=str(machine.network.guest_ip),
-            to="192.0.2.2",
-            port=1000 + port,
-        )
-        home.sends(descriptor, frame)
-    assert await asyncio.to_thread(conntrack.cut, str(machine.network.guest_ip)) == 10
 
 
 async def test_rules_that_are_flushed_come_back(home: Home) -> None:
