@@ -123,8 +123,9 @@ table arp {self.table} {{
 
 # Before connections are tracked: a guest sends as itself or not at all, which leaves out IPv6; and
 # nobody else sends as a guest. Refusing by a reset tells a guest at once what would else be a
-# silence of minutes, and ends a connection that has become forbidden. To `from_host`: a new
-# connection is one of the data plane's or of root's; other users of the host go by the proxy.
+# silence of minutes, and ends a connection that has become forbidden. From the host, a new
+# connection is one of the data plane's or of root's, other users go by the proxy; and where a
+# machine's tap is gone, nothing that was meant for it takes another way out.
 _FIXED = """
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
@@ -157,6 +158,7 @@ _FIXED = """
   chain output {{
     type filter hook output priority filter; policy accept;
     oifname @taps goto from_host
+    oifname != "lo" ip daddr {subnet} goto refuse
   }}
   chain from_host {{
     meta nfproto ipv6 drop

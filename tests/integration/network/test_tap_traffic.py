@@ -154,7 +154,9 @@ async def test_segments_fit_the_way_out(home: Home, cable: socket.socket) -> Non
         await asyncio.to_thread(conntrack.cut, wire.ip)
 
 
-async def test_a_guest_that_is_detached_is_heard_no_more(home: Home, cable: socket.socket) -> None:
+async def test_what_is_meant_for_a_machine_that_is_gone_leaves_the_host_by_no_other_way(
+    home: Home, cable: socket.socket
+) -> None:
     network = await home.network()
     machine = await home.machine(network)
     wire = Wire(home, machine, await home.attached(network, machine), cable)
@@ -162,3 +164,7 @@ async def test_a_guest_that_is_detached_is_heard_no_more(home: Home, cable: sock
     assert len(wire.passed(socket.IPPROTO_UDP)) == 1
     await network.detach(launch(machine))
     assert await asyncio.to_thread(conntrack.spoken_to, [wire.ip]) == set()
+    with pytest.raises(ConnectionRefusedError):
+        async with asyncio.timeout(10):
+            await asyncio.open_connection(wire.ip, 80)
+    assert wire.passed(socket.IPPROTO_TCP) == []

@@ -78,6 +78,7 @@ table inet hyperfleet_0a1b2c3d {
   chain output {
     type filter hook output priority filter; policy accept;
     oifname @taps goto from_host
+    oifname != "lo" ip daddr 172.30.0.0/16 goto refuse
   }
   chain from_host {
     meta nfproto ipv6 drop
