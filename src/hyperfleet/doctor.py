@@ -76,6 +76,8 @@ class Wanted(Protocol):
     @property
     def hyperfleet_network(self) -> str: ...
     @property
+    def hyperfleet_network_restrict(self) -> bool: ...
+    @property
     def hyperfleet_dns(self) -> Sequence[str]: ...
 
 
@@ -144,7 +146,7 @@ def _program(name: str, package: str, *, needed: bool = True) -> Check:
 
 
 def _own_programs() -> Iterator[Check]:
-    for name in (binaries.PROXY, binaries.GUEST_AGENT):
+    for name in (binaries.PROXY, binaries.GATE, binaries.GUEST_AGENT):
         try:
             yield Check(name=name, verdict=Verdict.OK, what=str(binaries.find(name)))
         except SetupError as error:
@@ -193,7 +195,23 @@ def _net(settings: Wanted) -> Iterator[Check]:
     ours = _is_hyperfleet(settings.host, settings.port)
     yield _port("PORT", settings.host, settings.port, ours=ours)
     yield _port("PROXY_PORT", settings.proxy_bind, settings.proxy_port, ours=ours)
+    yield from _user(settings)
     yield from _tap(settings)
+
+
+def _user(settings: Wanted) -> Iterator[Check]:
+    """Whether machines that are attached by user networking get to the internet."""
+    name = "user network"
+    if settings.hyperfleet_network_restrict:
+        yield Check(name=name, verdict=Verdict.OK, what="machines only answer, as you have asked")
+        return
+    passt = shutil.which("passt")
+    yield Check(
+        name=name,
+        verdict=Verdict.WARN if passt is None else Verdict.OK,
+        what="without passt machines have no way out" if passt is None else f"possible by {passt}",
+        mend="sudo apt-get install passt" if passt is None else None,
+    )
 
 
 def _tap(settings: Wanted) -> Iterator[Check]:

@@ -30,10 +30,21 @@ def udp(word: str, *, mac: str, to_mac: str, ip: str, to: str, port: int) -> byt
     return _mac(to_mac) + _mac(mac) + kind + head + datagram
 
 
-def syn(*, mac: str, to_mac: str, ip: str, to: str, port: int, segment: int) -> bytes:
+def syn(
+    *,
+    mac: str,
+    to_mac: str,
+    ip: str,
+    to: str,
+    port: int,
+    segment: int = 1460,
+    from_port: int = 9999,
+) -> bytes:
     """The first packet of a connection by TCP over IPv4, with its largest segment (RFC 9293)."""
     # Six words of four bytes; SYN.
-    text = struct.pack("!HHIIBBHHHBBH", 9999, port, 1, 0, 6 << 4, 2, 65535, 0, 0, 2, 4, segment)
+    text = struct.pack(
+        "!HHIIBBHHHBBH", from_port, port, 1, 0, 6 << 4, 2, 65535, 0, 0, 2, 4, segment
+    )
     ends = socket.inet_aton(ip) + socket.inet_aton(to)
     total = _sum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(text)) + text)
     text = text[:16] + struct.pack("!H", total) + text[18:]

@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_rootfs_path: str
     hyperfleet_image_dirs: Sequence[Path] = ()
     hyperfleet_network: str = "auto"
+    hyperfleet_network_restrict: bool = False
     hyperfleet_dns: Sequence[str] = ()
 
 
@@ -149,6 +150,18 @@ def test_tap_is_bad_only_where_it_is_asked_for_and_not_possible(
     assert all(check.verdict is Verdict.BAD for check in lacks)
     assert "root" in lacks[0].what
     assert "HYPERFLEET_NETWORK=user" in str(lacks[0].mend)
+
+
+@pytest.mark.usefixtures("no_kvm")
+def test_the_way_out_without_root_is_passts(settings: Settings, programs: Path) -> None:
+    check = looked_at(settings)["user network"]
+    assert (check.verdict, check.mend) == (Verdict.WARN, "sudo apt-get install passt")
+    restricted = msgspec.structs.replace(settings, hyperfleet_network_restrict=True)
+    assert looked_at(restricted)["user network"].verdict is Verdict.OK
+    passt = programs / "passt"
+    passt.touch(mode=0o755)
+    check = looked_at(settings)["user network"]
+    assert (check.verdict, check.what) == (Verdict.OK, f"possible by {passt}")
 
 
 @pytest.mark.usefixtures("no_kvm", "programs")

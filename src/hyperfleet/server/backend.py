@@ -17,6 +17,7 @@ from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.metrics.instruments import Instruments
 from hyperfleet.metrics.scrape import Metrics
+from hyperfleet.network.gate import Gates
 from hyperfleet.network.interface import Networks
 from hyperfleet.network.tap import TapConfig, TapNetwork
 from hyperfleet.network.user import UserNetwork
@@ -134,7 +135,16 @@ def _networks(settings: Settings, database: Database) -> Networks:
     Raises:
         SettingsError: the kind that is asked for can't work here.
     """
-    user = UserNetwork(restrict=settings.hyperfleet_network_restrict)
+    if settings.disable_auth and settings.port in settings.hyperfleet_network_host_ports:
+        raise SettingsError(
+            f"HYPERFLEET_NETWORK_HOST_PORTS lets machines reach the API (PORT={settings.port}), and"
+            " DISABLE_AUTH=true lets in whoever does: give up one of them"
+        )
+    user = UserNetwork(
+        None
+        if settings.hyperfleet_network_restrict
+        else Gates(binaries.gate, host_ports=settings.hyperfleet_network_host_ports)
+    )
     if settings.hyperfleet_vmm == "fake":
         if settings.hyperfleet_network == "tap":
             raise SettingsError(

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hyperfleet import binaries
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Egress, Machine, MachineSpec, new_machine_id
+from hyperfleet.network.gate import Gates
 from hyperfleet.network.interface import Network, Networks
 from hyperfleet.network.tap import TapConfig, TapNetwork
 from hyperfleet.network.user import UserNetwork
@@ -24,7 +26,7 @@ from support.netns import own_network, taps
 
 
 def _user(home: Path) -> Network:
-    return UserNetwork()
+    return UserNetwork(Gates(binaries.gate))
 
 
 def _tap(home: Path) -> Network:

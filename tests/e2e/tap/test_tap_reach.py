@@ -11,20 +11,9 @@ import pytest
 from support import frames
 from support.far import connect
 from support.netns import run, taps
+from support.reach import ALLOWED, ELSEWHERE, HOST, INTERNET, METADATA, SERVICE, UDP, Matrix, World
 
-from .conftest import (
-    ALLOWED,
-    ELSEWHERE,
-    HOST,
-    HOST6,
-    INTERNET,
-    METADATA,
-    SERVICE,
-    SUBNET,
-    UDP,
-    Matrix,
-    World,
-)
+from .conftest import HOST6, SUBNET
 
 pytestmark = [pytest.mark.vm, taps]
 

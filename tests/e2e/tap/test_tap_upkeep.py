@@ -10,8 +10,7 @@ import pytest
 
 from support.netns import run, taps
 from support.page import Page, types
-
-from .conftest import ELSEWHERE, HOST, INTERNET, METADATA, SERVICE, World
+from support.reach import ELSEWHERE, HOST, INTERNET, METADATA, SERVICE, World
 
 pytestmark = [pytest.mark.vm, taps]
 

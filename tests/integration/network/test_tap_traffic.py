@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -33,7 +34,11 @@ class Wire:
         self._cable = cable
         tap = str(machine.network.tap_device)
         mac = run("ip", "-brief", "link", "show", "dev", tap).split()[2]
-        self._ends = {"mac": str(machine.network.guest_mac), "to_mac": mac, "ip": self.ip}
+        self._ends: dict[str, Any] = {
+            "mac": str(machine.network.guest_mac),
+            "to_mac": mac,
+            "ip": self.ip,
+        }
 
     def says(self, to: str, port: int) -> None:
         self._home.sends(self._descriptor, frames.udp("x", **self._ends, to=to, port=port))

@@ -4,7 +4,7 @@
 #   tcp ADDRESS PORT          open TEXT | refused | silent
 #   udp ADDRESS PORT WORD     answered | refused | silent
 #   scan ADDRESS FIRST LAST   the ports that let it in, or "none"
-#   frame HEX                 sends an Ethernet frame as it is: sent
+#   frame HEX [CARD]          sends an Ethernet frame as it is, by eth0 or CARD: sent
 #   arp HEX...                the same with each, until the last has its answer: answered ADDRESS...
 #   hold ADDRESS PORT         connects, says "held TEXT", then for each further line of its input:
 #                             what the server echoes, or "cut"
@@ -15,8 +15,8 @@ use IO::Socket::INET;
 use IO::Select;
 
 $| = 1;
-# Only what should come is waited for; the host may be busy.
-my $patience = 10;
+# A busy host is waited for; what stays silent costs as long.
+my $patience = 4;
 
 sub wait_for { return IO::Select->new($_[0])->can_read($patience) }
 
@@ -29,8 +29,9 @@ sub tcp {
 
 # A packet socket on the card (packet(7)); its address is family, protocol, index, and zeroes.
 sub card {
+    my $name = shift // 'eth0';
     socket(my $raw, 17, SOCK_RAW, unpack('S', pack('n', 3))) or die "packet: $!";
-    open(my $file, '<', '/sys/class/net/eth0/ifindex') or die "index: $!";
+    open(my $file, '<', "/sys/class/net/$name/ifindex") or die "index: $!";
     my $index = <$file>;
     bind($raw, pack('S n i S C C a8', 17, 3, $index, 0, 0, 0, '')) or die "bind: $!";
     return $raw;
@@ -60,7 +61,7 @@ sub try_scan {
 }
 
 sub try_frame {
-    my $raw = card();
+    my $raw = card($_[1]);
     send($raw, pack('H*', $_[0]), 0) or die "send: $!";
     return 'sent';
 }
