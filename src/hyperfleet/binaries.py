@@ -8,6 +8,7 @@ from pathlib import Path
 from hyperfleet.errors import SetupError
 
 PROXY = "hyperfleet-proxy"
+CONFINE = "hyperfleet-confine"
 GATE = "hyperfleet-gate"
 GUEST_AGENT = "hyperfleet-guest-agent"
 
@@ -15,6 +16,7 @@ _PACKAGE = Path(__file__).resolve().parent
 # What `scripts/bootstrap binaries` makes, under the checkout.
 _BUILT = {
     PROXY: "target/release/hyperfleet-proxy",
+    CONFINE: "target/release/hyperfleet-confine",
     GATE: "target/release/hyperfleet-gate",
     GUEST_AGENT: "target/x86_64-unknown-linux-gnu/agent/hyperfleet-guest-agent",
 }
@@ -27,6 +29,15 @@ def proxy() -> Path:
         SetupError: it is not there; the message holds the command that builds it.
     """
     return find(PROXY)
+
+
+def confine() -> Path:
+    """What machines' processes are started by.
+
+    Raises:
+        SetupError: it is not there; the message holds the command that builds it.
+    """
+    return find(CONFINE)
 
 
 def gate() -> Path:

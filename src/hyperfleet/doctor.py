@@ -146,7 +146,7 @@ def _program(name: str, package: str, *, needed: bool = True) -> Check:
 
 
 def _own_programs() -> Iterator[Check]:
-    for name in (binaries.PROXY, binaries.GATE, binaries.GUEST_AGENT):
+    for name in (binaries.PROXY, binaries.GATE, binaries.CONFINE, binaries.GUEST_AGENT):
         try:
             yield Check(name=name, verdict=Verdict.OK, what=str(binaries.find(name)))
         except SetupError as error:

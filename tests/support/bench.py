@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from hyperfleet import binaries
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork
 from hyperfleet.machine import new_machine_id
@@ -121,4 +122,4 @@ def qemu_driver() -> QemuDriver:
         need(program)
     for name in ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4", "debian-rootfs.ext4"):
         need.that((FILES / name).is_file(), f"{FILES / name} is missing: run make setup")
-    return QemuDriver(networks=Networks(UserNetwork()), kvm=False)
+    return QemuDriver(networks=Networks(UserNetwork()), kvm=False, confine=binaries.confine)

@@ -187,7 +187,7 @@ def _driver(settings: Settings, networks: Networks) -> tuple[Driver, str]:
             " `apt-get install qemu-system-x86 qemu-utils` does it, `hyperfleet doctor` says more"
         )
     verdict = kvm.probe()
-    qemu = QemuDriver(networks=networks, kvm=verdict.usable)
+    qemu = QemuDriver(networks=networks, kvm=verdict.usable, confine=binaries.confine)
     return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import shutil
+import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,13 +24,18 @@ from hyperfleet import unix_sockets
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.network.interface import Joint, Networks
-from hyperfleet.vmm import qemu_command, qemu_disk, shortage, tsc
+from hyperfleet.vmm import confinement, qemu_command, qemu_disk, shortage, tsc
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_process import AGENT_SOCKET, QMP_SOCKET, QemuProcess
 
+_log = logging.getLogger(__name__)
+
 _MEMINFO = Path("/proc/meminfo")
 _LOG = "qemu.log"
+PID_FILE = "qemu.pid"
+# What QEMU writes to in the machine's directory.
+_OWN_FILES = (qemu_disk.DISK, qemu_command.CONSOLE)
 _LOG_TAIL_BYTES = 2000
 # QEMU sees its environment; ours may hold secrets.
 _KEPT_ENVIRONMENT = ("PATH", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
@@ -45,17 +53,26 @@ class QemuDriver:
         *,
         networks: Networks,
         kvm: bool,
+        confine: Callable[[], Path],
         qemu: str = "qemu-system-x86_64",
         qemu_img: str = "qemu-img",
     ) -> None:
-        """`kvm`: whether it really runs here; else TCG, ten times slower."""
+        """`kvm`: whether it really runs here; else TCG, ten times slower.
+
+        `confine`: where `hyperfleet-confine` is.
+        """
         self._networks = networks
+        self._confine = confine
         self._kvm = kvm
         self._qemu = qemu
         self._qemu_img = qemu_img
 
     def warm_up(self) -> None:
         """Measures what the first start would otherwise wait for. Blocks for a second."""
+        if os.geteuid() == 0 and not confinement.is_mapped():
+            _log.warning(
+                "this user namespace has no users for machines: they run as the server's own user"
+            )
         if not self._kvm:
             tsc.tsc_khz()
 
@@ -104,7 +121,7 @@ class QemuDriver:
         if (host := await self._find(launch)) is not None:
             await host.kill()
         await self._networks.of(launch.network).detach(launch)
-        for name in (qemu_command.PID_FILE, QMP_SOCKET, AGENT_SOCKET):
+        for name in (PID_FILE, QMP_SOCKET, AGENT_SOCKET):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 (launch.directory / name).unlink()
 
@@ -139,45 +156,77 @@ class QemuDriver:
             qmp = stack.enter_context(unix_sockets.listen(directory / QMP_SOCKET))
             agent = stack.enter_context(unix_sockets.listen(directory / AGENT_SOCKET))
             log: BinaryIO = stack.enter_context((directory / _LOG).open("wb"))
+            user = confinement.user_of(launch.id, kvm=self._kvm)
+            files = _Files.of(launch, user, stack)
             command = qemu_command.command(
-                msgspec.structs.replace(
-                    launch, kernel=launch.kernel.absolute(), initramfs=launch.initramfs.absolute()
-                ),
+                msgspec.structs.replace(launch, kernel=files.kernel, initramfs=files.initramfs),
                 qemu=self._qemu,
                 kvm=self._kvm,
                 tsc_khz=khz,
                 sockets=qemu_command.Sockets(qmp=qmp.fileno(), agent=agent.fileno()),
                 network=joint.arguments,
+                base=files.base,
             )
-            try:
-                child = subprocess.Popen(
-                    command,
-                    cwd=directory,
-                    env=_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(qmp.fileno(), agent.fileno(), *joint.inherited),
-                    start_new_session=True,
-                )
-            except FileNotFoundError as error:
-                raise GuestError(
-                    f"{self._qemu} is not installed (Debian: qemu-system-x86)"
-                ) from error
+            before = confinement.prefix(self._confine, user, directory / qemu_disk.DISK)
+            if shutil.which(self._qemu) is None:
+                raise GuestError(f"{self._qemu} is not installed (Debian: qemu-system-x86)")
+            if user is not None:
+                confinement.hand_over(directory, _OWN_FILES, user)
+            child = subprocess.Popen(
+                [*before, *command],
+                cwd=directory,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(qmp.fileno(), agent.fileno(), *joint.inherited, *files.inherited),
+                start_new_session=True,
+            )
         reach(Point.SPAWN_DONE)
         # Popen's finaliser would complain of a child that nobody waited for.
         child.returncode = 0
+        # Finds it at once; without it all processes are looked through.
+        with contextlib.suppress(OSError):
+            (directory / PID_FILE).write_text(f"{child.pid}\n")
         return child.pid
 
     async def _find(self, launch: LaunchSpec) -> HostProcess | None:
-        pid = _pid_in(launch.directory / qemu_command.PID_FILE)
+        pid = _pid_in(launch.directory / PID_FILE)
         if pid is not None and (host := _hold(pid, launch)) is not None:
             return host
-        # A control plane may have been killed before QEMU wrote its pid file.
+        # A control plane may have been killed before it wrote that down.
         for pid in await asyncio.to_thread(_pids_of, launch):
             if (host := _hold(pid, launch)) is not None:
                 return host
         return None
+
+
+class _Files(msgspec.Struct, frozen=True):
+    """What QEMU boots from: by path, or by descriptors where its user can't go by the path."""
+
+    kernel: Path
+    initramfs: Path
+    base: str | None
+    inherited: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, launch: LaunchSpec, user: confinement.User | None, stack: contextlib.ExitStack
+    ) -> _Files:
+        """Descriptors are open as long as `stack`."""
+        if user is None:
+            return cls(launch.kernel.absolute(), launch.initramfs.absolute(), None, ())
+        base = qemu_disk.base_of(launch.directory)
+        if not base.stat().st_mode & stat.S_IROTH:
+            raise ValidationError(
+                f"rootfs_path: {launch.base_disk} can't be read by other users of this host, of"
+                " whom the machine's process is one: chmod o+r"
+            )
+        opened = [confinement.readable(path) for path in (launch.kernel, launch.initramfs, base)]
+        for descriptor in opened:
+            stack.callback(os.close, descriptor)
+        kernel, initramfs, disk = (f"/proc/self/fd/{descriptor}" for descriptor in opened)
+        return cls(Path(kernel), Path(initramfs), disk, tuple(opened))
 
 
 def _hold(pid: int, launch: LaunchSpec) -> HostProcess | None:

@@ -13,7 +13,6 @@ import msgspec
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu_disk import DISK
 
-PID_FILE = "qemu.pid"
 CONSOLE = "console.log"
 AGENT_PORT = "hyperfleet.agent"
 
@@ -49,8 +48,12 @@ def command(
     tsc_khz: int | None,
     sockets: Sockets,
     network: Sequence[str],
+    base: str | None = None,
 ) -> list[str]:
-    """The argument list. `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor."""
+    """The argument list. `base`: where the overlay's base is opened, if not where it says.
+
+    `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor.
+    """
     accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={_TRANSLATION_CACHE_MIB}"
     # A kernel that knows the counter's rate has no use for this timer, which from reset on wakes an
     # emulating QEMU 36 times a second. One that has to calibrate needs it.
@@ -69,7 +72,6 @@ def command(
         *("-display", "none"),
         "-no-reboot",
         *("-sandbox", _SANDBOX),
-        *("-pidfile", PID_FILE),
         *("-chardev", f"file,id=console,path={CONSOLE},append=on"),
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={sockets.qmp},server=on,wait=off"),
@@ -77,7 +79,7 @@ def command(
         *("-kernel", str(launch.kernel)),
         *("-initrd", str(launch.initramfs)),
         *("-append", _kernel_args(launch.kernel_args, None if kvm else tsc_khz)),
-        *("-blockdev", _blockdev()),
+        *("-blockdev", _blockdev(base)),
         *("-device", "virtio-blk-device,drive=root"),
         *network,
         # Else the guest's first keys wait for entropy that nothing gives.
@@ -96,12 +98,14 @@ def _kernel_args(asked: str | None, tsc_khz: int | None) -> str:
     return words
 
 
-def _blockdev() -> str:
-    return msgspec.json.encode(
-        {
-            "driver": "qcow2",
-            "node-name": "root",
-            "discard": "unmap",
-            "file": {"driver": "file", "filename": DISK, "discard": "unmap"},
-        }
-    ).decode()
+def _blockdev(base: str | None) -> str:
+    image: dict[str, object] = {
+        "driver": "qcow2",
+        "node-name": "root",
+        "discard": "unmap",
+        "file": {"driver": "file", "filename": DISK, "discard": "unmap"},
+    }
+    if base is not None:
+        file = {"driver": "file", "filename": base, "read-only": True}
+        image["backing"] = {"driver": "raw", "read-only": True, "file": file}
+    return msgspec.json.encode(image).decode()

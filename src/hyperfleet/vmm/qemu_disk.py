@@ -72,6 +72,12 @@ def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[
     fresh.replace(disk)
 
 
+def base_of(directory: Path) -> Path:
+    """What the machine's overlay, which `prepare` has seen, stands on."""
+    record = msgspec.json.decode((directory / _RECORD).read_bytes(), type=_Base)
+    return directory / record.backing
+
+
 def _keep(directory: Path, base: Path) -> str:
     """What the overlay shall name as its backing file: the link, or the base's own path."""
     link = directory / _BASE_LINK

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hyperfleet import binaries
 from hyperfleet.errors import CapacityError, ValidationError
-from hyperfleet.vmm import qemu_disk, qemu_process
+from hyperfleet.vmm import confinement, qemu_disk, qemu_process
 from hyperfleet.vmm.driver import Exit
 from support.bench import Bench, Guest
 from support.need import mounts
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.vm
 CONTROL_PLANE = """
 import asyncio, sys
 import msgspec
+from hyperfleet import binaries
 from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import LaunchSpec
@@ -37,7 +40,10 @@ async def main():
     launch = msgspec.json.decode(
         sys.argv[1], type=LaunchSpec, dec_hook=lambda kind, value: kind(value)
     )
-    process = await QemuDriver(networks=Networks(UserNetwork()), kvm=False).start(launch)
+    driver = QemuDriver(
+        networks=Networks(UserNetwork()), kvm=False, confine=binaries.confine
+    )
+    process = await driver.start(launch)
     print(process.pid, flush=True)
     await asyncio.Event().wait()
 
@@ -169,3 +175,80 @@ async def test_a_start_on_a_full_disk_says_so(qemu: Bench, monkeypatch: pytest.M
     with pytest.raises(CapacityError, match=f"{launch.id}: No space left on device"):
         await qemu.driver.start(launch)
     assert await qemu.driver.adopt(launch) is None
+
+
+async def test_a_process_has_as_little_as_it_needs(qemu: Bench) -> None:
+    launch = qemu.launch()
+    process = await qemu.driver.start(launch)
+    status = await asyncio.to_thread(_facts, f"/proc/{process.pid}/status")
+    limits = await asyncio.to_thread(Path(f"/proc/{process.pid}/limits").read_text)
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0 or os.geteuid() == 0
+    assert re.search(r"Max core file size +0 ", limits), limits
+    assert not re.search(r"Max file size +unlimited", limits)
+    score = await asyncio.to_thread(Path(f"/proc/{process.pid}/oom_score_adj").read_text)
+    assert int(score) >= 300
+    modes = [
+        oct(path.stat().st_mode & 0o077)
+        for path in (launch.directory / "disk.qcow2", launch.directory / "console.log")
+    ]
+    assert modes == ["0o0", "0o0"]
+
+
+def _facts(path: str) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in Path(path).read_text().splitlines())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives its machines users of their own")
+async def test_started_by_root_a_machine_is_a_user_that_can_do_nothing(qemu: Bench) -> None:
+    first, second = qemu.launch(), qemu.launch()
+    guest = await qemu.start(first)
+    other = await qemu.start(second)
+    facts = await asyncio.to_thread(_facts, f"/proc/{guest.process.pid}/status")
+    user = confinement.user_of(first.id)
+    assert user is not None
+    assert {*facts["Uid"].split(), *facts["Gid"].split()} == {str(user.uid)}
+    assert facts["Groups"].strip() == ""
+    assert int(facts["CapPrm"], 16) == int(facts["CapEff"], 16) == 0
+    # Its own disk, and nothing else of its own folder, of the other's, of the home's.
+    tried = {
+        "cat disk.qcow2": True,
+        "touch new": False,
+        "rm -f qemu.log": False,
+        "ls": False,
+        "cat qmp.sock qemu.log": False,
+        "mv disk.qcow2 other": False,
+        f"cat {second.directory}/disk.qcow2": False,
+        f"cat {second.directory}/base.raw": False,
+        f"ls {first.directory.parent}": False,
+    }
+    for line, may in tried.items():
+        command = f"{line} > /dev/null 2>&1"
+        confined = [str(binaries.confine()), "--user", f"{user.uid}:{user.uid}", "--"]
+        done = await asyncio.create_subprocess_exec(
+            *confined, "sh", "-c", command, cwd=first.directory
+        )
+        assert (await done.wait() == 0) is may, line
+    await other.let_go()
+    await guest.run("sh", "-c", "echo kept > /file; sync")
+    await guest.power_off()
+    guest = await qemu.start(first)
+    assert (await guest.run("cat", "/file")).stdout == b"kept\n"
+    await guest.power_off()
+
+
+async def test_a_console_without_end_is_bounded_where_nobody_looks(qemu: Bench) -> None:
+    """RLIMIT_FSIZE, which holds while no control plane is there to cut the console."""
+    launch = qemu.launch()
+    guest = await qemu.start(launch)
+    console = launch.directory / "console.log"
+    limits = await asyncio.to_thread(Path(f"/proc/{guest.process.pid}/limits").read_text)
+    found = re.search(r"Max file size +(\d+)", limits)
+    assert found is not None
+    # As if it had written that much: a hole costs nothing.
+    await asyncio.to_thread(os.truncate, console, int(found[1]) - 10)
+    await guest.run("sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo much more > /dev/console; done")
+    assert console.stat().st_size <= int(found[1])
+    assert (await guest.run("echo", "alive")).stdout == b"alive\n"
+    await guest.power_off()

@@ -60,7 +60,7 @@ class Joined:
         self.network = self._make(self._home)
         networks = Networks(self.network)
         await networks.open(machines)
-        self.driver = QemuDriver(networks=networks, kvm=False)
+        self.driver = QemuDriver(networks=networks, kvm=False, confine=binaries.confine)
         self._bench = Bench(self.driver, self._home, FILES)
 
     async def launch(self, egress: Egress = "all") -> LaunchSpec:
