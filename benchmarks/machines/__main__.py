@@ -6,10 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from hyperfleet import __version__
-
 from benchmarks import host
 from benchmarks.machines import crowd, page, real
+from hyperfleet import __version__
 
 _ROOT = Path(__file__).parents[2]
 _KEPT = _ROOT / "target" / "bench" / "machines.json"

@@ -54,9 +54,7 @@ class Connection:
     async def open(cls, url: str, key: str) -> Connection:
         """To the server at `url`."""
         place = urlsplit(url)
-        reader, writer = await asyncio.open_connection(
-            place.hostname, place.port, limit=_MOST_HEAD
-        )
+        reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=_MOST_HEAD)
         return cls(reader, writer, key)
 
     async def ask(self, method: str, path: str, body: Any = None, *, wanted: int = 200) -> Any:

@@ -8,18 +8,18 @@ import re
 import resource
 import sys
 import time
-from contextlib import AsyncExitStack
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import httpx
-from support.server import Server
 
 from benchmarks.figures import Figure
 from benchmarks.machines import growth, process
 from benchmarks.machines.api import Ask, Connection, Timing, time_all
 from benchmarks.machines.growth import Work
+from support.server import Server
 
 T = TypeVar("T")
 
@@ -34,7 +34,9 @@ _NEVER_MS = "3600000"
 _OFTEN_MS = "10000"
 # The fake's machines outlive a control plane, and serve a port from their boot on.
 _KERNEL_ARGS = "fake.survives=true fake.listens=80"
-_SEEN = re.compile(r'^hyperfleet_discovery_looks_total\{[^}]*outcome="seen"[^}]*\} (\S+)', re.MULTILINE)
+_SEEN = re.compile(
+    r'^hyperfleet_discovery_looks_total\{[^}]*outcome="seen"[^}]*\} (\S+)', re.MULTILINE
+)
 
 
 @dataclass
@@ -147,9 +149,7 @@ class _Crowd:
 
         return {
             "get": await self._timed(f"get{suffix}", names, get, connections=1),
-            "list": await self._timed(
-                f"list of {_PAGE}{suffix}", offsets, page, connections=1
-            ),
+            "list": await self._timed(f"list of {_PAGE}{suffix}", offsets, page, connections=1),
         }
 
     async def adopted(self) -> None:

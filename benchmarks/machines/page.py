@@ -23,8 +23,8 @@ HTTP on kept connections, every answer checked, every change a durable commit of
 number of machines has a home of its own. The guests of the fake are in the control plane's process,
 so its CPU time and memory hold theirs.
 
-- **CPU** is the control plane's, by the kernel's account: rates move with what else the host does,
-  it hardly does. Growth is of it: linear is 1.0, whatever is more grows with the number of machines.
+- **CPU** is the control plane's, by the kernel's account: rates move with what else the host
+  does, it hardly does. Growth is of it: linear is 1.0, what is more grows with the number.
 - **Adoption**: kill -9, then from the start of the next process until `/ready` says so, divided by
   the number of machines. A second of it is the start itself.
 - **While all are discovered**: every machine is asked every 10 s what listens.

@@ -244,9 +244,7 @@ class FakeDriver:
         return launch.directory / _CONSOLE
 
     async def _survivor(self, launch: LaunchSpec) -> FakeProcess:
-        process = FakeProcess(
-            launch, self._disks.setdefault(launch.id, {}), self._faults(launch)
-        )
+        process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), self._faults(launch))
         self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)
