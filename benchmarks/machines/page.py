@@ -32,7 +32,7 @@ so its CPU time and memory hold theirs.
     "real": """\
 QEMU machines of 128 MiB. **Start** is from the request (`POST /start`, then `httpd` by exec) to the
 first byte of its page through the proxy; beside it the same command line, taken from the running
-process, spawned with nothing of ours but the agent's client: hello, address, `httpd`, the first byte
+process, spawned with nothing of ours but a client of the agent: hello, address, `httpd`, first byte
 through QEMU's own forward. In turn, the same run. **Exec** is of `true`; beside it a ping over the
 same agent's channel, in turn.
 """,
