@@ -10,6 +10,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # As `hyperfleet.binaries` looks for them, and as `scripts/bootstrap binaries` builds them.
 PROGRAMS = {
     "target/release/hyperfleet-proxy": "hyperfleet/_bin/hyperfleet-proxy",
+    "target/release/hyperfleet-gate": "hyperfleet/_bin/hyperfleet-gate",
     "target/x86_64-unknown-linux-gnu/agent/hyperfleet-guest-agent": (
         "hyperfleet/_bin/hyperfleet-guest-agent"
     ),

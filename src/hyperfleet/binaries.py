@@ -8,12 +8,14 @@ from pathlib import Path
 from hyperfleet.errors import SetupError
 
 PROXY = "hyperfleet-proxy"
+GATE = "hyperfleet-gate"
 GUEST_AGENT = "hyperfleet-guest-agent"
 
 _PACKAGE = Path(__file__).resolve().parent
 # What `scripts/bootstrap binaries` makes, under the checkout.
 _BUILT = {
     PROXY: "target/release/hyperfleet-proxy",
+    GATE: "target/release/hyperfleet-gate",
     GUEST_AGENT: "target/x86_64-unknown-linux-gnu/agent/hyperfleet-guest-agent",
 }
 
@@ -25,6 +27,15 @@ def proxy() -> Path:
         SetupError: it is not there; the message holds the command that builds it.
     """
     return find(PROXY)
+
+
+def gate() -> Path:
+    """What stands between a machine and passt.
+
+    Raises:
+        SetupError: it is not there; the message holds the command that builds it.
+    """
+    return find(GATE)
 
 
 def guest_agent() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import shutil
 import socket
@@ -21,6 +20,8 @@ from rich.table import Table
 from hyperfleet import binaries
 from hyperfleet.errors import SetupError, ValidationError
 from hyperfleet.images.locate import Images
+from hyperfleet.network import device, tap_host
+from hyperfleet.network.resolvers import resolvers
 from hyperfleet.vmm import kvm
 
 _MIB = 1 << 20
@@ -74,6 +75,10 @@ class Wanted(Protocol):
     def hyperfleet_image_dirs(self) -> Sequence[Path]: ...
     @property
     def hyperfleet_network(self) -> str: ...
+    @property
+    def hyperfleet_network_restrict(self) -> bool: ...
+    @property
+    def hyperfleet_dns(self) -> Sequence[str]: ...
 
 
 def run(settings: Wanted) -> list[Check]:
@@ -141,7 +146,7 @@ def _program(name: str, package: str, *, needed: bool = True) -> Check:
 
 
 def _own_programs() -> Iterator[Check]:
-    for name in (binaries.PROXY, binaries.GUEST_AGENT):
+    for name in (binaries.PROXY, binaries.GATE, binaries.GUEST_AGENT):
         try:
             yield Check(name=name, verdict=Verdict.OK, what=str(binaries.find(name)))
         except SetupError as error:
@@ -190,18 +195,47 @@ def _net(settings: Wanted) -> Iterator[Check]:
     ours = _is_hyperfleet(settings.host, settings.port)
     yield _port("PORT", settings.host, settings.port, ours=ours)
     yield _port("PROXY_PORT", settings.proxy_bind, settings.proxy_port, ours=ours)
-    asked = settings.hyperfleet_network == "tap"
-    lacks = [
-        *([] if os.geteuid() == 0 else ["root"]),
-        *([] if os.access("/dev/net/tun", os.R_OK | os.W_OK) else ["/dev/net/tun"]),
-    ]
-    lacking = f"not possible without {' and '.join(lacks)}"
+    yield from _user(settings)
+    yield from _tap(settings)
+
+
+def _user(settings: Wanted) -> Iterator[Check]:
+    """Whether machines that are attached by user networking get to the internet."""
+    name = "user network"
+    if settings.hyperfleet_network_restrict:
+        yield Check(name=name, verdict=Verdict.OK, what="machines only answer, as you have asked")
+        return
+    passt = shutil.which("passt")
     yield Check(
-        name="tap network",
-        verdict=Verdict.BAD if asked and lacks else Verdict.OK,
-        what="possible" if not lacks else lacking if asked else f"{lacking}; not asked for",
-        mend="run as root with tun, or set HYPERFLEET_NETWORK=user" if asked and lacks else None,
+        name=name,
+        verdict=Verdict.WARN if passt is None else Verdict.OK,
+        what="without passt machines have no way out" if passt is None else f"possible by {passt}",
+        mend="sudo apt-get install passt" if passt is None else None,
     )
+
+
+def _tap(settings: Wanted) -> Iterator[Check]:
+    """Whether machines can be attached by tap, and what they would then lack."""
+    asked, name = settings.hyperfleet_network == "tap", "tap network"
+    lacks = tap_host.lacks()
+    for lack in lacks:
+        what = f"not possible: {lack.what}" if asked else f"{lack.what}; not asked for"
+        verdict = Verdict.BAD if asked else Verdict.OK
+        yield Check(name=name, verdict=verdict, what=what, mend=lack.mend)
+    if lacks:
+        return
+    forwarding = "" if device.forwards() else "; net.ipv4.ip_forward is turned on by the first one"
+    yield Check(name=name, verdict=Verdict.OK, what=f"possible{forwarding}")
+    verdict = Verdict.WARN if asked else Verdict.OK
+    for hindrance in tap_host.hindrances():
+        yield Check(name=name, verdict=verdict, what=hindrance.what, mend=hindrance.mend)
+    if not (settings.hyperfleet_dns or resolvers()):
+        yield Check(
+            name="names by tap",
+            verdict=verdict,
+            what="no resolver of this host's can be reached from a machine",
+            mend="set HYPERFLEET_DNS",
+        )
 
 
 def _port(name: str, host: str, port: int, *, ours: bool) -> Check:

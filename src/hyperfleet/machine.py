@@ -7,6 +7,7 @@ import secrets
 import string
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -33,6 +34,21 @@ class Restart(StrEnum):
     ALWAYS = "always"
 
 
+class EgressRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a machine may connect to: an IPv4 network, and there to some ports or to all.
+
+    `protocol` is `tcp` or `udp`; None: both, and without `ports` every other one as well.
+    """
+
+    network: str
+    protocol: Literal["tcp", "udp"] | None = None
+    ports: tuple[int, ...] = ()
+
+
+# Whom a machine may speak to by itself, beyond the host: everybody, nobody, or what rules say.
+Egress = Literal["all", "none"] | tuple[EgressRule, ...]
+
+
 class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for; defaults already filled in, every field already checked."""
 
@@ -48,6 +64,7 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     restart: Restart = Restart.NEVER
     # Comes up with the control plane when it ran before, a reboot of the host included.
     autostart: bool = False
+    egress: Egress = "all"
 
 
 class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +77,7 @@ class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
     restart: Restart | None = None
     autostart: bool | None = None
+    egress: Egress | None = None
 
 
 class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from hyperfleet.auth.keys import Scope
 from hyperfleet.errors import CapacityError, ConflictError, NotFoundError, SettingsError
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
+    EgressRule,
     ExposedPort,
     Machine,
     MachineNetwork,
@@ -30,8 +31,10 @@ from hyperfleet.machine import (
 )
 from hyperfleet.store import database as database_module
 from hyperfleet.store.database import Database, open_database
+from hyperfleet.store.interface import AddressStore, MachineStore
 from hyperfleet.store.keys import SqlKeyStore
-from hyperfleet.store.sql import SqlMachineStore
+from hyperfleet.store.memory import MemoryStore
+from hyperfleet.store.sql import SqlAddressStore, SqlMachineStore
 from hyperfleet.store.tables import Base
 
 NOW = datetime(2030, 1, 31, 12, 30, 15, 123456, tzinfo=UTC)
@@ -52,6 +55,10 @@ def a_machine(name: str) -> Machine:
             labels={"tier": "front"},
             restart=Restart.ALWAYS,
             autostart=True,
+            egress=(
+                EgressRule(network="192.0.2.0/24", protocol="tcp", ports=(80, 443)),
+                EgressRule(network="198.51.100.7/32"),
+            ),
         ),
         status=Status.RUNNING,
         vmm="fake",
@@ -273,4 +280,32 @@ async def test_a_record_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
     [machine] = await SqlMachineStore(database).all()
     assert (machine.spec.restart, machine.spec.autostart) == (Restart.NEVER, False)
     assert (machine.restarts, machine.next_start_at, machine.host_boot) == (0, None, None)
+    assert machine.spec.egress == "all"
     await database.close()
+
+
+@pytest.mark.parametrize("kept", ["sql", "memory"])
+async def test_an_address_of_its_own_rests_once_its_machine_is_removed(
+    database: Database, kept: str
+) -> None:
+    memory = MemoryStore()
+    machines: MachineStore = memory if kept == "memory" else SqlMachineStore(database)
+    addresses: AddressStore = memory if kept == "memory" else SqlAddressStore(database)
+    tap = MachineNetwork(mode="tap", guest_ip="172.30.0.2", tap_ip="172.30.0.1")
+    before = datetime.now(UTC)
+    for number in range(2):
+        machine = msgspec.structs.replace(a_machine(f"m{number}"), network=tap)
+        await machines.add(machine)
+        assert len(await addresses.resting()) == number
+        await machines.remove(machine.id)
+        await machines.remove(machine.id)
+        # Once more: the address was given again, and was not forgotten before.
+        [resting] = await addresses.resting()
+        assert resting.guest_ip == "172.30.0.2"
+        assert before <= resting.since <= datetime.now(UTC)
+    shared = a_machine("shared")
+    await machines.add(shared)
+    await machines.remove(shared.id)
+    assert len(await addresses.resting()) == 1
+    await addresses.rested(["172.30.0.2", "172.30.0.6"])
+    assert await addresses.resting() == []

@@ -50,7 +50,7 @@ class Bench:
             initramfs=self._files / "initramfs.cpio",
             kernel_args=None,
             base_disk=self._files / "minimal-rootfs.ext4",
-            network=UserNetwork().assign(machine_id, ()),
+            network=user.assigned(machine_id),
             ports=(80,),
         )
         launch = msgspec.structs.replace(launch, **changes)

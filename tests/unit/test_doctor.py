@@ -15,6 +15,7 @@ from rich.console import Console
 
 from hyperfleet import doctor
 from hyperfleet.doctor import Check, Verdict
+from hyperfleet.network.tap_host import Lack
 from hyperfleet.vmm import kvm
 
 
@@ -28,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_rootfs_path: str
     hyperfleet_image_dirs: Sequence[Path] = ()
     hyperfleet_network: str = "auto"
+    hyperfleet_network_restrict: bool = False
+    hyperfleet_dns: Sequence[str] = ()
 
 
 @pytest.fixture
@@ -139,9 +142,54 @@ def test_tap_is_bad_only_where_it_is_asked_for_and_not_possible(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert looked_at(settings)["tap network"].verdict is Verdict.OK
+    check = looked_at(settings)["tap network"]
+    assert check.verdict is Verdict.OK
+    assert "not asked for" in check.what
     tap = msgspec.structs.replace(settings, hyperfleet_network="tap")
-    assert looked_at(tap)["tap network"].verdict is Verdict.BAD
+    lacks = [check for check in doctor.run(tap) if check.name == "tap network"]
+    assert all(check.verdict is Verdict.BAD for check in lacks)
+    assert "root" in lacks[0].what
+    assert "HYPERFLEET_NETWORK=user" in str(lacks[0].mend)
+
+
+@pytest.mark.usefixtures("no_kvm")
+def test_the_way_out_without_root_is_passts(settings: Settings, programs: Path) -> None:
+    check = looked_at(settings)["user network"]
+    assert (check.verdict, check.mend) == (Verdict.WARN, "sudo apt-get install passt")
+    restricted = msgspec.structs.replace(settings, hyperfleet_network_restrict=True)
+    assert looked_at(restricted)["user network"].verdict is Verdict.OK
+    passt = programs / "passt"
+    passt.touch(mode=0o755)
+    check = looked_at(settings)["user network"]
+    assert (check.verdict, check.what) == (Verdict.OK, f"possible by {passt}")
+
+
+@pytest.mark.usefixtures("no_kvm", "programs")
+def test_tap_needs_nft(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperfleet.network.nft._SBIN", "")
+    tap = msgspec.structs.replace(settings, hyperfleet_network="tap")
+    mends = [check.mend for check in doctor.run(tap) if check.name == "tap network"]
+    assert "sudo apt-get install nftables" in mends
+
+
+@pytest.mark.usefixtures("no_kvm")
+def test_where_tap_is_possible_it_says_what_is_in_its_way(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = Lack("another firewall drops what guests send out", "let it through")
+    monkeypatch.setattr("hyperfleet.network.tap_host.lacks", list)
+    monkeypatch.setattr("hyperfleet.network.tap_host.hindrances", lambda: [dropped])
+    monkeypatch.setattr("hyperfleet.doctor.resolvers", tuple)
+    for network, verdict in (("tap", Verdict.WARN), ("user", Verdict.OK)):
+        asked = msgspec.structs.replace(settings, hyperfleet_network=network)
+        possible, hindered = [one for one in doctor.run(asked) if one.name == "tap network"]
+        assert possible.verdict is Verdict.OK
+        assert possible.what.startswith("possible")
+        assert (hindered.verdict, hindered.mend) == (verdict, "let it through")
+        names = looked_at(asked)["names by tap"]
+        assert (names.verdict, names.mend) == (verdict, "set HYPERFLEET_DNS")
+    told = msgspec.structs.replace(asked, hyperfleet_dns=("192.0.2.53",))
+    assert "names by tap" not in looked_at(told)
 
 
 def test_the_report_fails_only_for_what_is_bad() -> None:

@@ -26,7 +26,7 @@ RULES: dict[str, frozenset[str]] = {
     "binaries": frozenset({"errors"}),
     **dict.fromkeys(PARTS, BASE | {"binaries"}),
     "fleet": BASE | frozenset(PARTS),
-    "doctor": BASE | {"binaries", "images", "vmm"},
+    "doctor": BASE | {"binaries", "images", "network", "vmm"},
     "api": BASE | {"auth", "fleet"},
     "dashboard": BASE | {"fleet"},
     "auth": BASE,

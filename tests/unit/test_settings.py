@@ -77,6 +77,9 @@ def test_images_follow_the_home() -> None:
         ("DATABASE_URL", "sqlite:////srv/x.db", "sqlite:////srv/x.db"),
         ("HYPERFLEET_IMAGE_DIRS", "/a:b", (Path("/a"), Path("b"))),
         ("HYPERFLEET_KERNEL_ARGS", "console=ttyS0 quiet", "console=ttyS0 quiet"),
+        ("HYPERFLEET_NETWORK", "tap", "tap"),
+        ("HYPERFLEET_NETWORK_HOST_PORTS", "5432, 6379", (5432, 6379)),
+        ("HYPERFLEET_DNS", "192.0.2.53,192.0.2.54", ("192.0.2.53", "192.0.2.54")),
         ("LOG_LEVEL", "DEBUG", "debug"),
     ],
 )
@@ -103,6 +106,8 @@ def test_good_values(name: str, text: str, value: object) -> None:
         ("HYPERFLEET_KERNEL_ARGS", ["a\nb", "é", "a" * 2049]),
         ("HYPERFLEET_VMM", ["xen", "qemu2"]),
         ("HYPERFLEET_NETWORK", ["bridge"]),
+        ("HYPERFLEET_NETWORK_HOST_PORTS", ["0", "80,80", "80-90", "http", "65536"]),
+        ("HYPERFLEET_DNS", ["127.0.0.53", "0.0.0.0", "::1", "dns.example", "1.1.1.1," * 4]),
         ("HYPERFLEET_SUBNET", ["8.8.8.0/24", "172.16.0.1/16", "172.16.0.0/31", "x", "fd00::/64"]),
         ("HYPERFLEET_BOOTS_AT_ONCE", ["0", "-1", "1001"]),
         ("HYPERFLEET_BOOT_DEADLINE_MS", ["0", "999"]),

@@ -1,4 +1,4 @@
-//! What the host tells a machine about itself: its name, the time, its network card.
+//! What the host tells a machine about itself: its name, the time, its network cards.
 
 use std::fs;
 use std::io;
@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyperfleet_wire::guest::Config;
+use hyperfleet_wire::guest::{Config, Network};
 use rustix::time::{clock_settime, ClockId, Timespec};
 
 use crate::answers::Refusal;
 use crate::failure::{say, Failure, OrCannot};
-use crate::network::{self, Ipv4};
+use crate::network::{self, Ipv4, Mac};
 
 /// A clock that is wrong by less is left alone: the message itself takes some milliseconds.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
@@ -24,8 +24,32 @@ const MAX_NAMESERVERS: usize = 3;
 pub struct Plan {
     hostname: String,
     time: Duration,
-    network: Option<Ipv4>,
+    network: Option<Card>,
+    /// Of a card that not every machine has.
+    outward: Option<Card>,
+}
+
+/// What one card is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Card {
+    mac: Option<Mac>,
+    ipv4: Ipv4,
     dns: Vec<IpAddr>,
+}
+
+impl Card {
+    fn check(told: &Network) -> Result<Self, Refusal> {
+        let server = |server: &String| {
+            server.parse().map_err(|_| {
+                Refusal::invalid(format!("dns server {server:?} is not an IP address"))
+            })
+        };
+        Ok(Self {
+            mac: told.mac.as_deref().map(Mac::parse).transpose()?,
+            ipv4: Ipv4::parse(&told.address, told.gateway.as_deref())?,
+            dns: told.dns.iter().map(server).collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 impl Plan {
@@ -42,27 +66,18 @@ impl Plan {
                 config.hostname
             )));
         }
-        let mut dns = Vec::new();
-        let mut network = None;
-        if let Some(told) = &config.network {
-            network = Some(Ipv4::parse(&told.address, told.gateway.as_deref())?);
-            for server in &told.dns {
-                dns.push(server.parse().map_err(|_| {
-                    Refusal::invalid(format!("dns server {server:?} is not an IP address"))
-                })?);
-            }
-        }
+        let card = |told: &Option<Network>| told.as_ref().map(Card::check).transpose();
         Ok(Self {
             hostname: config.hostname.clone(),
             time: Duration::from_nanos(config.time_ns),
-            network,
-            dns,
+            network: card(&config.network)?,
+            outward: card(&config.outward)?,
         })
     }
 
-    /// The address of the network card.
+    /// The address that the host connects to.
     pub fn address(&self) -> Option<Ipv4Addr> {
-        self.network.as_ref().map(|network| network.address)
+        self.network.as_ref().map(|card| card.ipv4.address)
     }
 }
 
@@ -78,13 +93,45 @@ pub fn apply(plan: &Plan, before: Option<&Plan>) -> Result<(), Failure> {
     if before.map(|before| &before.hostname) != Some(&plan.hostname) {
         tell(write_hostname(&plan.hostname));
     }
-    if let Some(network) = &plan.network {
-        network::bring_up(network)?;
+    let cards = cards(plan)?;
+    for (name, card) in &cards {
+        network::bring_up(name, &card.ipv4)?;
     }
-    if !plan.dns.is_empty() && before.map(|before| &before.dns) != Some(&plan.dns) {
-        tell(write_file("/etc/resolv.conf", &resolv_conf(&plan.dns)));
+    let Some((_, last)) = cards.last() else {
+        return Ok(());
+    };
+    // The cards of a machine stay: what was told for this one before is what was written.
+    let told = |plan: &Plan| {
+        let cards = [&plan.network, &plan.outward].into_iter().flatten();
+        let mut same = cards.filter(|card| card.mac == last.mac);
+        same.next().map(|card| card.dns.clone())
+    };
+    if !last.dns.is_empty() && before.and_then(told).as_ref() != Some(&last.dns) {
+        tell(write_file("/etc/resolv.conf", &resolv_conf(&last.dns)));
     }
     Ok(())
+}
+
+/// The cards that there are, the one that leads out last: it alone has a gateway then.
+fn cards(plan: &Plan) -> Result<Vec<(String, Card)>, Failure> {
+    let outward = match &plan.outward {
+        Some(card) => network::find(card.mac)?.map(|name| (name, card.clone())),
+        None => None,
+    };
+    let mut found = Vec::new();
+    if let Some(card) = &plan.network {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "there is none");
+        let name = network::find(card.mac)?
+            .ok_or_else(none)
+            .or_cannot("find the network card")?;
+        let mut card = card.clone();
+        if outward.is_some() {
+            card.ipv4.gateway = None;
+        }
+        found.push((name, card));
+    }
+    found.extend(outward);
+    Ok(found)
 }
 
 fn tell(written: Result<(), Failure>) {
@@ -182,6 +229,7 @@ mod tests {
             hostname: hostname.into(),
             time_ns: 0,
             network: None,
+            outward: None,
         }
     }
 
@@ -207,6 +255,7 @@ mod tests {
                 address: address.into(),
                 gateway: gateway.map(Into::into),
                 dns: dns.iter().map(ToString::to_string).collect(),
+                mac: None,
             });
             Plan::check(&config)
         };

@@ -1,4 +1,4 @@
-//! The guest's one network card, and loopback, by the ioctls of netdevice(7).
+//! The guest's network cards, and loopback, by the ioctls of netdevice(7).
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ const ETHERNET: &str = "1";
 pub struct Ipv4 {
     pub address: Ipv4Addr,
     prefix: u8,
-    gateway: Option<Ipv4Addr>,
+    pub gateway: Option<Ipv4Addr>,
 }
 
 impl Ipv4 {
@@ -69,48 +69,76 @@ pub fn loopback_up() -> Result<(), Failure> {
         .or_cannot("bring loopback up")
 }
 
-/// Brings the card up with exactly `wanted`. What is so already is left untouched, and with it the
-/// connections that use it.
+/// A card's hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    /// Reads `52:00:00:00:00:01`.
+    ///
+    /// # Errors
+    /// `invalid`.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let octet = |digits: &str| {
+            let both = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            both.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+        };
+        let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();
+        let octets = octets.and_then(|octets| octets.try_into().ok());
+        octets
+            .map(Self)
+            .ok_or_else(|| Refusal::invalid(format!("{text:?} is not a hardware address")))
+    }
+}
+
+/// The name of the card with this hardware address, or of the first there is.
 ///
 /// # Errors
-/// When there is no card, or the kernel would not.
-pub fn bring_up(wanted: &Ipv4) -> Result<(), Failure> {
-    let name = ethernet().or_cannot("find the network card")?;
-    let card = Card::named(&name).or_cannot("open a socket")?;
+/// When the kernel does not tell.
+pub fn find(mac: Option<Mac>) -> Result<Option<String>, Failure> {
+    cards(mac).or_cannot("find the network card")
+}
+
+/// Brings the card up with exactly `wanted`, and with its gateway's route if it has one. What is so
+/// already is left untouched, and with it the connections that use it.
+///
+/// # Errors
+/// When the kernel would not.
+pub fn bring_up(name: &str, wanted: &Ipv4) -> Result<(), Failure> {
+    let card = Card::named(name).or_cannot("open a socket")?;
     card.set_address(wanted.address)
         .and_then(|()| card.set_mask(wanted.mask()))
         .and_then(|()| card.up())
         .or_cannot(format_args!("give {name} its address {}", wanted.address))?;
-    let Some(gateway) = wanted.gateway else {
-        return Ok(());
-    };
     let table = fs::read_to_string("/proc/net/route").or_cannot("read the routes")?;
-    let present = default_gateways(&table, &name);
-    for old in present.iter().filter(|old| **old != gateway) {
+    let present = default_gateways(&table, name);
+    for old in present.iter().filter(|old| Some(**old) != wanted.gateway) {
         card.route(libc::SIOCDELRT, *old)
             .or_cannot(format_args!("remove the route through {old}"))?;
     }
-    if present.contains(&gateway) {
-        return Ok(());
+    match wanted.gateway {
+        Some(gateway) if !present.contains(&gateway) => card
+            .route(libc::SIOCADDRT, gateway)
+            .or_cannot(format_args!("route through {gateway}")),
+        _ => Ok(()),
     }
-    card.route(libc::SIOCADDRT, gateway)
-        .or_cannot(format_args!("route through {gateway}"))
 }
 
-/// The first Ethernet card by name.
-fn ethernet() -> io::Result<String> {
+/// The Ethernet card with this address, or the first by name.
+fn cards(mac: Option<Mac>) -> io::Result<Option<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir("/sys/class/net")? {
         let entry = entry?;
-        let kind = fs::read_to_string(entry.path().join("type")).unwrap_or_default();
+        let says = |what| fs::read_to_string(entry.path().join(what)).unwrap_or_default();
         // A bridge or a tunnel of the user's own has no device behind it.
-        if kind.trim() == ETHERNET && entry.path().join("device").exists() {
+        let is_card = says("type").trim() == ETHERNET && entry.path().join("device").exists();
+        let is_it = || mac.is_none_or(|mac| Mac::parse(says("address").trim()).ok() == Some(mac));
+        if is_card && is_it() {
             names.extend(entry.file_name().into_string());
         }
     }
     names.sort();
-    let none = || io::Error::new(io::ErrorKind::NotFound, "there is none");
-    names.into_iter().next().ok_or_else(none)
+    Ok(names.into_iter().next())
 }
 
 /// Gateways of the default routes over `card`, from /proc/net/route: interface, destination,
@@ -232,6 +260,23 @@ mod tests {
         assert_eq!(mask("10.0.2.15/30"), "255.255.255.252");
         assert_eq!(mask("10.0.2.15/32"), "255.255.255.255");
         assert_eq!(mask("10.0.2.15/0"), "0.0.0.0");
+    }
+
+    #[test]
+    fn a_hardware_address_has_six_octets() {
+        assert_eq!(
+            Mac::parse("52:00:00:00:0a:FF").unwrap(),
+            Mac([0x52, 0, 0, 0, 10, 255])
+        );
+        for bad in [
+            "",
+            "52:00:00:00:0a",
+            "52:00:00:00:0a:ff:1",
+            "52:0:00:00:0a:ff",
+            "52:+0:00:00:0a:ff",
+        ] {
+            assert!(Mac::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

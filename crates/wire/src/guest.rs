@@ -110,9 +110,13 @@ pub struct Config {
     pub time_ns: u64,
     /// The network card's addresses; `None` leaves only loopback.
     pub network: Option<Network>,
+    /// A second card, for what the guest itself connects to: if it is there, default route and
+    /// resolvers are this one's alone. Not every machine has one; older hosts do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outward: Option<Network>,
 }
 
-/// IPv4 of the guest's one network card.
+/// IPv4 of a network card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Network {
     /// Address with prefix length, `10.0.2.15/24`.
@@ -121,6 +125,9 @@ pub struct Network {
     pub gateway: Option<String>,
     /// For /etc/resolv.conf.
     pub dns: Vec<String>,
+    /// The card's hardware address, `52:00:00:00:00:01`; `None`: there is one card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
 }
 
 /// One process to run.

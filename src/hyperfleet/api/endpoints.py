@@ -26,7 +26,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "create_machine": Endpoint(Scope.WRITE, ("CONFLICT",)),
     "list_machines": Endpoint(Scope.READ),
     "get_machine": Endpoint(Scope.READ, _FOUND),
-    "change_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
+    "change_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "delete_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
     "start_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "stop_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),

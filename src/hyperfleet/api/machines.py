@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
 
 from hyperfleet.api import requests
+from hyperfleet.api.egress import egress_of
 from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
     ActivityOut,
@@ -61,7 +62,7 @@ async def get_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 @router.patch("/machines/{id}", summary="Change a machine")
 async def change_machine(ref: Ref, body: requests.ChangeMachine, parts: TheParts) -> MachineOut:
-    """Other ports, labels or rules of restart, in any state; what is left out stays as it is.
+    """Other ports, labels, egress or rules of restart, in any state; what is left out stays.
 
     On a running machine it is in force when the answer comes. One that starts or stops is changed
     when that is done.
@@ -167,4 +168,5 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         labels=body.labels,
         restart=body.restart,
         autostart=body.autostart,
+        egress=egress_of(body.egress),
     )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hyperfleet.api.egress import EGRESS, EgressIn, egress_of
 from hyperfleet.auth.keys import Scope
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import MachineChange, Restart
@@ -189,6 +190,7 @@ class CreateMachine(Body):
     labels: Labels = Field(default={}, description=_LABELS)
     restart: Policy = Field(default=Restart.NEVER, description=_RESTART)
     autostart: bool = Field(default=False, description=_AUTOSTART)
+    egress: EgressIn = Field(default="all", description=EGRESS)
 
 
 class ChangeMachine(Body):
@@ -201,6 +203,7 @@ class ChangeMachine(Body):
     labels: Labels = Field(default_factory=dict, description=_LABELS)
     restart: Policy = Field(default_factory=lambda: Restart.NEVER, description=_RESTART)
     autostart: bool = Field(default_factory=bool, description=_AUTOSTART)
+    egress: EgressIn = Field(default_factory=lambda: "all", description=EGRESS)
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +222,7 @@ class ChangeMachine(Body):
             labels=self.labels if "labels" in given else None,
             restart=self.restart if "restart" in given else None,
             autostart=self.autostart if "autostart" in given else None,
+            egress=egress_of(self.egress) if "egress" in given else None,
         )
 
 

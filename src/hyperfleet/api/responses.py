@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 from pydantic import BaseModel, Field
 
+from hyperfleet.api.egress import EgressOut, egress_out
 from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, Listener
@@ -76,6 +77,7 @@ class MachineOut(BaseModel):
     labels: dict[str, str]
     restart: Restart = Field(description="When it is started again after it ended by itself.")
     autostart: bool = Field(description="Whether it comes up with the server if it ran before.")
+    egress: EgressOut = Field(description="Whom it may speak to by itself, beyond the host.")
     vmm: str
     network: NetworkOut
     ports: list[PortOut]
@@ -190,6 +192,7 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         labels=spec.labels,
         restart=spec.restart,
         autostart=spec.autostart,
+        egress=egress_out(spec.egress),
         vmm=machine.vmm,
         network=NetworkOut(**msgspec.to_builtins(machine.network)),
         ports=[_port_out(machine.id, port, urls) for port in machine.ports],

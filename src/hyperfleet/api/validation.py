@@ -116,11 +116,11 @@ def _sentence(error: Any, path: Sequence[Any], model: type[BaseModel], place: st
     if name not in fields:
         return unknown("field" if place == "body" else "query parameter", name, list(fields))
     may_be = fields[name].description
-    if error["type"] == "missing":
+    if error["type"] == "missing" and len(path) == 1:
         return f"{name} is required: {may_be}"
     where = "".join(
         f"[{step if isinstance(step, int) else quote(str(step))}]"
         for step in path[1:]
-        if step != "[key]"
+        if not str(step).startswith("[")
     )
     return f"{name} must be {may_be}" + (f" (look at {name}{where})" if where else "")

@@ -4,6 +4,8 @@ from hyperfleet.client.answers import ApiError, UnreachableError, to_json
 from hyperfleet.client.clients import AsyncClient, Client
 from hyperfleet.client.values import (
     Activity,
+    Egress,
+    EgressRule,
     ExecResult,
     Key,
     KeyPage,
@@ -19,6 +21,8 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "Client",
+    "Egress",
+    "EgressRule",
     "ExecResult",
     "Key",
     "KeyPage",

@@ -46,6 +46,7 @@ def create_machine(
     labels: Mapping[str, str],
     restart: str,
     autostart: bool,
+    egress: values.Egress,
 ) -> Call[values.Machine]:
     """POST /machines."""
     body: dict[str, Any] = {
@@ -59,11 +60,13 @@ def create_machine(
         "env": dict(env),
         "labels": dict(labels),
     }
-    # An older server knows neither; their defaults go without saying.
+    # An older server knows none of these; their defaults go without saying.
     if restart != "never":
         body["restart"] = restart
     if autostart:
         body["autostart"] = True
+    if egress != "all":
+        body["egress"] = msgspec.to_builtins(egress)
     return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
 
 
@@ -92,6 +95,7 @@ def change_machine(
     labels: Mapping[str, str] | None,
     restart: str | None,
     autostart: bool | None,
+    egress: values.Egress | None,
 ) -> Call[values.Machine]:
     """PATCH /machines/{id}."""
     body: dict[str, Any] = {}
@@ -103,6 +107,8 @@ def change_machine(
         body["restart"] = restart
     if autostart is not None:
         body["autostart"] = autostart
+    if egress is not None:
+        body["egress"] = msgspec.to_builtins(egress)
     return Call(
         method="PATCH",
         path=_machine(ref),

@@ -63,6 +63,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         restart: str = "never",
         autostart: bool = False,
+        egress: values.Egress = "all",
     ) -> values.Machine:
         """Makes a machine, `pending`."""
         return self._do(
@@ -78,6 +79,7 @@ class Client:
                 labels=labels or {},
                 restart=restart,
                 autostart=autostart,
+                egress=egress,
             )
         )
 
@@ -106,6 +108,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         restart: str | None = None,
         autostart: bool | None = None,
+        egress: values.Egress | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
         return self._do(
@@ -115,6 +118,7 @@ class Client:
                 labels=labels,
                 restart=restart,
                 autostart=autostart,
+                egress=egress,
             )
         )
 
@@ -239,6 +243,7 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         restart: str = "never",
         autostart: bool = False,
+        egress: values.Egress = "all",
     ) -> values.Machine:
         """Makes a machine, `pending`."""
         return await self._do(
@@ -254,6 +259,7 @@ class AsyncClient:
                 labels=labels or {},
                 restart=restart,
                 autostart=autostart,
+                egress=egress,
             )
         )
 
@@ -282,6 +288,7 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         restart: str | None = None,
         autostart: bool | None = None,
+        egress: values.Egress | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
         return await self._do(
@@ -291,6 +298,7 @@ class AsyncClient:
                 labels=labels,
                 restart=restart,
                 autostart=autostart,
+                egress=egress,
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -57,6 +58,20 @@ class Network(msgspec.Struct, frozen=True):
     tap_ip: str | None
 
 
+class EgressRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a machine may connect to: an IPv4 network, and there to some ports or to all.
+
+    `protocol` is `tcp` or `udp`; None: both, and without `ports` every other one as well.
+    """
+
+    network: str
+    protocol: Literal["tcp", "udp"] | None = None
+    ports: tuple[int, ...] = ()
+
+
+Egress = Literal["all", "none"] | tuple[EgressRule, ...]
+
+
 class Machine(msgspec.Struct, frozen=True):
     """A machine as it stood when the server answered."""
 
@@ -83,6 +98,7 @@ class Machine(msgspec.Struct, frozen=True):
     autostart: bool = False
     restarts: int = 0
     next_start_at: datetime | None = None
+    egress: Egress = "all"
 
 
 class MachinePage(msgspec.Struct, frozen=True):

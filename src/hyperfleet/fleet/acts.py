@@ -175,17 +175,30 @@ class Acts:
         await self._state.publish()
 
     async def amend(self, change: MachineChange) -> None:
-        """Written down first; a port that is not exposed any more is refused when this returns."""
+        """Written down first; a port that is not exposed any more is refused when this returns.
+
+        Raises:
+            ValidationError, InvalidStateError: the machine's network can't be held to it.
+        """
+        machine = self._state.machine
+        if change.egress is not None and change.egress != machine.spec.egress:
+            network = self._tools.networks.of(machine.network)
+            network.check(change.egress, running=self._state.status not in AT_REST)
         await self._state.amend(change)
         reach(Point.CHANGE_RECORDED)
         await self._state.publish()
         reach(Point.CHANGE_PUBLISHED)
 
     async def follow(self) -> None:
-        """Ways in to the exposed ports and to no others; then what listens there.
+        """What the guest may begin; ways in to the exposed ports alone, and what listens there.
 
-        What can't be done now is done by the next look.
+        What can't be seen now is seen by the next look.
+
+        Raises:
+            GuestError: the guest can't be held to what is recorded.
         """
+        network = self._state.machine.network
+        await self._tools.networks.of(network).permit(self.launch)
         exposed = self._state.machine.spec.exposed_ports
         if self.running is None or self.running.looker.exposed == exposed:
             return
@@ -240,6 +253,8 @@ class Acts:
             raise
         self._state.remove()
         self._tools.admission.forget(machine_id)
+        network = self._state.machine.network
+        self._tools.networks.of(network).release(network, used=True)
         try:
             await self._tools.driver.remove(
                 layout.nameless_launch(machine_id, self._tools.layout.doomed(machine_id))

@@ -35,6 +35,7 @@ from hyperfleet.machine import (
     ExposedPort,
     Machine,
     MachineChange,
+    MachineNetwork,
     MachineSpec,
     new_machine_id,
 )
@@ -99,7 +100,9 @@ class Fleet:
         """
         self._layout.prepare()
         await self._complete_deletions()
-        for machine in await self._store.all():
+        machines = await self._store.all()
+        await self._networks.open(machines)
+        for machine in machines:
             self._enter(machine)
         gate = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
 
@@ -112,44 +115,29 @@ class Fleet:
     async def close(self) -> None:
         """Lets go of every machine; they run on."""
         await _all(owner.close() for owner in self._owners.values())
+        await self._networks.close()
 
     async def create(self, spec: MachineSpec) -> Machine:
         """Records a new machine, pending.
 
         Raises:
             ConflictError: another has that name, or an id that equals it.
-            ValidationError: more than this host has, less than a guest boots with, or no such
-                kernel or disk.
+            ValidationError: more than this host has, less than a guest boots with, no such
+                kernel or disk, or a network that can't be had.
+            CapacityError: no address is left for it.
         """
         self._check(spec)
-        if spec.name in self._names or spec.name in self._owners:
-            raise ConflictError(f"name: another machine is called {spec.name!r}")
         machine_id = new_machine_id()
         while machine_id in self._owners or machine_id in self._names:
             machine_id = new_machine_id()
-        moment = now()
-        machine = Machine(
-            id=machine_id,
-            spec=spec,
-            status=Status.PENDING,
-            vmm=self._driver.name,
-            network=self._networks.first.assign(
-                machine_id, (owner.machine.network for owner in self._owners.values())
-            ),
-            ports=discovery.unseen(spec.exposed_ports, {}),
-            created_at=moment,
-            updated_at=moment,
-        )
-        # Entered first: two requests for one name at the same time are told apart here.
-        owner = self._enter(machine)
-        reach(Point.CREATE_BEGUN)
+        network = await self._networks.first.assign(machine_id)
         try:
-            await self._store.add(machine)
+            owner = await self._record(machine_id, spec, network)
         except BaseException:
-            self._leave(owner)
+            self._networks.first.release(network, used=False)
             raise
         reach(Point.CREATE_RECORDED)
-        await self._routes.publish(machine)
+        await self._routes.publish(owner.machine)
         return owner.machine
 
     def get(self, ref: str) -> Machine:
@@ -238,12 +226,15 @@ class Fleet:
         return await self._driven(ref).restart(key)
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
-        """Other ports exposed, other labels; returns when routes and ways in are so.
+        """Other ports exposed, other labels; returns when routes, ways in and rules are so.
 
         A machine that starts or stops is changed when that is done.
 
         Raises:
             NotFoundError: there is no such machine.
+            ValidationError: its network can't be held to that egress.
+            InvalidStateError: it can't while it runs.
+            GuestError: it is recorded, but the host refused to have it so before the next start.
         """
         return await self._driven(ref).change(change)
 
@@ -370,6 +361,30 @@ class Fleet:
         if self._names.get(owner.machine.spec.name) == owner.machine.id:
             del self._names[owner.machine.spec.name]
 
+    async def _record(self, machine_id: str, spec: MachineSpec, network: MachineNetwork) -> Owner:
+        if spec.name in self._names or spec.name in self._owners:
+            raise ConflictError(f"name: another machine is called {spec.name!r}")
+        moment = now()
+        machine = Machine(
+            id=machine_id,
+            spec=spec,
+            status=Status.PENDING,
+            vmm=self._driver.name,
+            network=network,
+            ports=discovery.unseen(spec.exposed_ports, {}),
+            created_at=moment,
+            updated_at=moment,
+        )
+        # Entered first: two requests for one name at the same time are told apart here.
+        owner = self._enter(machine)
+        reach(Point.CREATE_BEGUN)
+        try:
+            await self._store.add(machine)
+        except BaseException:
+            self._leave(owner)
+            raise
+        return owner
+
     def _check(self, spec: MachineSpec) -> None:
         most_cpus = self._config.largest_vcpu_count or os.cpu_count() or 1
         if not 1 <= spec.vcpu_count <= most_cpus:
@@ -382,6 +397,7 @@ class Fleet:
                 f"mem_size_mib: must be from {least} (the {self._driver.name} driver's least) "
                 f"to {most} on this host"
             )
+        self._networks.first.check(spec.egress, running=False)
         self._images.kernel(spec.kernel_image_path)
         self._images.root_disk(spec.rootfs_path)
 

@@ -111,4 +111,5 @@ def _launch(
         base_disk=base_disk,
         network=machine.network,
         ports=machine.spec.exposed_ports,
+        egress=machine.spec.egress,
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 
 from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
 from hyperfleet.guest.agent import Agent
@@ -17,6 +18,9 @@ _log = logging.getLogger(__name__)
 _ATTEMPT_S = 10.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 10.0
+# A session that lasted so long was a sound one. A guest that greets and then breaks the protocol
+# would otherwise have the host connect again without a pause, hundreds of times a second.
+_SOUND_AFTER_S = 10.0
 
 
 class AgentLink:
@@ -74,17 +78,19 @@ class AgentLink:
         pause = _FIRST_PAUSE_S
         while True:
             if self._agent is not None:
+                begun = time.monotonic()
                 await self._agent.closed()
                 _log.info("process %s: the agent's channel was lost", self._process.pid)
                 await self._drop()
+                if time.monotonic() - begun >= _SOUND_AFTER_S:
+                    pause = _FIRST_PAUSE_S
+                else:
+                    pause = await _rest(pause)
             try:
                 self._hold(await self._attempt(_ATTEMPT_S))
             except HyperfleetError as error:
                 _log.info("process %s: no agent: %s", self._process.pid, error)
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-            else:
-                pause = _FIRST_PAUSE_S
+                pause = await _rest(pause)
 
     async def _attempt(self, timeout: float) -> Agent:  # noqa: ASYNC109
         try:
@@ -104,3 +110,9 @@ class AgentLink:
         if agent is not None:
             with contextlib.suppress(HyperfleetError, OSError):
                 await agent.close()
+
+
+async def _rest(pause: float) -> float:
+    """Waits about `pause` seconds; returns how long to wait the next time."""
+    await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+    return min(2 * pause, _LONGEST_PAUSE_S)

@@ -106,16 +106,18 @@ class Agent:
         return agent
 
     async def configure(self, hostname: str, network: GuestNetwork | None) -> None:
-        """Tells the guest its name, its network card's addresses, and the time.
+        """Tells the guest its name, its network cards' addresses, and the time.
 
         Raises:
             GuestError: the guest could not do it, or the channel was lost.
             OperationTimeoutError: it did not answer.
         """
-        told = None
-        if network is not None:
-            told = wire.Network(address=network.address, gateway=network.gateway, dns=network.dns)
-        config = wire.Config(hostname=hostname, time_ns=time.time_ns(), network=told)
+        config = wire.Config(
+            hostname=hostname,
+            time_ns=time.time_ns(),
+            network=_card(network),
+            outward=_card(network.outward) if network is not None else None,
+        )
         call = SimpleCall(_future())
         self._begin(call, lambda call_id: wire.Configure(id=call_id, config=config))
         await self._end(call, _CALL_TIMEOUT)
@@ -391,3 +393,11 @@ def _out_of_time(limit: float) -> OperationTimeoutError:
 
 def _version_error(why: str) -> GuestError:
     return GuestError(f"the guest's agent speaks another version of the protocol: {why}")
+
+
+def _card(network: GuestNetwork | None) -> wire.Network | None:
+    if network is None:
+        return None
+    return wire.Network(
+        address=network.address, gateway=network.gateway, dns=network.dns, mac=network.mac
+    )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from hyperfleet.errors import GuestError
 from hyperfleet.guest.values import GuestNetwork
-from hyperfleet.machine import MachineNetwork
+from hyperfleet.machine import Egress, Machine, MachineNetwork
 from hyperfleet.vmm.driver import LaunchSpec
 
 # A line for QEMU's human monitor, and its answer (text, also when it is an error).
@@ -35,12 +35,35 @@ class Network(Protocol):
     def mode(self) -> str:
         """`user` or `tap`, as in `MachineNetwork.mode`."""
 
-    def assign(self, machine_id: str, others: Iterable[MachineNetwork]) -> MachineNetwork:
-        """What a new machine is to be recorded with, apart from all `others`. Makes nothing yet.
+    async def open(self, machines: Collection[Machine], *, wanted: bool) -> None:
+        """Before all else: the record's machines of this kind; what no record knows is removed.
+
+        `wanted`: new machines are to be attached so.
+
+        Raises:
+            SettingsError: `wanted`, and this host or its settings don't allow it.
+        """
+
+    async def close(self) -> None:
+        """The control plane ends; machines that run stay attached."""
+
+    def check(self, egress: Egress, *, running: bool) -> None:
+        """Whether a machine, which is `running` or not, can be held to `egress`.
+
+        Raises:
+            ValidationError: not by this kind.
+            InvalidStateError: not while it runs.
+        """
+
+    async def assign(self, machine_id: str) -> MachineNetwork:
+        """What a new machine is to be recorded with, unlike all others. Makes nothing yet.
 
         Raises:
             CapacityError: there is no address left.
         """
+
+    def release(self, network: MachineNetwork, *, used: bool) -> None:
+        """The machine is no more; with `used` it may have been running since `assign`."""
 
     def introduce(self, network: MachineNetwork) -> GuestNetwork:
         """What the machine's guest is told about its card."""
@@ -60,6 +83,15 @@ class Network(Protocol):
         The machine has no process any more. Safe to repeat.
         """
 
+    async def permit(self, launch: LaunchSpec) -> None:
+        """Holds the running machine to `launch.egress` from now on.
+
+        Connections of its guest's that this forbids are cut.
+
+        Raises:
+            GuestError: the host would not; what was in force is.
+        """
+
     async def forward(self, monitor: Monitor, launch: LaunchSpec, guest_port: int) -> str:
         """Makes a way in: the `ADDRESS:PORT` that the host connects to.
 
@@ -73,7 +105,10 @@ class Network(Protocol):
         """Takes the way in at `address` away; no error when there is none."""
 
     async def forwards(self, monitor: Monitor, launch: LaunchSpec) -> dict[int, str]:
-        """Every way in, guest port to `ADDRESS:PORT`."""
+        """Every way in that was made, guest port to `ADDRESS:PORT`.
+
+        Where ways are there without being made: those to `launch.ports`.
+        """
 
 
 class Networks:
@@ -82,6 +117,17 @@ class Networks:
     def __init__(self, first: Network, *others: Network) -> None:
         self.first = first
         self._by_mode = {network.mode: network for network in (first, *others)}
+
+    async def open(self, machines: Collection[Machine]) -> None:
+        """Opens each kind with its machines; raises as `Network.open` does."""
+        for mode, network in self._by_mode.items():
+            own = [machine for machine in machines if machine.network.mode == mode]
+            await network.open(own, wanted=network is self.first)
+
+    async def close(self) -> None:
+        """Closes each."""
+        for network in self._by_mode.values():
+            await network.close()
 
     def of(self, network: MachineNetwork) -> Network:
         """The kind that a machine is recorded with.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from hyperfleet import binaries
@@ -15,14 +17,16 @@ from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.metrics.instruments import Instruments
 from hyperfleet.metrics.scrape import Metrics
+from hyperfleet.network.gate import Gates
 from hyperfleet.network.interface import Networks
+from hyperfleet.network.tap import TapConfig, TapNetwork
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.data_plane import DataPlane
 from hyperfleet.proxy.interface import Answer
 from hyperfleet.proxy.process import DataPlaneConfig
 from hyperfleet.settings import Settings
 from hyperfleet.store.database import Database
-from hyperfleet.store.sql import SqlMachineStore
+from hyperfleet.store.sql import SqlAddressStore, SqlMachineStore
 from hyperfleet.vmm import kvm
 from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
@@ -58,7 +62,7 @@ class Backend:
     """The fleet and its data plane. Opens nothing by itself."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        networks = _networks(settings)
+        networks = _networks(settings, database)
         driver, self.driver = _driver(settings, networks)
         self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
         self._data_plane = DataPlane(data_plane_config(settings), self._probe)
@@ -125,8 +129,48 @@ def _images(settings: Settings) -> ImagesLike:
     return Images(settings.hyperfleet_home, settings.hyperfleet_image_dirs)
 
 
-def _networks(settings: Settings) -> Networks:
-    return Networks(UserNetwork(restrict=settings.hyperfleet_network_restrict))
+def _networks(settings: Settings, database: Database) -> Networks:
+    """All kinds: a machine stays with its own, whatever new ones get.
+
+    Raises:
+        SettingsError: the kind that is asked for can't work here.
+    """
+    if settings.disable_auth and settings.port in settings.hyperfleet_network_host_ports:
+        raise SettingsError(
+            f"HYPERFLEET_NETWORK_HOST_PORTS lets machines reach the API (PORT={settings.port}), and"
+            " DISABLE_AUTH=true lets in whoever does: give up one of them"
+        )
+    user = UserNetwork(
+        None
+        if settings.hyperfleet_network_restrict
+        else Gates(binaries.gate, host_ports=settings.hyperfleet_network_host_ports)
+    )
+    if settings.hyperfleet_vmm == "fake":
+        if settings.hyperfleet_network == "tap":
+            raise SettingsError(
+                "HYPERFLEET_NETWORK=tap: the fake driver attaches nothing; leave it at auto"
+            )
+        return Networks(user)
+    config = TapConfig(
+        home=settings.hyperfleet_home,
+        subnet=IPv4Network(settings.hyperfleet_subnet),
+        restrict=settings.hyperfleet_network_restrict,
+        host_ports=settings.hyperfleet_network_host_ports,
+        dns=settings.hyperfleet_dns,
+        users=_user_ids(settings.proxy_user),
+    )
+    tap = TapNetwork(config, SqlAddressStore(database))
+    return Networks(tap, user) if settings.hyperfleet_network == "tap" else Networks(user, tap)
+
+
+def _user_ids(user: str) -> tuple[int, ...]:
+    """Whom the data plane becomes; whether there is such a user, it says itself."""
+    if user.isdigit():
+        return (int(user),)
+    try:
+        return (pwd.getpwnam(user).pw_uid,)
+    except KeyError:
+        return ()
 
 
 def _driver(settings: Settings, networks: Networks) -> tuple[Driver, str]:

@@ -65,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_vmm: str
     hyperfleet_network: str
     hyperfleet_network_restrict: bool
+    hyperfleet_network_host_ports: tuple[int, ...]
+    hyperfleet_dns: tuple[str, ...]
     hyperfleet_subnet: str
     hyperfleet_boots_at_once: int
     hyperfleet_boot_queue: int
@@ -293,14 +295,26 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "HYPERFLEET_NETWORK",
         "auto",
-        *value.choice("auto", "user"),
-        "How machines are attached; `user` needs no root.",
+        *value.choice("auto", "user", "tap"),
+        "How new machines are attached; `user` needs no root, `tap` does; `auto` is `user`.",
     ),
     Setting(
         "HYPERFLEET_NETWORK_RESTRICT",
         "false",
         *value.switch,
         "Machines only answer: they reach no internet and nothing on this host's loopback.",
+    ),
+    Setting(
+        "HYPERFLEET_NETWORK_HOST_PORTS",
+        "",
+        *value.ports,
+        "TCP ports of this host that machines may connect to.",
+    ),
+    Setting(
+        "HYPERFLEET_DNS",
+        "",
+        *value.resolvers,
+        "Whom machines that are attached by tap ask for names; empty: whom this host asks.",
     ),
     Setting(
         "HYPERFLEET_SUBNET",

@@ -20,6 +20,8 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+\Z")
 # The longest a host name may be is 253; `{name}-{port}` before it takes 63 + 6 and a dot.
 _LONGEST_SUFFIX = 253 - 70
 _MAX_KERNEL_ARGS = 2048
+# A resolver looks at no more (resolv.conf(5)).
+_MOST_RESOLVERS = 3
 
 
 def number(least: int, most: int, unit: str) -> Value:
@@ -95,6 +97,22 @@ def _networks(text: str) -> tuple[str, ...]:
     )
 
 
+def _ports(text: str) -> tuple[int, ...]:
+    ports = [_port(part.strip()) for part in text.split(",") if part.strip()]
+    if 0 in ports or len(set(ports)) != len(ports):
+        raise ValueError
+    return tuple(ports)
+
+
+def _resolvers(text: str) -> tuple[str, ...]:
+    found = [ipaddress.IPv4Address(part.strip()) for part in text.split(",") if part.strip()]
+    if len(found) > _MOST_RESOLVERS:
+        raise ValueError
+    if any(one.is_loopback or one.is_unspecified for one in found):
+        raise ValueError("a machine's own loopback is not this host's")
+    return tuple(map(str, found))
+
+
 def _subnet(text: str) -> str:
     network = ipaddress.IPv4Network(text)
     if not network.is_private or network.prefixlen > 30:  # noqa: PLR2004
@@ -144,6 +162,8 @@ switch: Value = _switch, "true or false"
 prefix: Value = _prefix, "a path such as /proxy, without a slash at its end"
 suffix: Value = _suffix, "a host name such as .local.dev, with or without its leading dot"
 networks: Value = _networks, "addresses and networks (192.0.2.0/24), with commas between"
+ports: Value = _ports, "ports from 1 to 65535 with commas between, none twice"
+resolvers: Value = _resolvers, f"at most {_MOST_RESOLVERS} IPv4 addresses with commas between"
 subnet: Value = _subnet, "an IPv4 network such as 172.16.0.0/16"
 database_url: Value = _database_url, "an SQLite URL such as sqlite:///hyperfleet.db"
 path: Value = _path, "a path"

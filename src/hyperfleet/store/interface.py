@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from hyperfleet.machine import Machine
 
@@ -29,7 +33,28 @@ class MachineStore(Protocol):
         """
 
     async def remove(self, machine_id: str) -> None:
-        """Forgets a machine; no error when there is none."""
+        """Forgets a machine; no error when there is none.
+
+        An address that was its own (`tap_ip` is set) rests from now on, see `AddressStore`: both
+        are written in one step.
+        """
 
     async def all(self) -> list[Machine]:
         """Every machine, oldest first."""
+
+
+class RestingAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """The address of a machine that was removed, which somebody may still speak to."""
+
+    guest_ip: str
+    since: datetime
+
+
+class AddressStore(Protocol):
+    """The record of addresses that no machine may have for a while."""
+
+    async def resting(self) -> list[RestingAddress]:
+        """All of them."""
+
+    async def rested(self, guest_ips: Collection[str]) -> None:
+        """Forgets these: machines may have them again."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import UTC, datetime
+
 import msgspec
 
 from hyperfleet.errors import ConflictError, NotFoundError
 from hyperfleet.machine import ExposedPort, Machine
+from hyperfleet.store.interface import RestingAddress
 
 
 class MemoryStore:
-    """Implements `interface.MachineStore`; forgets what is volatile, as a database would."""
+    """Implements both of `interface`; forgets what is volatile, as a database would."""
 
     def __init__(self) -> None:
         self._machines: dict[str, Machine] = {}
+        self._resting: dict[str, RestingAddress] = {}
 
     async def add(self, machine: Machine) -> None:
         """See `MachineStore.add`."""
@@ -29,7 +34,19 @@ class MemoryStore:
 
     async def remove(self, machine_id: str) -> None:
         """See `MachineStore.remove`."""
-        self._machines.pop(machine_id, None)
+        machine = self._machines.pop(machine_id, None)
+        if machine is not None and machine.network.tap_ip and machine.network.guest_ip:
+            guest_ip = machine.network.guest_ip
+            self._resting[guest_ip] = RestingAddress(guest_ip=guest_ip, since=datetime.now(UTC))
+
+    async def resting(self) -> list[RestingAddress]:
+        """See `AddressStore.resting`."""
+        return list(self._resting.values())
+
+    async def rested(self, guest_ips: Collection[str]) -> None:
+        """See `AddressStore.rested`."""
+        for guest_ip in guest_ips:
+            self._resting.pop(guest_ip, None)
 
     async def all(self) -> list[Machine]:
         """See `MachineStore.all`."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hyperfleet.errors import ConflictError, NotFoundError
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
 from hyperfleet.store.database import Database
-from hyperfleet.store.tables import MachineRow
+from hyperfleet.store.interface import RestingAddress
+from hyperfleet.store.tables import MachineRow, RestingAddressRow
 
 
 class SqlMachineStore:
@@ -40,7 +44,13 @@ class SqlMachineStore:
 
     async def remove(self, machine_id: str) -> None:
         async with self._database.write() as connection:
-            await connection.execute(delete(MachineRow).where(MachineRow.id == machine_id))
+            removed = await connection.execute(
+                delete(MachineRow).where(MachineRow.id == machine_id).returning(MachineRow.network)
+            )
+            for raw in removed.scalars().all():
+                network = msgspec.convert(raw, MachineNetwork)
+                if network.tap_ip is not None:
+                    await _rest(connection, network.guest_ip)
 
     async def all(self) -> list[Machine]:
         async with self._database.read() as connection:
@@ -48,6 +58,31 @@ class SqlMachineStore:
                 select(MachineRow.__table__).order_by(MachineRow.sequence)
             )
             return [_from_row(row) for row in rows]
+
+
+class SqlAddressStore:
+    """Implements `interface.AddressStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def resting(self) -> list[RestingAddress]:
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(RestingAddressRow.__table__))
+            return [RestingAddress(guest_ip=row.guest_ip, since=row.since) for row in rows]
+
+    async def rested(self, guest_ips: Collection[str]) -> None:
+        async with self._database.write() as connection:
+            for guest_ip in guest_ips:
+                await connection.execute(
+                    delete(RestingAddressRow).where(RestingAddressRow.guest_ip == guest_ip)
+                )
+
+
+async def _rest(connection: AsyncConnection, guest_ip: str | None) -> None:
+    row = RestingAddressRow
+    await connection.execute(delete(row).where(row.guest_ip == guest_ip))
+    await connection.execute(insert(row).values(guest_ip=guest_ip, since=datetime.now(UTC)))
 
 
 def _to_row(machine: Machine) -> dict[str, Any]:

@@ -58,6 +58,15 @@ class MachineRow(Base):
     host_boot: Mapped[str | None] = mapped_column(String(36))
 
 
+class RestingAddressRow(Base):
+    """The address of a removed machine, until nobody speaks to it any more."""
+
+    __tablename__ = "resting_addresses"
+
+    guest_ip: Mapped[str] = mapped_column(String(15), primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class KeyRow(Base):
     """A key of the API: its SHA-256, never itself."""
 

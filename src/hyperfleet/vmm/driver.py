@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from hyperfleet.machine import MachineNetwork
+from hyperfleet.machine import Egress, MachineNetwork
 
 
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `directory` is the machine's own (sockets, console log, pid file, overlay disk); everything
     that a driver makes for the machine lies in it. `ports` are the guest's TCP ports that shall
-    have a way in from the start.
+    have a way in from the start; `egress` is whom the guest may speak to by itself.
     """
 
     id: str
@@ -34,6 +34,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     base_disk: Path
     network: MachineNetwork
     ports: tuple[int, ...] = ()
+    egress: Egress = "all"
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):

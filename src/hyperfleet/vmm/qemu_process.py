@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
@@ -57,6 +57,9 @@ class QemuProcess:
         """
         process = cls(host, launch, network)
         try:
+            # Whatever the network asks of it: events are heard, and it is seen to answer.
+            async with process._asking():
+                pass
             process._forwards = await process._ask_forwards()
         except BaseException:
             process._let_go()
@@ -150,11 +153,20 @@ class QemuProcess:
 
     async def _monitor(self, line: str) -> str:
         """The human monitor's answer to `line`, by QMP's human-monitor-command."""
+        async with self._asking() as client:
+            return str(await client.execute("human-monitor-command", {"command-line": line}))
+
+    @contextlib.asynccontextmanager
+    async def _asking(self) -> AsyncIterator[QMPClient]:
+        """The monitor, for as long as it may take to answer.
+
+        Raises:
+            GuestError: it failed, or took longer.
+        """
         self._must_live()
         try:
             async with asyncio.timeout(_MONITOR_TIMEOUT_S):
-                client = await self._connected()
-                words = await client.execute("human-monitor-command", {"command-line": line})
+                yield await self._connected()
         except TimeoutError as error:
             raise GuestError(
                 f"QEMU's monitor did not answer within {_MONITOR_TIMEOUT_S:.0f} s"
@@ -162,7 +174,6 @@ class QemuProcess:
         except (QMPError, OSError, EOFError) as error:
             self._must_live()
             raise GuestError(f"QEMU's monitor failed: {error}") from error
-        return str(words)
 
     async def _connected(self) -> QMPClient:
         if self._client is not None:

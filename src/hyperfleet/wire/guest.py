@@ -14,16 +14,18 @@ STDIN_WINDOW = 256 * 1024
 MAX_LISTENERS = 2048
 
 
-class Network(msgspec.Struct, frozen=True, kw_only=True):
+class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address: str
     gateway: str | None
     dns: tuple[str, ...]
+    mac: str | None = None
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hostname: str
     time_ns: U64
     network: Network | None
+    outward: Network | None = None
 
 
 class ExecCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,9 +36,20 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
                {"a" * 64: "x"}, {"a": "x" * 256}, {"a": "\0"}, {f"a{n}": "" for n in range(65)}],
     "restart": [*NO_STRING, "", "on_failure", "Always", "no"],
     "autostart": [None, 0, 1, "true", "", [True], {}],
+    "egress": [
+        None, 0, True, {}, "", "ALL", "some", [], ["all"], [None], [{}], [{"ports": [80]}],
+        [{"network": None}], [{"network": 1}], [{"network": "example.com"}], [{"network": "::/0"}],
+        [{"network": "10.0.0.1/8"}], [{"network": "10.0.0.0/33"}], [{"network": "10.0.0/8"}],
+        [{"network": "10.0.0.0/08/"}], [{"network": "256.0.0.1"}], [{"network": "1.1.1.1", "x": 1}],
+        *([{"network": "1.1.1.1", "ports": bad}] for bad in (
+            None, 80, "80", [], ["80"], [0], [65536], [80, 80], [True], list(range(1, 66)))),
+        *([{"network": "1.1.1.1", "protocol": bad}] for bad in (None, "", "icmp", "TCP", 6)),
+        [{"network": "1.1.1.1"}] * 65,
+    ],
 }  # fmt: skip
 CHANGE_FIELDS = {
-    name: MACHINE_FIELDS[name] for name in ("exposed_ports", "labels", "restart", "autostart")
+    name: MACHINE_FIELDS[name]
+    for name in ("exposed_ports", "labels", "restart", "autostart", "egress")
 }
 CHANGES = ", ".join(CHANGE_FIELDS)
 EXEC_FIELDS: dict[str, list[Any]] = {
@@ -303,3 +314,19 @@ async def test_a_body_over_the_limit(api: Api) -> None:
         assert error(answer) == (
             413, "TOO_LARGE", "The body is too large: at most 262144 bytes are read"
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("egress", "place"),
+    [
+        ([{"network": "10.0.0.0/8"}, {"network": "10.0.0.1/8"}], 'egress[1]["network"]'),
+        ([{"network": "10.0.0.0/8", "ports": [80, 0]}], 'egress[0]["ports"][1]'),
+        ([{"network": "10.0.0.0/8", "port": 80}], 'egress[0]["port"]'),
+        ([{}], 'egress[0]["network"]'),
+    ],
+)
+async def test_egress_says_which_rule_is_wrong(api: Api, egress: Any, place: str) -> None:
+    answer = await api.client.post("/machines", json=GOOD | {"egress": egress})
+    message = error(answer)[2]
+    assert message.startswith('egress must be "all", "none", or a list of ')
+    assert message.endswith(f"(look at {place})")

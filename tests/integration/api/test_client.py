@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from hyperfleet.client import ApiError, AsyncClient, Client, UnreachableError
+from hyperfleet.client import ApiError, AsyncClient, Client, EgressRule, UnreachableError
 from hyperfleet.errors import GuestError
 
 from .conftest import Api
@@ -67,6 +67,19 @@ async def test_a_machines_life(client: AsyncClient) -> None:
     assert (await client.stop_machine("web")).status == "stopped"
     await client.delete_machine("web")
     assert (await client.list_machines()).total == 0
+
+
+async def test_whom_a_machine_may_speak_to(client: AsyncClient) -> None:
+    rules = (
+        EgressRule(network="192.0.2.0/24", protocol="tcp", ports=(80, 443)),
+        EgressRule(network="198.51.100.7/32"),
+    )
+    made = await client.create_machine(name="web", vcpu_count=1, mem_size_mib=128, egress=rules)
+    assert made.egress == rules
+    assert (await client.change_machine("web", egress="none")).egress == "none"
+    assert (await client.change_machine("web", labels={})).egress == "none"
+    assert (await client.change_machine("web", egress=rules[1:])).egress == rules[1:]
+    assert (await client.create_machine(name="db", vcpu_count=1, mem_size_mib=128)).egress == "all"
 
 
 async def test_keys(client: AsyncClient) -> None:

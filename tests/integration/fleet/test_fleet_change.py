@@ -10,7 +10,7 @@ from hyperfleet.errors import GuestError, InvalidStateError, NotFoundError, Vali
 from hyperfleet.fleet import Fleet
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import Machine, MachineChange
+from hyperfleet.machine import EgressRule, Machine, MachineChange
 from hyperfleet.proxy.interface import Answer
 from hyperfleet.vmm.fake_faults import Boot, Faults
 
@@ -318,3 +318,24 @@ async def test_a_boot_that_is_given_up_for_a_restart_which_can_not_be_leaves_not
         await starting
     assert fleet.get("web").status is Status.STOPPED
     assert world.driver.processes() == []
+
+
+async def test_by_user_networking_egress_is_all_or_nothing_and_waits_for_a_stop(
+    world: World, fleet: Fleet
+) -> None:
+    rules = (EgressRule(network="192.0.2.0/24"),)
+    with pytest.raises(ValidationError, match=r"egress: .* .HYPERFLEET_NETWORK=tap"):
+        await fleet.create(spec("other", egress=rules))
+    await fleet.create(spec())
+    await fleet.start("web")
+    before = await recorded(world)
+    with pytest.raises(ValidationError, match="HYPERFLEET_NETWORK=tap"):
+        await fleet.change("web", MachineChange(egress=rules))
+    with pytest.raises(InvalidStateError, match="stop it first"):
+        await fleet.change("web", MachineChange(egress="none", labels={"a": "b"}))
+    assert await recorded(world) == before
+    # As it is already: nothing to refuse.
+    await fleet.change("web", MachineChange(egress="all"))
+    await fleet.stop("web")
+    changed = await fleet.change("web", MachineChange(egress="none"))
+    assert changed.spec.egress == (await recorded(world)).spec.egress == "none"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hyperfleet.errors import GuestError
 from hyperfleet.machine import new_machine_id
 from hyperfleet.network import user
+from hyperfleet.network.gate import Gates
 from hyperfleet.network.interface import guest_mac
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import LaunchSpec
@@ -25,7 +27,7 @@ LAUNCH = LaunchSpec(
     initramfs=Path("initramfs"),
     kernel_args=None,
     base_disk=Path("disk"),
-    network=UserNetwork().assign(ID, ()),
+    network=user.assigned(ID),
     ports=(80, 8080),
 )
 HERE = user.host_address(ID)
@@ -73,15 +75,61 @@ async def test_a_forward_is_taken_away_by_its_host_address() -> None:
     assert monitor.said == ["hostfwd_remove n0 tcp:127.0.0.1:34567"]
 
 
-async def test_every_port_has_a_way_in_from_the_start() -> None:
+async def test_every_port_has_a_way_in_from_the_start_and_nothing_goes_out_there() -> None:
     netdev, device = (await UserNetwork().attach(LAUNCH)).arguments[1::2]
-    assert netdev.endswith(f",ipv6=off,hostfwd=tcp:{HERE}:0-:80,hostfwd=tcp:{HERE}:0-:8080")
+    forwards = f"hostfwd=tcp:{HERE}:0-:80,hostfwd=tcp:{HERE}:0-:8080"
+    assert netdev.endswith(f",ipv6=off,restrict=on,{forwards}")
     assert device.endswith(f",mac={guest_mac(ID)}")
 
 
-async def test_a_restricted_machine_begins_no_connections() -> None:
-    netdev = (await UserNetwork(restrict=True).attach(LAUNCH)).arguments[1]
-    assert f",restrict=on,hostfwd=tcp:{HERE}:0-:80," in netdev
+class FakeGates(Gates):
+    """Gives a number, or says why not."""
+
+    def __init__(self, why: str | None = None) -> None:
+        super().__init__(Path)
+        self.why = why
+        self.asked: list[tuple[Path, str]] = []
+
+    async def open(self, directory: Path, mac: str) -> int:
+        self.asked.append((directory, mac))
+        if self.why is not None:
+            raise GuestError(self.why)
+        return 77
+
+
+async def test_a_way_out_is_a_card_of_its_own() -> None:
+    gates = FakeGates()
+    network = UserNetwork(gates)
+    joint = await network.attach(LAUNCH)
+    assert joint.inherited == (77,)
+    netdev, device = joint.arguments[5::2]
+    assert netdev == "stream,id=n1,server=off,addr.type=fd,addr.str=77"
+    told = network.introduce(LAUNCH.network)
+    assert told.outward is not None
+    assert f",mac={told.outward.mac}," in device
+    assert gates.asked == [(LAUNCH.directory, told.outward.mac)]
+    assert told.mac != told.outward.mac
+
+
+async def test_a_machine_without_egress_has_none() -> None:
+    gates = FakeGates()
+    launch = msgspec.structs.replace(LAUNCH, egress="none")
+    joint = await UserNetwork(gates).attach(launch)
+    assert (joint.inherited, gates.asked) == ((), [])
+
+
+async def test_where_there_can_be_none_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    gates = FakeGates("passt is not installed (Debian: passt)")
+    network = UserNetwork(gates)
+    for _ in range(3):
+        joint = await network.attach(LAUNCH)
+        assert joint.inherited == ()
+        assert len(joint.arguments) == 4
+    told = (
+        f"machines have no way out, only ways in, from machine web on: {gates.why};"
+        " `hyperfleet doctor` says what is missing"
+    )
+    assert [record.message for record in caplog.records] == [told]
 
 
 def test_no_two_machines_share_an_address_of_the_hosts() -> None:
