@@ -57,7 +57,13 @@ def measure(root: Path, rounds: int) -> list[Figure]:
     if not (images / "minimal-rootfs.ext4").exists() or shutil.which("qemu-system-x86_64") is None:
         msg = "images or QEMU are not here: run make setup"
         raise RuntimeError(msg)
-    with Server(images=images, LOG_LEVEL="warning") as server:
+    # No way out, which is a process of its own beside QEMU.
+    with Server(
+        images=images,
+        LOG_LEVEL="warning",
+        HYPERFLEET_NETWORK="user",
+        HYPERFLEET_NETWORK_RESTRICT="true",
+    ) as server:
         return figures(asyncio.run(_sample(server, rounds)))
 
 

@@ -44,6 +44,7 @@ def soak(
     server = Server(
         images=images,
         LOG_LEVEL="warning",
+        HYPERFLEET_NETWORK="user",
         HYPERFLEET_BOOTS_AT_ONCE="2",
         HYPERFLEET_RESTART_WAIT_MS="200",
         HYPERFLEET_RESTART_TRIES="0",
