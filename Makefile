@@ -1,9 +1,9 @@
 # Everything starts here; the work is in scripts/.  `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test fuzz bench check fmt wheel lock clean
+.PHONY: help setup tools demo test fuzz bench bench-fleet bench-machines soak check fmt wheel lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## all that is needed: system packages, Python, Rust binaries, kernel and disks
 	@scripts/bootstrap
@@ -26,6 +26,16 @@ fuzz: ## each fuzz target for a while (SECONDS=60 TARGET=request)
 bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=15 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE))
+
+bench-fleet: setup ## thousands of machines of the fake driver (MACHINES=100,1000,10000)
+	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines fleet $(if $(MACHINES),--machines $(MACHINES))
+
+bench-machines: setup ## a machine's start and exec beside QEMU's own (ROUNDS=7)
+	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines real $(if $(ROUNDS),--rounds $(ROUNDS))
+
+soak: setup ## real machines under load and random kills; nothing may be lost (MINUTES=60 MACHINES=4 SEED=7)
+	@.venv/bin/python scripts/soak.py $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(MACHINES),--machines $(MACHINES)) $(if $(SEED),--seed $(SEED))
 
 check: tools ## formatters, linters, types, import rules
 	@scripts/check

@@ -17,16 +17,27 @@ def facts(peers: list[Peer], plan: Plan) -> dict[str, str]:
     for peer in peers:
         name = peer.title.partition(",")[0]
         versions.setdefault(name, peer.version_text())
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return {
+        **itself(),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "rounds": str(plan.rounds),
+        **load(),
+    }
+
+
+def itself() -> dict[str, str]:
+    """The day, and the host."""
     return {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         "processor": f"{_cpu()}, {os.cpu_count()} CPUs",
         "memory": f"{_memory_gib():.0f} GiB",
         "system": f"{_distribution()}, Linux {platform.release()}",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "rounds": str(plan.rounds),
-        "load average at the end": load,
     }
+
+
+def load() -> dict[str, str]:
+    """How busy the host was, when it is asked at the end."""
+    return {"load average at the end": ", ".join(f"{value:.1f}" for value in os.getloadavg())}
 
 
 def cpus() -> tuple[int | None, int | None]:

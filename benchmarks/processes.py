@@ -64,7 +64,7 @@ class Proxy:
 
     def cpu_seconds(self) -> float:
         """CPU time so far, of all its threads, in user space and in the kernel."""
-        return sum(_cpu_nanoseconds(pid) for pid in self._family()) / 1e9
+        return sum(cpu_nanoseconds(pid) for pid in self._family()) / 1e9
 
     def ticks(self) -> tuple[int, int]:
         """CPU time so far in user space and in the kernel, as the clock's tick found it.
@@ -76,7 +76,7 @@ class Proxy:
 
     def private_memory(self) -> int:
         """Bytes of memory that nobody else shares."""
-        return sum(_rolled_up(pid, "Private_") for pid in self._family())
+        return sum(rolled_up(pid, "Private_") for pid in self._family())
 
     @property
     def pids(self) -> list[int]:
@@ -85,7 +85,7 @@ class Proxy:
 
     def memory(self) -> int:
         """Bytes of memory that it takes now, shared pages divided among those who share them."""
-        return sum(_rolled_up(pid, "Pss:") for pid in self._family())
+        return sum(rolled_up(pid, "Pss:") for pid in self._family())
 
     def _family(self) -> list[int]:
         return family(self._running().pid, _parents())
@@ -158,7 +158,7 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def _cpu_nanoseconds(pid: int) -> int:
+def cpu_nanoseconds(pid: int) -> int:
     """Time on a CPU: the first number of schedstat, which is exact, unlike stat's ticks."""
     threads = (_PROC / str(pid) / "task").iterdir()
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
@@ -170,7 +170,7 @@ def _ticks(pid: int) -> tuple[int, int]:
     return int(fields[11]), int(fields[12])
 
 
-def _rolled_up(pid: int, name: str) -> int:
+def rolled_up(pid: int, name: str) -> int:
     """Bytes, of all lines whose name begins with `name`."""
     lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

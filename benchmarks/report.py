@@ -70,38 +70,38 @@ def overview(record: Record, titles: dict[str, str]) -> str:
             continue
         unit = f"{table.workload.measure.value} / {table.workload.unit}"
         rows.append(
-            f"| {table.workload.title} | {_figure(ours.value.median)} {unit} "
-            f"| {titles[best.peer]} {_figure(best.value.median)} "
+            f"| {table.workload.title} | {figure(ours.value.median)} {unit} "
+            f"| {titles[best.peer]} {figure(best.value.median)} "
             f"| **{ours.ratio.median:.2f}** ({ours.ratio.least:.2f} to {ours.ratio.most:.2f}) "
-            f"| {table.workload.target:.2f} | {_verdict(table.met)} |"
+            f"| {table.workload.target:.2f} | {verdict(table.met)} |"
         )
         if not table.met:
             over.append(f"- {table.workload.title}: {_limit(table, ours, best, titles)}")
     rows += [
-        f"| {figure.title} | {_figure(figure.value)} {figure.unit} | {figure.beside} | "
-        f"| {'' if figure.target is None else f'{figure.target:g}'} | {_verdict(figure.met)} |"
-        for figure in record.figures
+        f"| {one.title} | {figure(one.value)} {one.unit} | {one.beside} | "
+        f"| {'' if one.target is None else f'{one.target:g}'} | {verdict(one.met)} |"
+        for one in record.figures
     ]
     over += [
-        f"- {figure.title}: {_figure(figure.value)} {figure.unit}; {figure.beside}"
-        for figure in record.figures
-        if figure.met is False
+        f"- {one.title}: {figure(one.value)} {one.unit}; {one.beside}"
+        for one in record.figures
+        if one.met is False
     ]
     told = ["", "Not met, and what the cost is made of:", "", *over] if over else []
     return "\n".join([*rows, *told]) + "\n"
 
 
-def _verdict(met: bool | None) -> str:
+def verdict(met: bool | None) -> str:
     return {True: "met", False: "not met", None: "no target"}[met]
 
 
 def _limit(table: Table, ours: Line, best: Line, titles: dict[str, str]) -> str:
     """Of a cost in CPU time, the kernel's part: what no code of a proxy's own can save."""
     if table.workload.measure is not Measure.CPU:
-        return f"{_figure(ours.value.median)} beside {_figure(best.value.median)}"
+        return f"{figure(ours.value.median)} beside {figure(best.value.median)}"
     parts = [
-        f"{titles[line.peer]} {_figure(line.value.median)} µs,"
-        f" {_figure(line.value.median * line.kernel)} of them in the kernel"
+        f"{titles[line.peer]} {figure(line.value.median)} µs,"
+        f" {figure(line.value.median * line.kernel)} of them in the kernel"
         for line in (ours, best)
     ]
     return "; ".join(parts)
@@ -125,15 +125,15 @@ def detail(table: Table, titles: dict[str, str]) -> str:
 
 
 def _row(line: Line, title: str) -> str:
-    spread = f"{_figure(line.value.least)} to {_figure(line.value.most)}"
+    spread = f"{figure(line.value.least)} to {figure(line.value.most)}"
     cells = [
         _bold(title, line.peer),
-        _figure(line.value.median),
+        figure(line.value.median),
         spread,
         _ratio(line.ratio),
-        _figure(line.per_second),
-        _figure(line.p50_us),
-        _figure(line.p99_us),
+        figure(line.per_second),
+        figure(line.p50_us),
+        figure(line.p99_us),
         f"{line.busy:.2f}",
         str(line.rounds),
     ]
@@ -141,7 +141,7 @@ def _row(line: Line, title: str) -> str:
 
 
 def _memory_row(line: Line, title: str) -> str:
-    cells = [_bold(title, line.peer), _figure(line.value.median), f"{line.ratio.median:.2f}"]
+    cells = [_bold(title, line.peer), figure(line.value.median), f"{line.ratio.median:.2f}"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -153,7 +153,7 @@ def _ratio(ratio: Spread) -> str:
     return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Three digits, more where the number is large."""
     if value >= _WHOLE:
         return f"{value:,.0f}"

@@ -108,8 +108,8 @@ class Server:
             check=check,
         )
 
-    def start(self) -> Self:
-        """Starts it and waits until it is ready."""
+    def start(self, ready: float = READY) -> Self:
+        """Starts it and waits until it is ready, `ready` seconds at most."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*hyperfleet(), "serve"],
@@ -120,7 +120,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + READY
+        deadline = time.monotonic() + ready
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break

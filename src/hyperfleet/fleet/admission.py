@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hyperfleet.errors import CapacityError
 from hyperfleet.fleet import capacity
-from hyperfleet.fleet.capacity import Need, Room
+from hyperfleet.fleet.capacity import Promises, Room
 from hyperfleet.fleet.turns import Turns
 from hyperfleet.machine import Machine
 
@@ -90,7 +90,7 @@ class Admission:
         """`room`: None where nothing is counted."""
         self._room = room
         self._boots = boots
-        self._promised: dict[str, Need] = {}
+        self._promised = Promises()
 
     @contextlib.contextmanager
     def admitting(self, machine: Machine, key: str | None) -> Iterator[Place]:
@@ -103,27 +103,27 @@ class Admission:
         """
         need = capacity.need_of(machine.spec)
         if self._room is not None and machine.id not in self._promised:
-            short = capacity.shortage(self._room, self._promised.values(), need)
+            short = capacity.shortage(self._room, self._promised, need)
             if short is not None:
                 raise CapacityError(short)
         place = self._boots.enter(key or "", bounded=key is not None)
         held = machine.id in self._promised
-        self._promised[machine.id] = need
+        self._promised.keep(machine.id, need)
         try:
             yield place
         except BaseException:
             place.leave()
             if not held:
-                self._promised.pop(machine.id, None)
+                self._promised.free(machine.id)
             raise
 
     def note(self, machine: Machine) -> None:
         """What has become of a machine: what it was promised is kept or free."""
         if capacity.holds(machine):
-            self._promised[machine.id] = capacity.need_of(machine.spec)
+            self._promised.keep(machine.id, capacity.need_of(machine.spec))
         else:
-            self._promised.pop(machine.id, None)
+            self._promised.free(machine.id)
 
     def forget(self, machine_id: str) -> None:
         """The machine is no more."""
-        self._promised.pop(machine_id, None)
+        self._promised.free(machine_id)

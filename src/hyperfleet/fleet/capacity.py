@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from hyperfleet.lifecycle import ALIVE
@@ -44,20 +42,47 @@ def holds(machine: Machine) -> bool:
     return machine.status in ALIVE or machine.next_start_at is not None
 
 
-def shortage(room: Room, promised: Iterable[Need], asked: Need) -> str | None:
+class Promises:
+    """What each machine is promised, and the sums, so that one more start costs what one does."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Need] = {}
+        self.mem_mib = 0
+        self.vcpus = 0
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __contains__(self, machine_id: str) -> bool:
+        return machine_id in self._of
+
+    def keep(self, machine_id: str, need: Need) -> None:
+        """The machine is promised this, whatever it was before."""
+        self.free(machine_id)
+        self._of[machine_id] = need
+        self.mem_mib += need.mem_mib
+        self.vcpus += need.vcpus
+
+    def free(self, machine_id: str) -> None:
+        """The machine is promised nothing; no error when it was not."""
+        need = self._of.pop(machine_id, None)
+        if need is not None:
+            self.mem_mib -= need.mem_mib
+            self.vcpus -= need.vcpus
+
+
+def shortage(room: Room, given: Promises, asked: Need) -> str | None:
     """What is short for one more, in numbers; None: it fits."""
-    given = list(promised)
-    mem, vcpus = sum(one.mem_mib for one in given), sum(one.vcpus for one in given)
     short = []
-    if mem + asked.mem_mib > room.mem_mib:
+    if given.mem_mib + asked.mem_mib > room.mem_mib:
         short.append(
             f"memory: {asked.mem_mib} MiB are asked for, "
-            f"{max(0, room.mem_mib - mem)} of {room.mem_mib} MiB are left"
+            f"{max(0, room.mem_mib - given.mem_mib)} of {room.mem_mib} MiB are left"
         )
-    if vcpus + asked.vcpus > room.vcpus:
+    if given.vcpus + asked.vcpus > room.vcpus:
         short.append(
             f"CPUs: {asked.vcpus} virtual ones are asked for, "
-            f"{max(0, room.vcpus - vcpus)} of {room.vcpus} are left"
+            f"{max(0, room.vcpus - given.vcpus)} of {room.vcpus} are left"
         )
     if not short:
         return None

@@ -27,7 +27,7 @@ from hyperfleet.auth.keyring import Issued, Keyring
 from hyperfleet.errors import SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
-from hyperfleet.server import logs, ports
+from hyperfleet.server import garbage, logs, ports
 from hyperfleet.server.http11 import http11
 from hyperfleet.server.lock import locked
 from hyperfleet.settings import Loaded, Settings
@@ -136,7 +136,7 @@ async def _serve(
 
 async def _opened(backend: Backend, stopped: asyncio.Future[None]) -> bool:
     """Opens it, or gives that up when the server is told to stop; whether it was opened."""
-    opening = asyncio.create_task(backend.open())
+    opening = asyncio.create_task(_open(backend))
     await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
     if not opening.done():
         opening.cancel()
@@ -145,6 +145,11 @@ async def _opened(backend: Backend, stopped: asyncio.Future[None]) -> bool:
         return False
     await opening
     return True
+
+
+async def _open(backend: Backend) -> None:
+    with garbage.lasting():
+        await backend.open()
 
 
 @asynccontextmanager

@@ -349,7 +349,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "HYPERFLEET_CPU_OVERCOMMIT_PERCENT",
         "1600",
-        *value.number(1, 100_000, "percent"),
+        *value.number(1, 1_000_000, "percent"),
         "How many virtual CPUs machines are promised, of the host's.",
     ),
     Setting(

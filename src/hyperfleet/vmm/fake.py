@@ -2,7 +2,8 @@
 
 Their guests speak the real protocol, their web servers answer on real ports of the host's
 loopback, their faults come on demand (`fake_faults`). Nothing of the host is run; they live in
-this process and end with it.
+this process and end with it, save those that are asked to survive: a file says that their power is
+on, and the next driver makes them anew, already booted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
 
 _CONSOLE = "console.log"
+_POWER = "power"
 _GUEST_IP = "10.0.2.15"
 _PANIC = (
     "[    0.412000] VFS: Cannot open root device\n"
@@ -39,6 +41,7 @@ class FakeProcess:
     def __init__(self, launch: LaunchSpec, files: dict[str, bytes], faults: Faults) -> None:
         self._loop = asyncio.get_running_loop()
         self._console = launch.directory / _CONSOLE
+        self._power = launch.directory / _POWER
         self._faults = faults
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._ways: dict[int, _Way] = {}
@@ -52,6 +55,8 @@ class FakeProcess:
 
     def begin(self) -> None:
         """Switches the power on."""
+        if self._faults.survives:
+            self._power.touch()
         self._timers.append(self._loop.call_later(self._faults.delay, self._boot))
         if self._faults.dies_after is not None:
             self._timers.append(
@@ -59,6 +64,11 @@ class FakeProcess:
                     self._faults.dies_after, self.end, Exit(signal=signal.SIGKILL)
                 )
             )
+
+    def go_on(self) -> None:
+        """Was switched on and booted before this process was there."""
+        self._serve()
+        self.guest.wake()
 
     @property
     def alive(self) -> bool:
@@ -112,6 +122,8 @@ class FakeProcess:
             way.close()
         self._ways.clear()
         self.guest.end()
+        if self._faults.survives:
+            self._power.unlink(missing_ok=True)
 
     def _power_off(self) -> None:
         # Later: the program that asks for it is ended by that, and can't be while it runs.
@@ -126,7 +138,12 @@ class FakeProcess:
             self.end(Exit(code=0, powered_off=True))
         elif self._faults.boot is not Boot.NEVER:
             self._print("hyperfleet-agent: ready\n")
+            self._serve()
             self.guest.wake()
+
+    def _serve(self) -> None:
+        if self._faults.listens is not None:
+            self.guest.listen("0.0.0.0", self._faults.listens, "/")
 
     def _print(self, text: str) -> None:
         with self._console.open("a") as console:
@@ -200,6 +217,8 @@ class FakeDriver:
     async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:
         """See `driver.Driver.adopt`."""
         process = self._processes.get(launch.id)
+        if process is None and (launch.directory / _POWER).exists():
+            return await self._survivor(launch)
         if process is None or not process.alive:
             return None
         # As the kernel closes the sockets of a control plane that died.
@@ -211,6 +230,7 @@ class FakeDriver:
         process = self._processes.pop(launch.id, None)
         if process is not None:
             await process.kill()
+        (launch.directory / _POWER).unlink(missing_ok=True)
 
     async def remove(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.remove`."""
@@ -222,6 +242,14 @@ class FakeDriver:
     def console(self, launch: LaunchSpec) -> Path:
         """See `driver.Driver.console`."""
         return launch.directory / _CONSOLE
+
+    async def _survivor(self, launch: LaunchSpec) -> FakeProcess:
+        process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), self._faults(launch))
+        self._processes[launch.id] = process
+        for port in launch.ports:
+            await process.forward(port)
+        process.go_on()
+        return process
 
     def process(self, machine_id: str) -> FakeProcess | None:
         """The machine's process, to do it harm in tests."""

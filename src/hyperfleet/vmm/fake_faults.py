@@ -41,7 +41,7 @@ class Channel(StrEnum):
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine's faults. Times in seconds."""
+    """A machine's faults, and what else it does of itself. Times in seconds."""
 
     boot: Boot = Boot.OK
     channel: Channel = Channel.OK
@@ -49,6 +49,10 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     delay: float = 0.0
     # From start to the process's death by SIGKILL.
     dies_after: float | None = None
+    # It runs on when the control plane ends, as real ones do; its disk is empty afterwards.
+    survives: bool = False
+    # A port at which it serves its disk's pages from the boot on.
+    listens: int | None = None
 
 
 def from_kernel_args(launch: LaunchSpec) -> Faults:

@@ -1,0 +1,41 @@
+"""`python -m benchmarks.machines fleet|real`: measures, prints, and writes MACHINES.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import host
+from benchmarks.machines import crowd, page, real
+from hyperfleet import __version__
+
+_ROOT = Path(__file__).parents[2]
+_KEPT = _ROOT / "target" / "bench" / "machines.json"
+_PAGE = _ROOT / "benchmarks" / "MACHINES.md"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.machines", description=__doc__)
+    parser.add_argument("what", choices=("fleet", "real"))
+    sizes = ",".join(map(str, crowd.SIZES))
+    parser.add_argument("--machines", help=f"of the fleet, numbers between commas [{sizes}]")
+    parser.add_argument("--rounds", type=int, help=f"of starts [{real.ROUNDS}]")
+    arguments = parser.parse_args()
+    if arguments.what == "fleet":
+        asked = tuple(int(size) for size in (arguments.machines or sizes).split(","))
+        figures, versions = crowd.measure(asked), f"Hyperfleet {__version__}"
+    else:
+        figures = real.measure(_ROOT, arguments.rounds or real.ROUNDS)
+        versions = f"Hyperfleet {__version__}, {real.qemu_version()}"
+    facts = {**host.itself(), "versions": versions, **host.load()}
+    print(page.table(figures))
+    if not arguments.machines and not arguments.rounds:
+        halves = page.keep(_KEPT, arguments.what, page.Half(facts, figures))
+        _PAGE.write_text(page.markdown(halves))
+        print(f"written: {_PAGE.relative_to(_ROOT)}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Thousands of machines of the fake driver behind a real `hyperfleet serve`: HTTP and SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import httpx
+
+from benchmarks.figures import Figure
+from benchmarks.machines import growth, process
+from benchmarks.machines.api import Ask, Connection, Timing, time_all
+from benchmarks.machines.growth import Work
+from support.server import Server
+
+T = TypeVar("T")
+
+SIZES = (100, 1_000, 10_000)
+_CONNECTIONS = 32
+# Of requests that change nothing: enough for a p99.
+_READS = 1_000
+_PAGE = 100
+# Descriptors that serve needs beside one for each machine's port.
+_SPARE = 1_000
+# Far beyond what is expected: a busy host is to give a figure, too.
+_ADOPTION_S = 600.0
+_NEVER_MS = "3600000"
+_OFTEN_MS = "10000"
+# The fake's machines outlive a control plane, and serve a port from their boot on.
+_KERNEL_ARGS = "fake.survives=true fake.listens=80"
+_SEEN = re.compile(
+    r'^hyperfleet_discovery_looks_total\{[^}]*outcome="seen"[^}]*\} (\S+)', re.MULTILINE
+)
+
+
+@dataclass
+class Measured:
+    """What is found out about all sizes."""
+
+    works: list[Work] = field(default_factory=list)
+    memory: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    adoption: list[tuple[int, float]] = field(default_factory=list)
+    discovery: list[Figure] = field(default_factory=list)
+
+
+def measure(sizes: tuple[int, ...]) -> list[Figure]:
+    """Runs every size on a home of its own; figures of the largest, and the growth between."""
+    _raise_descriptors(max(sizes) + _SPARE)
+    measured = Measured()
+    for size in sizes:
+        began = time.monotonic()
+        asyncio.run(_size(size, measured, last=size == max(sizes)))
+        print(f"{size} machines: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return [
+        *growth.figures(measured.works),
+        *growth.of_sizes("adoption after kill -9, for one", "ms", measured.adoption),
+        *(
+            figure
+            for of, memory in measured.memory.items()
+            for figure in growth.of_sizes(f"{of}'s memory for one that runs", "KiB", memory)
+        ),
+        *measured.discovery,
+    ]
+
+
+def _server() -> Server:
+    return Server(
+        HYPERFLEET_VMM="fake",
+        LOG_LEVEL="warning",
+        HYPERFLEET_BOOTS_AT_ONCE="64",
+        HYPERFLEET_MEMORY_OVERCOMMIT_PERCENT="10000",
+        HYPERFLEET_CPU_OVERCOMMIT_PERCENT="1000000",
+        HYPERFLEET_METRICS_PER_MACHINE="false",
+        PROXY_EXPOSED_PORT_POLL_INTERVAL_MS=_NEVER_MS,
+    )
+
+
+async def _size(size: int, measured: Measured, *, last: bool) -> None:
+    server = _server()
+    try:
+        server.start()
+        crowd = _Crowd(server, size, measured)
+        await crowd.grow()
+        idle = await crowd.reads()
+        server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = _OFTEN_MS if last else _NEVER_MS
+        await crowd.adopted()
+        if last:
+            await crowd.discovered(idle)
+        await crowd.shrink()
+        if server.stop() != 0:
+            msg = f"the server did not end in order:\n{server.log.read_text()[-2000:]}"
+            raise RuntimeError(msg)
+    finally:
+        server.close()
+
+
+class _Crowd:
+    """Machines of one server, all alike."""
+
+    def __init__(self, server: Server, size: int, measured: Measured) -> None:
+        self._server = server
+        self._size = size
+        self._measured = measured
+        self._names = [f"m{number:05d}" for number in range(size)]
+
+    async def grow(self) -> None:
+        """Every machine is made, and started."""
+        pids = {
+            "control plane": self._server.pid,
+            "data plane": process.running_in(self._server.home, "hyperfleet-proxy"),
+        }
+        bare = {of: process.memory(pid) for of, pid in pids.items()}
+
+        async def create(connection: Connection, name: str) -> None:
+            body = {
+                "name": name,
+                "vcpu_count": 1,
+                "mem_size_mib": 4,
+                "kernel_args": _KERNEL_ARGS,
+                "exposed_ports": [80],
+                "labels": {"half": "one" if int(name[1:]) % 2 else "other"},
+            }
+            await connection.ask("POST", "/machines", body, wanted=201)
+
+        await self._timed("create", self._names, create)
+        await self._timed("start", self._names, _post("start"))
+        for of, pid in pids.items():
+            grown = process.memory(pid) - bare[of]
+            self._measured.memory.setdefault(of, []).append((self._size, grown / self._size / 1024))
+        await self._all_are("running")
+
+    async def reads(self, suffix: str = "") -> dict[str, Timing]:
+        """What changes nothing, a page of a list and a list by label among it."""
+        chance = random.Random(self._size)  # noqa: S311 - no secret
+        names = [chance.choice(self._names) for _ in range(_READS)]
+        offsets = [chance.randrange(max(1, self._size - _PAGE)) for _ in range(_READS // 20)]
+
+        async def get(connection: Connection, name: str) -> None:
+            await connection.ask("GET", f"/machines/{name}")
+
+        async def page(connection: Connection, offset: int) -> None:
+            await connection.ask("GET", f"/machines?limit={_PAGE}&offset={offset}")
+
+        return {
+            "get": await self._timed(f"get{suffix}", names, get, connections=1),
+            "list": await self._timed(f"list of {_PAGE}{suffix}", offsets, page, connections=1),
+        }
+
+    async def adopted(self) -> None:
+        """The control plane is killed, and the next one has them all."""
+        self._server.kill()
+        began = time.monotonic()
+        await asyncio.to_thread(self._server.start, _ADOPTION_S)
+        seconds = time.monotonic() - began
+        self._measured.adoption.append((self._size, seconds / self._size * 1000))
+        await self._all_are("running")
+        print(f"{self._size} machines adopted: ready after {seconds:.1f} s", file=sys.stderr)
+
+    async def discovered(self, idle: dict[str, Timing]) -> None:
+        """The same reads while every machine is looked at, again and again."""
+        seen, began = self._seen(), time.monotonic()
+        cpu = process.cpu_seconds(self._server.pid)
+        # One whole round of looks, with nothing else to do.
+        await asyncio.sleep(int(_OFTEN_MS) / 1000)
+        busy = (process.cpu_seconds(self._server.pid) - cpu) / (time.monotonic() - began)
+        looks = (self._seen() - seen) / (time.monotonic() - began)
+        meanwhile = await self.reads(", while all are discovered")
+        self._measured.discovery.append(
+            Figure(
+                "crowd",
+                f"{self._size:,} machines: all seen every {int(_OFTEN_MS) // 1000} s",
+                looks,
+                "machines a second",
+                None,
+                f"{busy:.0%} of one CPU; the guests of the fake run in it, too",
+            )
+        )
+        self._measured.discovery += [
+            growth.disturbance(what, idle[what].p99_ms, timing.p99_ms, looks)
+            for what, timing in meanwhile.items()
+        ]
+
+    async def shrink(self) -> None:
+        """Every machine is stopped, and deleted."""
+        await self._timed("stop", self._names, _post("stop"))
+
+        async def delete(connection: Connection, name: str) -> None:
+            await connection.ask("DELETE", f"/machines/{name}", wanted=204)
+
+        await self._timed("delete", self._names, delete)
+
+    async def _timed(
+        self, what: str, items: Sequence[T], ask: Ask[T], *, connections: int = 0
+    ) -> Timing:
+        async with AsyncExitStack() as stack:
+            opened = []
+            for _ in range(connections or min(_CONNECTIONS, self._size)):
+                one = await Connection.open(self._server.api_url, self._server.key)
+                stack.callback(one.close)
+                opened.append(one)
+            cpu = process.cpu_seconds(self._server.pid)
+            timing = await time_all(opened, items, ask)
+            cpu = process.cpu_seconds(self._server.pid) - cpu
+        work = Work(what, self._size, len(items), timing.seconds, timing.p99_ms, cpu)
+        self._measured.works.append(work)
+        print(
+            f"  {self._size} {what}: {work.rate:.0f}/s, p99 {work.p99_ms:.1f} ms, "
+            f"CPU {work.cpu_ms:.2f} ms",
+            file=sys.stderr,
+        )
+        return timing
+
+    async def _all_are(self, status: str) -> None:
+        connection = await Connection.open(self._server.api_url, self._server.key)
+        try:
+            answer = await connection.ask("GET", f"/machines?limit=1&status={status}")
+        finally:
+            connection.close()
+        if answer["total"] != self._size:
+            msg = f"{answer['total']} of {self._size} machines are {status}"
+            raise RuntimeError(msg)
+
+    def _seen(self) -> float:
+        found = _SEEN.search(httpx.get(f"{self._server.api_url}/metrics", timeout=60).text)
+        if found is None:
+            msg = "/metrics does not count looks"
+            raise RuntimeError(msg)
+        return float(found[1])
+
+
+def _post(verb: str) -> Ask[str]:
+    async def ask(connection: Connection, name: str) -> None:
+        await connection.ask("POST", f"/machines/{name}/{verb}")
+
+    return ask
+
+
+def _raise_descriptors(wanted: int) -> None:
+    """The fake's ways in are sockets of the control plane, one for each port.
+
+    Raises:
+        RuntimeError: the host allows fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        msg = f"{wanted} descriptors are needed, {hard} allowed (ulimit -Hn)"
+        raise RuntimeError(msg)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,0 +1,93 @@
+"""Figures from what was measured at several numbers of machines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from benchmarks.figures import Figure
+
+# What "no worse than linear" leaves to a noisy host: the cost of one, with ten times as many.
+LINEAR = 1.25
+# API calls while everything is discovered, beside the same calls while nothing is.
+UNDISTURBED = 2.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of request at one size of the fleet."""
+
+    what: str
+    machines: int
+    requests: int
+    seconds: float
+    p99_ms: float
+    cpu_s: float
+    """The control plane's CPU time for all of them."""
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU time of the control plane for one, milliseconds."""
+        return self.cpu_s / self.requests * 1000
+
+
+def figures(measured: Sequence[Work]) -> list[Figure]:
+    """Every kind of work at the largest size, and its growth from each size to the next."""
+    found: list[Figure] = []
+    for what in dict.fromkeys(work.what for work in measured):
+        sizes = sorted((work for work in measured if work.what == what), key=lambda w: w.machines)
+        last = sizes[-1]
+        rate = f"p99 {last.p99_ms:.1f} ms, {last.cpu_ms:.2f} ms of CPU each"
+        title = f"{last.machines:,} machines: {what}"
+        found.append(Figure("crowd", title, last.rate, "a second", None, rate))
+        found += [_growth(what, fewer, more) for fewer, more in pairwise(sizes)]
+    return found
+
+
+def _growth(what: str, fewer: Work, more: Work) -> Figure:
+    return Figure(
+        "growth",
+        f"{what}: CPU of one among {more.machines:,}, beside among {fewer.machines:,}",
+        more.cpu_ms / fewer.cpu_ms if fewer.cpu_ms else 0.0,
+        "times",
+        LINEAR,
+        f"{more.cpu_ms:.2f} and {fewer.cpu_ms:.2f} ms",
+    )
+
+
+def of_sizes(title: str, unit: str, values: Sequence[tuple[int, float]]) -> list[Figure]:
+    """Something that each machine takes, by the number of machines: it must not grow with it."""
+    ordered = sorted(values)
+    machines, value = ordered[-1]
+    told = ", ".join(f"{one:.3g} with {size:,}" for size, one in ordered[:-1])
+    found = [Figure("crowd", f"{machines:,} machines: {title}", value, unit, None, told)]
+    found += [
+        Figure(
+            "growth",
+            f"{title}: with {more[0]:,}, beside {fewer[0]:,}",
+            more[1] / fewer[1] if fewer[1] else 0.0,
+            "times",
+            LINEAR,
+            f"{more[1]:.3g} and {fewer[1]:.3g} {unit}",
+        )
+        for fewer, more in pairwise(ordered)
+    ]
+    return found
+
+
+def disturbance(what: str, idle_ms: float, meanwhile_ms: float, looks_a_second: float) -> Figure:
+    """API calls while machines are discovered, beside the same with nothing going on."""
+    return Figure(
+        "crowd",
+        f"{what} while all are discovered: p99 beside idle",
+        meanwhile_ms / idle_ms,
+        "times",
+        UNDISTURBED,
+        f"{meanwhile_ms:.1f} and {idle_ms:.1f} ms; {looks_a_second:,.0f} machines seen a second",
+    )

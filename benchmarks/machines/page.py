@@ -1,0 +1,86 @@
+"""Both runs as Markdown. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.figures import Figure
+
+_HEAD = """\
+# Machines: results
+
+Written by `make bench-fleet` and `make bench-machines`, each its own half.
+"""
+_TITLES = {"fleet": "Thousands of machines", "real": "One machine, beside QEMU alone"}
+_METHODS = {
+    "fleet": """\
+Machines of the fake driver behind a real `hyperfleet serve` with its data plane: every request by
+HTTP on kept connections, every answer checked, every change a durable commit of SQLite's. Each
+number of machines has a home of its own. The guests of the fake are in the control plane's process,
+so its CPU time and memory hold theirs.
+
+- **CPU** is the control plane's, by the kernel's account: rates move with what else the host
+  does, it hardly does. Growth is of it: linear is 1.0, what is more grows with the number.
+- **Adoption**: kill -9, then from the start of the next process until `/ready` says so, divided by
+  the number of machines. A second of it is the start itself.
+- **While all are discovered**: every machine is asked every 10 s what listens.
+""",
+    "real": """\
+QEMU machines of 128 MiB. **Start** is from the request (`POST /start`, then `httpd` by exec) to the
+first byte of its page through the proxy; beside it the same command line, taken from the running
+process, spawned with nothing of ours but a client of the agent: hello, address, `httpd`, first byte
+through QEMU's own forward. In turn, the same run. **Exec** is of `true`; beside it a ping over the
+same agent's channel, in turn.
+""",
+}
+
+
+@dataclass(frozen=True)
+class Half:
+    """One command's run."""
+
+    facts: dict[str, str]
+    figures: list[Figure]
+
+
+def keep(path: Path, name: str, half: Half) -> dict[str, Half]:
+    """Puts a run beside the last one of the other command; both, by name."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept[name] = asdict(half)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1))
+    return {
+        key: Half(one["facts"], [Figure(**figure) for figure in one["figures"]])
+        for key, one in kept.items()
+    }
+
+
+def markdown(halves: dict[str, Half]) -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for name, title in _TITLES.items():
+        half = halves.get(name)
+        if half is not None:
+            facts = [f"| {key} | {value} |" for key, value in half.facts.items()]
+            parts += [
+                f"## {title}\n",
+                table(half.figures),
+                "\n".join(["| measured on | |", "|---|---|", *facts]) + "\n",
+                _METHODS[name],
+            ]
+    return "\n".join(parts)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """A line for each figure, met or not."""
+    rows = ["| what | value | how | target | |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {one.title} | {report.figure(one.value)} {one.unit} | {one.beside} "
+        f"| {'' if one.target is None else f'{one.target:g}'} | {report.verdict(one.met)} |"
+        for one in figures
+    ]
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,91 @@
+"""What the figures of machines mean, from samples made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.figures import Figure
+from benchmarks.machines import growth, page, real
+from benchmarks.machines.api import Timing
+from benchmarks.machines.growth import Work
+
+
+def work(machines: int, cpu_s: float, what: str = "get") -> Work:
+    return Work(what, machines, requests=100, seconds=2.0, p99_ms=5.0, cpu_s=cpu_s)
+
+
+def test_growth_is_the_cost_of_one_from_each_size_to_the_next():
+    rate, first, second = growth.figures([work(1000, 0.3), work(100, 0.2), work(10_000, 0.3)])
+    assert (rate.value, rate.target) == (50, None)
+    assert "10,000 machines: get" in rate.title
+    assert first.value == pytest.approx(1.5)
+    assert first.met is False
+    assert second.value == pytest.approx(1.0)
+    assert second.met
+
+
+def test_what_each_machine_takes_is_told_for_the_most_and_compared():
+    told, step = growth.of_sizes("memory", "KiB", [(1000, 30.0), (100, 60.0)])
+    assert told.value == 30
+    assert "60 with 100" in told.beside
+    assert step.value == pytest.approx(0.5)
+
+
+def test_disturbance_is_a_ratio_of_p99s():
+    figure = growth.disturbance("list", 10, 25, 900)
+    assert figure.value == pytest.approx(2.5)
+    assert not figure.met
+
+
+def test_a_timing_has_a_rate_and_a_p99():
+    timing = Timing(2.0, [0.001] * 98 + [0.5] * 2)
+    assert timing.rate == 50
+    assert timing.p99_ms == 500
+
+
+def test_starts_are_compared_within_rounds_and_execs_by_their_medians():
+    samples = real.Samples([3.3, 11, 4.4], [3, 10, 2], [0.001] * 3, [0.002] * 3, [0.004] * 3, 0.001)
+    start, by_agent, by_api = real.figures(samples)
+    # The host was slow in the second round: for both alike.
+    assert start.value == pytest.approx(1.1)
+    assert start.met
+    assert by_agent.value == pytest.approx(2)
+    assert by_api.value == pytest.approx(4)
+    assert (by_agent.met, by_api.met) == (True, False)
+
+
+def test_the_bare_line_is_the_machines_with_its_own_descriptors_and_port():
+    line = [
+        "qemu",
+        "-netdev",
+        "user,id=n0,hostfwd=tcp:127.9.8.7:0-:80",
+        "socket,id=qmp,fd=11,server=on",
+        "socket,id=agent,fd=12,server=on",
+    ]
+    words, address = real.bare_command(line, 4321, {"qmp": 5, "agent": 6})
+    assert address == "127.9.8.7"
+    assert words == [
+        "qemu",
+        "-netdev",
+        "user,id=n0,hostfwd=tcp:127.9.8.7:4321-:80",
+        "socket,id=qmp,fd=5,server=on",
+        "socket,id=agent,fd=6,server=on",
+    ]
+    with pytest.raises(ValueError, match="no forward"):
+        real.bare_command(["qemu"], 1, {})
+
+
+def test_a_run_keeps_the_other_commands_half(tmp_path: Path):
+    kept = tmp_path / "bench" / "machines.json"
+    page.keep(
+        kept, "fleet", page.Half({"date": "then"}, [Figure("a", "made", 3, "a second", None)])
+    )
+    halves = page.keep(
+        kept, "real", page.Half({"date": "now"}, [Figure("b", "start", 2, "times", 1)])
+    )
+    text = page.markdown(halves)
+    assert "| made | 3.00 a second |" in text
+    assert "| start | 2.00 times |  | 1 | not met |" in text
+    assert text.index("Thousands of machines") < text.index("beside QEMU alone")
