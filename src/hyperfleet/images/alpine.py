@@ -21,7 +21,7 @@ URL = f"https://dl-cdn.alpinelinux.org/alpine/v{_BRANCH}/releases/x86_64/{TARBAL
 # The file has about 4 MB; what answers with more is not it.
 _LARGEST = 32 * MIB
 _SIZE = 1024 * MIB
-_VERSION = "2"
+_VERSION = "3"
 # Alpine's nginx answers 404 to everything until a site is written. apk never overwrites a file
 # under /etc: once nginx is installed, it serves what lies in its folder of documents.
 _NGINX_SITE = """\

@@ -15,7 +15,7 @@ from hyperfleet.images.programs import run
 from hyperfleet.images.workshop import Inputs, Workshop
 
 _SIZE = 2048 * MIB
-_VERSION = "2"
+_VERSION = "3"
 # What a host that is no Debian gets.
 _DEFAULT_RELEASE = "bookworm"
 # Always there, so that https works in the machine.

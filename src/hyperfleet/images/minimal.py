@@ -12,7 +12,7 @@ from hyperfleet.images.programs import run
 from hyperfleet.images.workshop import Inputs, Workshop, digest
 
 _SIZE = 64 * MIB
-_VERSION = "1"
+_VERSION = "2"
 # One folder holds every program; the other places where scripts look lead to it.
 _LINKS = {"sbin": "bin", "usr/bin": "../bin", "usr/sbin": "../bin", "var/run": "../run"}
 _FOLDERS = ("bin", "dev", "etc", "home", "mnt", "proc", "run", "sys", "usr", "var/log", "var/www")

@@ -7,7 +7,6 @@ broken out of finds a directory that it can't write to, two files of its own, an
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
@@ -41,17 +40,19 @@ class User(msgspec.Struct, frozen=True):
 
 
 def user_of(machine_id: str, *, kvm: bool = False) -> User | None:
-    """The machine's own; None where this process can't become others."""
+    """The machine's own; None where this process can't become others.
+
+    None, too, with `kvm` where its device is root's alone.
+    """
     if not (os.geteuid() == 0 and is_mapped()):
         return None
     digest = hashlib.sha256(f"user of {machine_id}".encode()).digest()
     groups: tuple[int, ...] = ()
-    if kvm:
-        # Whoever may use the device, by its group.
-        with contextlib.suppress(OSError):
-            device = _KVM.stat()
-            if device.st_gid != 0 and not device.st_mode & stat.S_IWOTH:
-                groups = (device.st_gid,)
+    if kvm and not (device := _KVM.stat()).st_mode & stat.S_IWOTH:
+        if device.st_gid == 0 or not device.st_mode & stat.S_IWGRP:
+            # Root's alone.
+            return None
+        groups = (device.st_gid,)
     return User(FIRST_USER + int.from_bytes(digest[:8], "big") % USERS, groups)
 
 

@@ -12,7 +12,6 @@ import itertools
 import logging
 import os
 import shutil
-import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -206,7 +205,7 @@ class _Files(msgspec.Struct, frozen=True):
 
     kernel: Path
     initramfs: Path
-    base: str | None
+    base: int | None
     inherited: tuple[int, ...]
 
     @classmethod
@@ -216,17 +215,18 @@ class _Files(msgspec.Struct, frozen=True):
         """Descriptors are open as long as `stack`."""
         if user is None:
             return cls(launch.kernel.absolute(), launch.initramfs.absolute(), None, ())
-        base = qemu_disk.base_of(launch.directory)
-        if not base.stat().st_mode & stat.S_IROTH:
-            raise ValidationError(
-                f"rootfs_path: {launch.base_disk} can't be read by other users of this host, of"
-                " whom the machine's process is one: chmod o+r"
-            )
-        opened = [confinement.readable(path) for path in (launch.kernel, launch.initramfs, base)]
-        for descriptor in opened:
-            stack.callback(os.close, descriptor)
-        kernel, initramfs, disk = (f"/proc/self/fd/{descriptor}" for descriptor in opened)
-        return cls(Path(kernel), Path(initramfs), disk, tuple(opened))
+        kernel = confinement.readable(launch.kernel)
+        stack.callback(os.close, kernel)
+        initramfs = confinement.readable(launch.initramfs)
+        stack.callback(os.close, initramfs)
+        base = os.open(qemu_disk.base_of(launch.directory), os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, base)
+        return cls(
+            Path(f"/proc/self/fd/{kernel}"),
+            Path(f"/proc/self/fd/{initramfs}"),
+            base,
+            (kernel, initramfs, base),
+        )
 
 
 def _hold(pid: int, launch: LaunchSpec) -> HostProcess | None:

@@ -25,6 +25,8 @@ KERNEL_ARGS = (
 )
 # Under TCG; the default grows to over 1 GB for each machine.
 _TRANSLATION_CACHE_MIB = 32
+# The set of descriptors (-add-fd) that holds the disk's base.
+_BASE_SET = 1
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -48,9 +50,9 @@ def command(
     tsc_khz: int | None,
     sockets: Sockets,
     network: Sequence[str],
-    base: str | None = None,
+    base: int | None = None,
 ) -> list[str]:
-    """The argument list. `base`: where the overlay's base is opened, if not where it says.
+    """The argument list. `base`: the overlay's base, a descriptor, if it can't be opened.
 
     `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor.
     """
@@ -79,7 +81,8 @@ def command(
         *("-kernel", str(launch.kernel)),
         *("-initrd", str(launch.initramfs)),
         *("-append", _kernel_args(launch.kernel_args, None if kvm else tsc_khz)),
-        *("-blockdev", _blockdev(base)),
+        *(() if base is None else ("-add-fd", f"fd={base},set={_BASE_SET}")),
+        *("-blockdev", _blockdev(opened=base is not None)),
         *("-device", "virtio-blk-device,drive=root"),
         *network,
         # Else the guest's first keys wait for entropy that nothing gives.
@@ -98,14 +101,15 @@ def _kernel_args(asked: str | None, tsc_khz: int | None) -> str:
     return words
 
 
-def _blockdev(base: str | None) -> str:
+def _blockdev(*, opened: bool) -> str:
     image: dict[str, object] = {
         "driver": "qcow2",
         "node-name": "root",
         "discard": "unmap",
         "file": {"driver": "file", "filename": DISK, "discard": "unmap"},
     }
-    if base is not None:
-        file = {"driver": "file", "filename": base, "read-only": True}
+    if opened:
+        name = f"/dev/fdset/{_BASE_SET}"
+        file = {"driver": "file", "filename": name, "read-only": True}
         image["backing"] = {"driver": "raw", "read-only": True, "file": file}
     return msgspec.json.encode(image).decode()
