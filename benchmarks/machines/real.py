@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ _MIB = 128
 _PAGE = b"here\n"
 _SERVE = "printf 'here\\n' > /index.html && httpd -h / -p {port}"
 _PORT = 80
+_FD_SET = re.compile(r"/dev/fdset/\d+")
+_OWN_FD = re.compile(r"/proc/self/fd/(\d+)")
 _HOST_FORWARD = re.compile(rf"(hostfwd=tcp:)([\d.]+):0-:{_PORT}")
 
 
@@ -146,7 +148,23 @@ async def _the_line(server: Server, connection: Connection, folder: Path) -> tup
 
 
 def _words(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    return by_path(words, lambda number: str(Path(f"/proc/{pid}/fd/{number}").readlink()))
+
+
+def by_path(words: Sequence[str], path: Callable[[str], str]) -> list[str]:
+    """A line with the files' paths, where it has descriptors that QEMU inherited. Pure.
+
+    The disk's base, which it takes out of a set of descriptors, lies in the machine's directory.
+    """
+    kept: list[str] = []
+    for word, before in zip(words, ("", *words), strict=False):
+        if before == "-add-fd":
+            kept.pop()
+        else:
+            by_name = _OWN_FD.sub(lambda found: path(found[1]), word)
+            kept.append(_FD_SET.sub("base.raw", by_name))
+    return kept
 
 
 async def _create(connection: Connection, name: str) -> dict[str, str]:

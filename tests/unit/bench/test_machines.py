@@ -89,3 +89,13 @@ def test_a_run_keeps_the_other_commands_half(tmp_path: Path):
     assert "| made | 3.00 a second |" in text
     assert "| start | 2.00 times |  | 1 | not met |" in text
     assert text.index("Thousands of machines") < text.index("beside QEMU alone")
+
+
+def test_what_was_inherited_is_named_by_its_path():
+    line = ["qemu", "-kernel", "/proc/self/fd/7", "-add-fd", "fd=9,set=1", "-blockdev"]
+    disk = '{"filename":"/dev/fdset/1"}'
+    assert real.by_path([*line, disk], lambda number: f"/file-{number}") == [
+        *("qemu", "-kernel", "/file-7", "-blockdev"),
+        '{"filename":"base.raw"}',
+    ]
+    assert real.by_path(["qemu", "-kernel", "/k"], str) == ["qemu", "-kernel", "/k"]
