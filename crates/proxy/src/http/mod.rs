@@ -9,6 +9,7 @@ pub mod fields;
 mod framing;
 mod host;
 mod lines;
+mod method;
 pub(crate) mod output;
 pub mod request;
 pub mod response;

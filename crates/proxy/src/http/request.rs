@@ -5,29 +5,9 @@ use super::fields::{self, Field, Name, Span};
 use super::framing::{self, Coding};
 use super::host;
 use super::lines::{Found, Lines};
+pub use super::method::Method;
 use super::{Asked, Framing, Part, Progress, Reject, Version};
 use crate::limits::Limits;
-
-/// The methods something depends on; all others are [`Method::Other`] and pass as sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Options,
-    Trace,
-    #[default]
-    Other,
-}
-
-impl Method {
-    /// Whether a request may be sent a second time (RFC 9110 section 9.2.2).
-    pub fn is_idempotent(self) -> bool {
-        !matches!(self, Method::Post | Method::Other)
-    }
-}
 
 /// Forms of the request target (RFC 9112 section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -218,16 +198,7 @@ impl RequestHead {
             return Err(malformed);
         }
         self.method_text = Span::new(start, start + method.len());
-        self.method = match method {
-            b"GET" => Method::Get,
-            b"HEAD" => Method::Head,
-            b"POST" => Method::Post,
-            b"PUT" => Method::Put,
-            b"DELETE" => Method::Delete,
-            b"OPTIONS" => Method::Options,
-            b"TRACE" => Method::Trace,
-            _ => Method::Other,
-        };
+        self.method = Method::of(method);
         self.version = match version {
             b" HTTP/1.1" => Version::Http11,
             b" HTTP/1.0" => Version::Http10,
