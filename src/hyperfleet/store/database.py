@@ -143,8 +143,8 @@ def _primary(cause: BaseException | None) -> int:
 
 def _damaged(shown: str | None, cause: BaseException | None) -> str:
     return (
-        f"the database {shown} can't be used: {cause}; stop the server and bring "
-        "a backup back with `hyperfleet restore FILE`"
+        f"the database {shown} can't be used: {cause}; stop the server, move the file with its "
+        "-wal and -shm aside, and bring a backup back with `hyperfleet restore FILE`"
     )
 
 
