@@ -82,6 +82,10 @@ class CapacityError(HyperfleetError):
         self.retry_after = retry_after
 
 
+class RecordError(HyperfleetError):
+    """The database is damaged; the message names the file and what brings a backup back."""
+
+
 class GuestError(HyperfleetError):
     """The guest, its kernel or its process failed."""
 

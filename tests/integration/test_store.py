@@ -18,7 +18,13 @@ from sqlalchemy import create_engine
 from hyperfleet.auth import keys
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.auth.keys import Scope
-from hyperfleet.errors import CapacityError, ConflictError, NotFoundError, SettingsError
+from hyperfleet.errors import (
+    CapacityError,
+    ConflictError,
+    NotFoundError,
+    RecordError,
+    SettingsError,
+)
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
     EgressRule,
@@ -226,6 +232,50 @@ async def test_a_database_that_another_program_holds_is_a_shortage(
     other.close()
     await store.add(a_machine("web"))
     await database.close()
+
+
+async def test_a_file_overwritten_while_it_is_open_is_told_with_the_way_back(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "record.db"
+    await (await open_database(None, file)).close()
+    database = await open_database(None, file)
+    store = SqlMachineStore(database)
+    await database.close()
+    file.write_bytes(b"\xa5" * file.stat().st_size)
+    for act in (store.all(), store.add(a_machine("web"))):
+        with pytest.raises(RecordError, match=r"record\.db can't be used.*hyperfleet restore"):
+            await act
+    await database.close()
+
+
+async def test_a_database_that_another_program_keeps_from_being_read_is_a_shortage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 10)
+    database = await open_database(None, tmp_path / "record.db")
+    store = SqlMachineStore(database)
+    await database.close()
+    other = sqlite3.connect(tmp_path / "record.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(CapacityError, match="can't be read: database is locked"):
+        await store.all()
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.all() == []
+    await database.close()
+
+
+@pytest.mark.parametrize("size", [150, 5000])
+async def test_a_torn_file_is_refused_with_the_way_back(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "record.db"
+    await (await open_database(None, file)).close()
+    torn = file.read_bytes()[:size]
+    file.write_bytes(torn)
+    with pytest.raises(SettingsError, match=r"record\.db can't be used.*hyperfleet restore"):
+        await open_database(None, file)
+    assert file.read_bytes() == torn
 
 
 async def test_by_url(tmp_path: Path) -> None:

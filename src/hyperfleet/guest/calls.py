@@ -84,8 +84,6 @@ class ListenersCall(Call[list[Listener]]):
     def ending(self, message: wire.FromGuest) -> list[Listener]:
         if not isinstance(message, wire.Listeners):
             raise _unexpected(message)
-        if len(message.listeners) > wire.MAX_LISTENERS:
-            raise BrokenProtocolError("too many listeners in one answer")
         return [_listener(found) for found in message.listeners]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from hyperfleet.errors import CapacityError, SettingsError
+from hyperfleet.errors import CapacityError, RecordError, SettingsError
 
 # How long a writer waits for another, in milliseconds (SQLite: PRAGMA busy_timeout).
 _BUSY_TIMEOUT_MS = 10_000
@@ -35,6 +35,8 @@ _PASSING = frozenset(
         sqlite3.SQLITE_CANTOPEN,
     }
 )
+# The file itself is broken: torn, overwritten, or something else altogether.
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Database:
@@ -47,9 +49,15 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to ask with."""
-        async with self._engine.connect() as connection:
-            yield connection
+        """A connection to ask with.
+
+        Raises:
+            CapacityError: it can't be read now: another program holds it, say.
+            RecordError: the file is damaged.
+        """
+        with self._told("read"):
+            async with self._engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -57,14 +65,23 @@ class Database:
 
         Raises:
             CapacityError: it can't be written to now: the disk is full, say.
+            RecordError: the file is damaged.
         """
-        try:
+        with self._told("written to"):
             async with self._writing, self._engine.begin() as connection:
                 yield connection
-        except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY not in _PASSING:
-                raise
-            raise CapacityError(f"the database can't be written to: {error.orig}") from error
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            kind = _primary(error.orig)
+            if kind in _PASSING:
+                raise CapacityError(f"the database can't be {what}: {error.orig}") from error
+            if kind in _DAMAGED:
+                raise RecordError(_damaged(self._engine.url.database, error.orig)) from error
+            raise
 
     async def close(self) -> None:
         """Closes the file."""
@@ -92,6 +109,8 @@ async def open_database(url: str | None, path: Path) -> Database:
     except (OSError, sqlite3.Error, DBAPIError) as error:
         await engine.dispose()
         cause = error.orig if isinstance(error, DBAPIError) else error
+        if _primary(cause) in _DAMAGED:
+            raise SettingsError(_damaged(shown, cause)) from error
         raise SettingsError(f"the database {shown} can't be used: {cause}") from error
     except BaseException:
         await engine.dispose()
@@ -115,6 +134,18 @@ def migration_config() -> Config:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     return config
+
+
+def _primary(cause: BaseException | None) -> int:
+    code: int = getattr(cause, "sqlite_errorcode", 0)
+    return code & _PRIMARY
+
+
+def _damaged(shown: str | None, cause: BaseException | None) -> str:
+    return (
+        f"the database {shown} can't be used: {cause}; stop the server, move the file with its "
+        "-wal and -shm aside, and bring a backup back with `hyperfleet restore FILE`"
+    )
 
 
 def _sqlite_url(url: str | None, path: Path) -> URL:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from hyperfleet.wire import DECODE_ERRORS, I32, U16, U32, U64, WireError
@@ -125,7 +127,8 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
 
 class Listeners(msgspec.Struct, frozen=True, kw_only=True, tag="listeners"):
     id: U32
-    listeners: tuple[ListenerMessage, ...]
+    # Counted before any of them is made: a frame has room for many more.
+    listeners: Annotated[tuple[ListenerMessage, ...], msgspec.Meta(max_length=MAX_LISTENERS)]
     truncated: bool
 
 

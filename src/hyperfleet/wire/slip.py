@@ -40,8 +40,8 @@ class Reader:
     """Takes bytes as they come and gives whole payloads; holds at most one bounded frame."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._held = 0
+        # One run of bytes: a list of what came byte by byte costs many times its bytes.
+        self._held = bytearray()
         self._overlong = False
 
     def feed(self, data: bytes) -> Iterator[bytes | WireError]:
@@ -52,9 +52,8 @@ class Reader:
         *ended, rest = data.split(_END)
         for piece in ended:
             self._hold(piece)
-            frame_bytes = b"".join(self._pieces)
-            overlong = self._overlong
-            self._pieces, self._held, self._overlong = [], 0, False
+            frame_bytes, overlong = bytes(self._held), self._overlong
+            self._held, self._overlong = bytearray(), False
             if overlong:
                 yield WireError(f"frame is larger than {MAX_PAYLOAD} bytes")
             elif frame_bytes:
@@ -66,12 +65,11 @@ class Reader:
 
     def _hold(self, piece: bytes) -> None:
         # Escaping can double a frame at most, so twice the bound is the most worth keeping.
-        self._held += len(piece)
-        if self._held > 2 * (MAX_PAYLOAD + 1 + _CRC_BYTES):
+        if self._overlong or len(self._held) + len(piece) > 2 * (MAX_PAYLOAD + 1 + _CRC_BYTES):
             self._overlong = True
-            self._pieces = []
-        elif piece:
-            self._pieces.append(piece)
+            self._held = bytearray()
+        else:
+            self._held += piece
 
 
 def _check(escaped: bytes) -> bytes:
