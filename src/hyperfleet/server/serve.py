@@ -27,7 +27,7 @@ from hyperfleet.auth.keyring import Issued, Keyring
 from hyperfleet.errors import SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
-from hyperfleet.server import garbage, logs, ports
+from hyperfleet.server import garbage, logs, notify, ports
 from hyperfleet.server.http11 import http11
 from hyperfleet.server.lock import locked
 from hyperfleet.settings import Loaded, Settings
@@ -125,8 +125,10 @@ async def _serve(
                 if await _opened(backend, stopped):
                     starting.clear()
                     _say(_banner(settings, backend, urls, first))
+                    notify.tell(notify.READY)
                     await stopped
             finally:
+                notify.tell(notify.STOPPING)
                 starting[:] = ["The server is stopping"]
         left = [machine for machine in backend.everything() if machine.status in ALIVE]
     finally:

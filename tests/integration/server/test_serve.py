@@ -20,6 +20,21 @@ from .conftest import PATIENCE, Server
 Serve = Callable[..., Server]
 
 
+def test_a_service_manager_hears_when_it_is_ready_and_when_it_stops(
+    serve: Serve, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        server = serve(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert manager.recv(100) == b"READY=1"
+        with server.client() as client:
+            assert client.get("/ready").json() == {"status": "ready"}
+        server.tell(signal.SIGTERM)
+        assert manager.recv(100) == b"STOPPING=1"
+        assert server.end()[0] == 0
+
+
 def test_start_and_end(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     with server.client() as client:
