@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support.netns import Far, run
+from support.netns import Far, own_network, run
 from support.server import Server
 
 # Addresses for documentation (RFC 5737), on networks that a test makes.
@@ -117,6 +117,36 @@ def service(port: int) -> Iterator[None]:
             thread.join()
 
 
+@contextlib.contextmanager
+def hosted(images: Path, **environment: str) -> Iterator[World]:
+    """A server on a network of the test's own, with services of its host's and an internet."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_network())
+        far = Far(f"{INTERNET}/24", f"{ELSEWHERE}/32", f"{METADATA}/32", near=f"{HOST}/24")
+        stack.callback(far.close)
+        for port in (SERVICE, ALLOWED):
+            stack.enter_context(service(port))
+        host_udp = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        host_udp.bind(("::", UDP))
+        host_udp.setblocking(False)
+        server = Server(images=images, HYPERFLEET_NETWORK_HOST_PORTS=str(ALLOWED), **environment)
+        stack.callback(server.close)
+        server.start()
+        yield World(server, far, host_udp)
+
+
+def listening(server: Server) -> set[int]:
+    """The TCP ports that something listens on, on this thread's network."""
+    found = {
+        int(line.split()[1].rpartition(":")[2], 16)
+        for family in ("tcp", "tcp6")
+        for line in Path(f"/proc/thread-self/net/{family}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A"
+    }
+    assert {SERVICE, ALLOWED, server.api_port, server.proxy_port} <= found
+    return found
+
+
 class Matrix:
     """What was expected and what was seen, a row for each; printed at the end."""
 
@@ -125,6 +155,12 @@ class Matrix:
 
     def row(self, who: str, whom: str, expected: str, seen: str) -> None:
         self.rows.append((who, whom, expected, seen))
+
+    def tries(self, world: World, name: str, *asked: tuple[str, str, str]) -> None:
+        """A row for each act of a machine's: whom it is for, the act, what is expected."""
+        answers = world.tries(name, *(act for _, act, _ in asked))
+        for (whom, _, expected), seen in zip(asked, answers, strict=True):
+            self.row("machine", whom, expected, seen)
 
     @property
     def wrong(self) -> list[tuple[str, str, str, str]]:

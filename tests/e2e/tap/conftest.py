@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.need import Need
-from support.netns import Far, own_network, run
-from support.reach import (
-    ALLOWED,
-    ELSEWHERE,
-    HOST,
-    INTERNET,
-    METADATA,
-    SERVICE,
-    UDP,
-    Matrix,
-    World,
-    service,
-)
-from support.server import Server
+from support.netns import run
+from support.reach import INTERNET, Matrix, World, hosted
 
 HOST6 = "2001:db8::1"
 SUBNET = "172.30.0.0/16"
@@ -33,28 +19,15 @@ SUBNET = "172.30.0.0/16"
 def world(images: Path, need: Need) -> Iterator[World]:
     for program in ("qemu-system-x86_64", "nft", "ip", "nsenter", "perl"):
         need(program)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(own_network())
-        far = Far(f"{INTERNET}/24", f"{ELSEWHERE}/32", f"{METADATA}/32", near=f"{HOST}/24")
-        stack.callback(far.close)
+    with hosted(
+        images,
+        HOST="0.0.0.0",
+        PROXY_BIND="0.0.0.0",
+        HYPERFLEET_NETWORK="tap",
+        HYPERFLEET_SUBNET=SUBNET,
+        HYPERFLEET_DNS=INTERNET,
+    ) as made:
         run("ip", "address", "add", f"{HOST6}/64", "dev", "out0", "nodad")
-        for port in (SERVICE, ALLOWED):
-            stack.enter_context(service(port))
-        host_udp = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-        host_udp.bind(("::", UDP))
-        host_udp.setblocking(False)
-        server = Server(
-            images=images,
-            HOST="0.0.0.0",
-            PROXY_BIND="0.0.0.0",
-            HYPERFLEET_NETWORK="tap",
-            HYPERFLEET_SUBNET=SUBNET,
-            HYPERFLEET_NETWORK_HOST_PORTS=str(ALLOWED),
-            HYPERFLEET_DNS=INTERNET,
-        )
-        stack.callback(server.close)
-        server.start()
-        made = World(server, far, host_udp)
         made.add("one")
         made.add("two")
         yield made

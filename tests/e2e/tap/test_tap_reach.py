@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +10,18 @@ import pytest
 from support import frames
 from support.far import connect
 from support.netns import run, taps
-from support.reach import ALLOWED, ELSEWHERE, HOST, INTERNET, METADATA, SERVICE, UDP, Matrix, World
+from support.reach import (
+    ALLOWED,
+    ELSEWHERE,
+    HOST,
+    INTERNET,
+    METADATA,
+    SERVICE,
+    UDP,
+    Matrix,
+    World,
+    listening,
+)
 
 from .conftest import HOST6, SUBNET
 
@@ -37,9 +47,7 @@ def test_who_reaches_whom(world: World, matrix: Matrix) -> None:
         ("an allowed port by the other's tap", f"tcp {two['tap_ip']} {ALLOWED}", "refused"),
         ("an allowed port by its own address", f"tcp {HOST} {ALLOWED}", "refused"),
     )
-    answers = world.tries("one", *(act for _, act, _ in asked))
-    for (whom, _, expected), seen in zip(asked, answers, strict=True):
-        matrix.row("machine", whom, expected, seen)
+    matrix.tries(world, "one", *asked)
     page = httpx.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
     matrix.row("the proxy", "an exposed port", "two", page)
     matrix.row("root on the host", "a machine", "open", connect(two["guest_ip"], 80))
@@ -65,15 +73,8 @@ def test_a_server_on_the_machines_loopback_is_reached_by_the_proxy(world: World)
 
 def test_a_scan_of_the_host_finds_what_is_allowed_and_nothing_else(world: World) -> None:
     own = world.network("one")["tap_ip"]
-    # Whatever listens on this host now, of which there is something.
-    listening = {
-        int(line.split()[1].rpartition(":")[2], 16)
-        for family in ("tcp", "tcp6")
-        for line in Path(f"/proc/thread-self/net/{family}").read_text().splitlines()[1:]
-        if line.split()[3] == "0A"
-    }
-    assert {SERVICE, ALLOWED, world.server.api_port, world.server.proxy_port} <= listening
-    others = [f"tcp {address} {port}" for port in listening - {ALLOWED} for address in (own, HOST)]
+    found = listening(world.server)
+    others = [f"tcp {address} {port}" for port in found - {ALLOWED} for address in (own, HOST)]
     near = f"scan {own} {ALLOWED - 20} {ALLOWED + 20}"
     answers = world.tries("one", f"scan {own} 1 2000", near, *others)
     assert answers == ["none", str(ALLOWED), *("refused" for _ in others)]

@@ -22,6 +22,7 @@ from support.reach import (
     UDP,
     Matrix,
     World,
+    listening,
 )
 
 pytestmark = [pytest.mark.vm, taps]
@@ -45,9 +46,7 @@ def test_who_reaches_whom(world: World, request: pytest.FixtureRequest) -> None:
         ("a port that is let in", f"tcp {gate.GATEWAY} {ALLOWED}", "open 127.0.0.1"),
         ("that port by the host's own address", f"tcp {HOST} {ALLOWED}", "refused"),
     )
-    answers = world.tries("one", *(act for _, act, _ in asked))
-    for (whom, _, expected), seen in zip(asked, answers, strict=True):
-        matrix.row("machine", whom, expected, seen)
+    matrix.tries(world, "one", *asked)
     page = httpx.get(f"{world.server.proxy_url}/proxy/one/80/").text.strip()
     matrix.row("the proxy", "an exposed port", "one", page)
     # What a guest's kernel would never send, by either card.
@@ -71,15 +70,9 @@ def test_who_reaches_whom(world: World, request: pytest.FixtureRequest) -> None:
 
 
 def test_a_scan_of_the_host_finds_what_is_let_in_and_nothing_else(world: World) -> None:
-    listening = {
-        int(line.split()[1].rpartition(":")[2], 16)
-        for family in ("tcp", "tcp6")
-        for line in Path(f"/proc/thread-self/net/{family}").read_text().splitlines()[1:]
-        if line.split()[3] == "0A"
-    }
-    assert {SERVICE, ALLOWED, world.server.api_port, world.server.proxy_port} <= listening
+    found = listening(world.server)
     ways = (gate.GATEWAY, user.GATEWAY, HOST, gate.DNS)
-    acts = [f"tcp {way} {port}" for port in listening - {ALLOWED} for way in ways]
+    acts = [f"tcp {way} {port}" for port in found - {ALLOWED} for way in ways]
     near = f"scan {gate.GATEWAY} {ALLOWED - 20} {ALLOWED + 20}"
     assert world.tries("one", near, *acts) == [str(ALLOWED), *("refused" for _ in acts)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hyperfleet.fleet.layout import known_launch
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, MachineSpec, new_machine_id
 from hyperfleet.network.tap import TapConfig, TapNetwork
@@ -91,20 +92,7 @@ class Home:
 
 
 def launch(machine: Machine) -> LaunchSpec:
-    path = Path("none")
-    return LaunchSpec(
-        id=machine.id,
-        name=machine.spec.name,
-        directory=path,
-        vcpu_count=1,
-        mem_size_mib=64,
-        kernel=path,
-        initramfs=path,
-        kernel_args=None,
-        base_disk=path,
-        network=machine.network,
-        egress=machine.spec.egress,
-    )
+    return known_launch(machine, Path("none"))
 
 
 @pytest.fixture
