@@ -14,15 +14,16 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
+from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout, revival
 from hyperfleet.fleet.admission import Place
+from hyperfleet.fleet.boot import Boot
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.fleet.revival import End, Next
-from hyperfleet.fleet.running import Running, before_end, describe
+from hyperfleet.fleet.running import Running, describe
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import AT_REST, Status
@@ -55,7 +56,6 @@ class Acts:
         # A process that another control plane began to boot.
         self._found: Process | None = None
         self._place: Place | None = None
-        self._console_start = 0
 
     @property
     def launch(self) -> LaunchSpec:
@@ -122,7 +122,7 @@ class Acts:
         try:
             await self._place.turn()
             began = time.monotonic()
-            await self._or_fail(self._start())
+            await self._or_fail(self._boot_with(self._boot().start()))
         except asyncio.CancelledError:
             observer.start_given_up()
             raise
@@ -136,7 +136,7 @@ class Acts:
         """The rest of a boot that another control plane began; raises as `boot` does."""
         process, self._found = self._found, None
         if process is not None:
-            await self._or_fail(self._come_up(process))
+            await self._or_fail(self._boot_with(self._boot().come_up(process)))
 
     async def halt(self) -> None:
         """From whatever it is to stopped, and stays so; clients are turned away first."""
@@ -307,30 +307,16 @@ class Acts:
         directory = self._tools.layout.directory(machine.id)
         return layout.launch_spec(machine, directory, self._tools.images)
 
-    async def _start(self) -> None:
-        launch = self._full_launch()
-        self._console_start = console.size(self._tools.driver.console(launch))
-        process = await self._tools.driver.start(launch)
-        reach(Point.BOOT_SPAWNED)
-        await self._come_up(process)
+    def _boot(self) -> Boot:
+        return Boot(self._state.machine, self._tools, launch=self._full_launch, meet=self._meet)
 
-    async def _come_up(self, process: Process) -> None:
-        deadline = self._tools.config.boot_deadline
-        try:
-            async with asyncio.timeout(deadline):
-                ended = await before_end(process, self._introduce(process, deadline))
-        except TimeoutError as error:
-            raise OperationTimeoutError(
-                await self._with_reason(f"the machine did not come up within {deadline:g} s")
-            ) from error
-        except OperationTimeoutError as error:
-            raise OperationTimeoutError(
-                await self._with_reason(f"the machine did not come up: {error}")
-            ) from error
-        if ended is not None:
-            raise GuestError(
-                await self._with_reason(f"the machine ended while it booted ({describe(ended)})")
-            )
+    async def _meet(self, process: Process, link: AgentLink) -> None:
+        """Its ports are seen before it is said to run."""
+        self._hold(process, await process.forwards(), link)
+        await self._first_look()
+
+    async def _boot_with(self, coming_up: Coroutine[Any, Any, Process]) -> None:
+        process = await coming_up
         reach(Point.BOOT_SEEN)
         await self._state.go(
             Status.RUNNING,
@@ -342,21 +328,6 @@ class Acts:
         await self._state.publish()
         reach(Point.BOOT_PUBLISHED)
         self._attend()
-
-    async def _introduce(self, process: Process, deadline: float) -> None:
-        """Agent found, guest told about itself, ports seen."""
-        link = AgentLink(process)
-        try:
-            agent = await link.connect(deadline)
-            machine = self._state.machine
-            network = self._tools.networks.of(machine.network).introduce(machine.network)
-            await agent.configure(machine.spec.name, network)
-        except BaseException:
-            await link.close()
-            raise
-        reach(Point.BOOT_CONFIGURED)
-        self._hold(process, await process.forwards(), link)
-        await self._first_look()
 
     async def _take_over(self, process: Process) -> None:
         """A machine that ran before this control plane did."""
@@ -466,9 +437,7 @@ class Acts:
         await self._fail(reason, following)
 
     async def _with_reason(self, what: str) -> str:
-        path = self._tools.driver.console(self.launch)
-        words = await asyncio.to_thread(console.reason, path, self._console_start)
-        return f"{what}; its console's last words:\n{words}" if words else what
+        return await console.with_reason(what, self._tools.driver.console(self.launch))
 
     def _no_ways(self) -> tuple[ExposedPort, ...]:
         return discovery.unseen(self._state.machine.spec.exposed_ports, {})

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from hyperfleet.fleet.capacity import Room
+from hyperfleet.fleet.pulse import PulseLimits
 from hyperfleet.fleet.revival import Limits
 
 
@@ -20,6 +21,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval: float = 10.0
     # From the spawn of the process to the agent's answer.
     boot_deadline: float = 60.0
+    # When a guest that boots is taken to hang, and started anew, once.
+    pulse: PulseLimits = PulseLimits()
     # What processes in the guest get to end by themselves, before they are killed.
     stop_grace: float = 5.0
     # More of them would only make each slower, up to the deadline.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from pathlib import Path
@@ -45,6 +46,12 @@ def tail(path: Path, lines: int | None) -> bytes:
 def reason(path: Path, since: int = 0) -> str:
     """Why the guest died, as its console tells from byte `since` on. Blocks. May be empty."""
     return last_words(_read(path, since, _LOOKED_AT_BYTES))
+
+
+async def with_reason(what: str, path: Path, since: int = 0) -> str:
+    """What happened, with the console's last words if there are any, from byte `since` on."""
+    words = await asyncio.to_thread(reason, path, since)
+    return f"{what}; its console's last words:\n{words}" if words else what
 
 
 def bound(path: Path) -> None:

@@ -7,13 +7,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.fleet import console
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.vmm.driver import Exit, Process
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +80,8 @@ class Running:
         self.process.release()
 
 
-async def before_end(process: Process, act: Coroutine[Any, Any, None]) -> Exit | None:
-    """Does `act`; gives it up when the process ends, and says how that ended."""
+async def before_end(process: Process, act: Coroutine[Any, Any, T]) -> T | Exit:
+    """What `act` returns; given up when the process ends, and then how that ended."""
     doing = asyncio.create_task(act)
     end = asyncio.create_task(process.wait())
     try:
@@ -88,8 +90,7 @@ async def before_end(process: Process, act: Coroutine[Any, Any, None]) -> Exit |
             await asyncio.wait((end,), timeout=_END_AFTER_BREAK_S)
         if end.done():
             return end.result()
-        await doing
-        return None
+        return await doing
     finally:
         doing.cancel()
         end.cancel()

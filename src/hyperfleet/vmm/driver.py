@@ -49,12 +49,28 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     powered_off: bool = False
 
 
+class CpuTime(msgspec.Struct, frozen=True):
+    """A process's part of the host's processors, seconds since it began.
+
+    `used`: it ran. `wanted`: it ran, or could have and waited for its turn; of all its threads.
+    """
+
+    used: float
+    wanted: float
+
+
 class Process(Protocol):
     """A machine's process, started or adopted."""
 
     @property
     def pid(self) -> int | None:
         """The host's process id; None where there is no process of its own (fake)."""
+
+    def cpu_time(self) -> CpuTime | None:
+        """What it has used so far; None where that can't be told (it has ended; the fake).
+
+        A boot that hangs and one on a host that is too busy for it differ by this.
+        """
 
     async def channel(self) -> tuple[StreamReader, StreamWriter]:
         """A new connection to the agent's end. One at a time: the one before must be closed.

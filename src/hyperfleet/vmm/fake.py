@@ -19,12 +19,14 @@ from pathlib import Path
 
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.driver import CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
 
 _CONSOLE = "console.log"
 _POWER = "power"
+# A first start of it hung.
+_HUNG = "hung"
 _GUEST_IP = "10.0.2.15"
 _PANIC = (
     "[    0.412000] VFS: Cannot open root device\n"
@@ -43,6 +45,7 @@ class FakeProcess:
         self._console = launch.directory / _CONSOLE
         self._power = launch.directory / _POWER
         self._faults = faults
+        self._hangs = _hangs(launch, faults)
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._ways: dict[int, _Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
@@ -74,6 +77,10 @@ class FakeProcess:
     def alive(self) -> bool:
         """Whether it runs."""
         return not self._ended.done()
+
+    def cpu_time(self) -> CpuTime | None:
+        """It has no process of its own; one that hangs is seen to do nothing."""
+        return CpuTime(0.0, 0.0) if self._hangs else None
 
     async def channel(self) -> tuple[StreamReader, StreamWriter]:
         """See `driver.Process`."""
@@ -136,7 +143,7 @@ class FakeProcess:
         elif self._faults.boot is Boot.NO_DISK:
             self._print(_NO_DISK)
             self.end(Exit(code=0, powered_off=True))
-        elif self._faults.boot is not Boot.NEVER:
+        elif self._faults.boot is not Boot.NEVER and not self._hangs:
             self._print("hyperfleet-agent: ready\n")
             self._serve()
             self.guest.wake()
@@ -152,6 +159,16 @@ class FakeProcess:
     def _must_live(self) -> None:
         if not self.alive:
             raise GuestError("the machine's process has ended")
+
+
+def _hangs(launch: LaunchSpec, faults: Faults) -> bool:
+    """Whether this start is one that hangs."""
+    if faults.boot is Boot.HANGS_ONCE:
+        hung = launch.directory / _HUNG
+        first = not hung.exists()
+        hung.touch()
+        return first
+    return faults.boot is Boot.HANGS
 
 
 class _Way:

@@ -20,6 +20,9 @@ class Boot(StrEnum):
     OK = "ok"
     # The process runs, its agent never answers.
     NEVER = "never"
+    # The same, and it is seen that nothing goes on in it; always, or the first time.
+    HANGS = "hangs"
+    HANGS_ONCE = "hangs-once"
     # The kernel dies, with its words on the console.
     PANIC = "panic"
     # The agent finds no disk, says so and powers off.

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import os
 import signal
+from pathlib import Path
 
-from hyperfleet.vmm.driver import Exit
+from hyperfleet.vmm.driver import CpuTime, Exit
 
 
 class HostProcess:
@@ -32,6 +33,26 @@ class HostProcess:
     def ended(self) -> bool:
         """Whether it is known to have ended."""
         return self._ended.done()
+
+    def cpu_time(self) -> CpuTime | None:
+        """Of the threads that it has now; None when it has ended, or the host does not count it.
+
+        Source: linux/Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat: nanoseconds
+        that ran, and that waited to run.
+        """
+        if self._pidfd < 0:
+            return None
+        used = waited = 0
+        try:
+            for task in Path(f"/proc/{self.pid}/task").iterdir():
+                # A thread may end meanwhile.
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                    ran, held_up, *_ = (task / "schedstat").read_bytes().split()
+                    used += int(ran)
+                    waited += int(held_up)
+        except (OSError, ValueError):
+            return None
+        return CpuTime(used / 1e9, (used + waited) / 1e9) if used else None
 
     async def wait(self) -> Exit:
         """Returns when it has ended; its status is known for children only."""

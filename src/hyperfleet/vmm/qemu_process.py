@@ -15,7 +15,7 @@ from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
 from hyperfleet.network.interface import Network
 from hyperfleet.vmm import backlog
-from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm.driver import CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 
 QMP_SOCKET = "qmp.sock"
@@ -71,6 +71,10 @@ class QemuProcess:
     def pid(self) -> int | None:
         """QEMU's process id."""
         return self._host.pid
+
+    def cpu_time(self) -> CpuTime | None:
+        """QEMU's, which is the guest's too."""
+        return self._host.cpu_time()
 
     async def channel(self) -> tuple[StreamReader, StreamWriter]:
         """A connection to the virtio-serial port's socket."""

@@ -19,6 +19,7 @@ from hyperfleet.errors import (
     ValidationError,
 )
 from hyperfleet.fleet import Fleet
+from hyperfleet.fleet.pulse import PulseLimits
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine
 
@@ -171,16 +172,50 @@ async def test_a_boot_that_fails_says_why(fleet: Fleet, faults: str, words: list
 async def test_a_boot_has_a_deadline(world: World) -> None:
     fleet = await world.fleet(boot_deadline=0.1)
     machine = await fleet.create(spec(faults="fake.boot=never"))
-    with pytest.raises(OperationTimeoutError, match=r"did not come up within 0\.1 s"):
+    with pytest.raises(OperationTimeoutError, match=r"within 0\.1 s: its agent has not answered"):
         await fleet.start("web")
     assert fleet.get("web").status is Status.FAILED
+    assert world.driver.process(machine.id) is None
+
+
+QUICK = PulseLimits(every=0.01, idle=0.05)
+
+
+async def test_a_boot_that_hangs_is_started_anew(world: World) -> None:
+    fleet = await world.fleet(pulse=QUICK)
+    machine = await fleet.create(spec(faults="fake.boot=hangs-once"))
+    assert (await fleet.start("web")).status is Status.RUNNING
+    await run(fleet, "web", "true")
+    # The disk and the lifecycle are those of one start.
+    assert fleet.get("web").lifecycle == machine.lifecycle + 1
+
+
+async def test_a_boot_that_hangs_again_says_so(world: World) -> None:
+    fleet = await world.fleet(pulse=QUICK, boot_deadline=0.5)
+    machine = await fleet.create(spec(faults="fake.boot=hangs"))
+    with pytest.raises(
+        OperationTimeoutError,
+        match=r"used 0\.0 s of CPU; it had been started anew, since it did nothing for 0\.05 s",
+    ):
+        await fleet.start("web")
+    assert world.driver.process(machine.id) is None
+
+
+async def test_a_boot_that_hangs_can_be_stopped(world: World) -> None:
+    fleet = await world.fleet(pulse=QUICK)
+    machine = await fleet.create(spec(faults="fake.boot=hangs"))
+    starting = asyncio.create_task(fleet.start("web"))
+    await fleet.wait("web", Status.STARTING, 5)
+    await fleet.stop("web")
+    with pytest.raises(InvalidStateError, match="was stopped while it started"):
+        await starting
     assert world.driver.process(machine.id) is None
 
 
 async def test_an_agent_that_only_greets_is_not_up(world: World) -> None:
     fleet = await world.fleet(boot_deadline=0.1)
     await fleet.create(spec(faults="fake.channel=mute"))
-    with pytest.raises(OperationTimeoutError):
+    with pytest.raises(OperationTimeoutError, match="its agent has not taken its name"):
         await fleet.start("web")
     assert fleet.get("web").status is Status.FAILED
 

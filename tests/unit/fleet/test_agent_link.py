@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from hyperfleet.fleet import link
-from hyperfleet.vmm.driver import Process
+from hyperfleet.vmm.driver import CpuTime, Process
 from hyperfleet.wire import guest as wire
 from hyperfleet.wire import slip
 
@@ -23,6 +23,9 @@ class Liar:
     def __init__(self) -> None:
         self.opened = 0
         self._serving: list[asyncio.Task[None]] = []
+
+    def cpu_time(self) -> CpuTime | None:
+        raise NotImplementedError
 
     async def channel(self) -> tuple[StreamReader, StreamWriter]:
         self.opened += 1

@@ -11,7 +11,7 @@ from hyperfleet.errors import GuestError
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker, Slots
 from hyperfleet.metrics.instruments import Instruments
-from hyperfleet.vmm.driver import Exit
+from hyperfleet.vmm.driver import CpuTime, Exit
 
 
 class SlowProcess:
@@ -26,6 +26,9 @@ class SlowProcess:
         self.may_go.set()
         self._ways = {80: "127.0.0.1:1080", 81: "127.0.0.1:1081"}
         self._lock = asyncio.Lock()
+
+    def cpu_time(self) -> CpuTime | None:
+        raise NotImplementedError
 
     async def channel(self) -> tuple[StreamReader, StreamWriter]:
         raise GuestError("it has no guest")
