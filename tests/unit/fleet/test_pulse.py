@@ -7,7 +7,7 @@ import pytest
 from hyperfleet.fleet.pulse import Pulse, PulseLimits
 from hyperfleet.vmm.driver import CpuTime
 
-LIMITS = PulseLimits(every=1.0, idle=3.0, used=10.0)
+LIMITS = PulseLimits(every=1.0, idle=3.0, used=8.0, used_each=2.0)
 
 
 def looks(*each: tuple[float, float], vcpu_count: int = 1) -> list[str | None]:
@@ -37,9 +37,9 @@ def test_one_that_does_nothing_is_stuck() -> None:
 
 @pytest.mark.parametrize("vcpu_count", [1, 2])
 def test_one_that_spins_is_stuck(vcpu_count: int) -> None:
-    spins = (1.0 * vcpu_count, 1.0 * vcpu_count)
-    said = looks(*[spins] * 10, vcpu_count=vcpu_count)
-    assert said == [None] * 9 + [f"it has used {10 * vcpu_count} s of CPU"]
+    seconds = 8 + 2 * vcpu_count
+    said = looks(*[(1.0, 1.0)] * seconds, vcpu_count=vcpu_count)
+    assert said == [None] * (seconds - 1) + [f"it has used {seconds} s of CPU"]
 
 
 def test_a_thread_that_ends_takes_its_time_along() -> None:
