@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,11 +14,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::answers::{Answers, Refusal};
 use crate::confines::{self, Confine, Confines};
+use crate::credit::Credit;
 use crate::leftovers::Leftovers;
 use crate::output::{Kind, Output};
 use crate::processes::{Ended, Processes};
 use crate::program::Program;
 use crate::stdin::Stdin;
+use crate::terminal::{self, Terminal};
 
 /// Processes of exec calls that may run at once, those of ended sessions counted.
 pub const MAX_EXECS: usize = 256;
@@ -30,9 +32,21 @@ pub struct Running {
     pub stdin: Option<Rc<Stdin>>,
     /// All its processes, where the kernel keeps them together.
     pub confine: Option<Rc<Confine>>,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+    /// What of its output may be told, if that is counted.
+    pub credit: Option<Rc<Credit>>,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Rc<Terminal>>,
+    output: Streams,
     ended: oneshot::Receiver<Ended>,
+}
+
+/// Where a process's output comes from.
+enum Streams {
+    Pipes {
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+    },
+    Terminal(pipe::Receiver),
 }
 
 /// Starts the process of `call` in a session of its own.
@@ -48,37 +62,75 @@ pub fn start(call: &Exec, processes: &Processes, confines: &Confines) -> Result<
     }
     let program = Program::find(call)?;
     let confine = confines.make().map(Rc::new);
-    let mut child = command(&program, call.stdin, confine.as_deref())
+    let (terminal, streams) = match call.terminal {
+        Some(size) => {
+            let (terminal, far) = Terminal::open(size).map_err(no_terminal)?;
+            (
+                Some(Rc::new(terminal)),
+                terminal::streams(far).map_err(no_terminal)?,
+            )
+        }
+        None => {
+            let stdin = if call.stdin {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            };
+            (None, [stdin, Stdio::piped(), Stdio::piped()])
+        }
+    };
+    let mut child = command(&program, streams, terminal.is_some(), confine.as_deref())
         .spawn()
         .map_err(|why| refusal(&program.argv[0], &why))?;
     let pid = Pid::from_child(&child);
     let ended = processes.enter(pid);
-    let pipes = (|| {
-        let stdin = match child.stdin.take() {
-            Some(stdin) => Some(Stdin::new(pipe::Sender::from_owned_fd(stdin.into())?)),
-            None => None,
-        };
-        Ok((
-            receiver(child.stdout.take().map(Into::into))?,
-            receiver(child.stderr.take().map(Into::into))?,
-            stdin,
-        ))
-    })();
-    match pipes {
-        Ok((stdout, stderr, stdin)) => Ok(Running {
+    match carried(&mut child, call, terminal.as_deref()) {
+        Ok((stdin, output)) => Ok(Running {
             pid,
             stdin,
             confine,
-            stdout,
-            stderr,
+            credit: call
+                .output_window
+                .map(|window| Credit::new(window as usize)),
+            terminal,
+            output,
             ended,
         }),
         Err(why) => {
             kill(pid, confine.as_deref(), processes);
-            let why: io::Error = why;
             Err(Refusal::failed(format!("cannot carry its streams: {why}")))
         }
     }
+}
+
+/// Our ends of the streams of `child`.
+fn carried(
+    child: &mut Child,
+    call: &Exec,
+    terminal: Option<&Terminal>,
+) -> io::Result<(Option<Rc<Stdin>>, Streams)> {
+    if let Some(terminal) = terminal {
+        let stdin = if call.stdin {
+            Some(Stdin::new(terminal.input()?, Some(terminal::END_OF_FILE)))
+        } else {
+            None
+        };
+        return Ok((stdin, Streams::Terminal(terminal.output()?)));
+    }
+    let stdin = match child.stdin.take() {
+        Some(stdin) => {
+            let pipe = pipe::Sender::from_owned_fd(stdin.into())?;
+            Some(Stdin::new(pipe, None))
+        }
+        None => None,
+    };
+    let stdout = receiver(child.stdout.take().map(Into::into))?;
+    let stderr = receiver(child.stderr.take().map(Into::into))?;
+    Ok((stdin, Streams::Pipes { stdout, stderr }))
+}
+
+fn no_terminal(why: io::Error) -> Refusal {
+    Refusal::failed(format!("cannot make a terminal: {why}"))
 }
 
 /// Kills all processes of a call: the group that `pid` leads, and whatever left it.
@@ -89,8 +141,14 @@ pub fn kill(pid: Pid, confine: Option<&Confine>, processes: &Processes) {
     }
 }
 
-fn command(program: &Program, stdin: bool, confine: Option<&Confine>) -> Command {
+fn command(
+    program: &Program,
+    streams: [Stdio; 3],
+    at_terminal: bool,
+    confine: Option<&Confine>,
+) -> Command {
     let entrance = confine.map(Confine::entrance);
+    let [stdin, stdout, stderr] = streams;
     let mut command = Command::new(&program.path);
     command
         .arg0(&program.argv[0])
@@ -98,9 +156,9 @@ fn command(program: &Program, stdin: bool, confine: Option<&Confine>) -> Command
         .env_clear()
         .envs(&program.env)
         .current_dir(&program.cwd)
-        .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr);
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe;
     // nothing is allocated and no lock is taken. The confine outlives the spawning.
     unsafe {
@@ -109,6 +167,10 @@ fn command(program: &Program, stdin: bool, confine: Option<&Confine>) -> Command
                 confines::enter(entrance);
             }
             rustix::process::setsid()?;
+            if at_terminal {
+                // Standard input is its far side already.
+                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            }
             default_signals();
             Ok(())
         });
@@ -170,8 +232,9 @@ pub async fn carry(
         pid,
         stdin,
         confine,
-        stdout,
-        stderr,
+        credit,
+        terminal: _,
+        output,
         mut ended,
     } = running;
     let (gone, is_gone) = watch::channel(false);
@@ -195,15 +258,21 @@ pub async fn carry(
         // The sender lives in the table of processes until it has sent.
         (how.unwrap_or(Ended::Code(0)), timed_out)
     };
-    let mut out = Output::new(id, Kind::Stdout, call.output_limit, answers);
-    let mut err = Output::new(id, Kind::Stderr, call.output_limit, answers);
-    let work = async {
-        tokio::join!(
-            end,
-            out.carry(stdout, is_gone.clone(), &leftovers),
-            err.carry(stderr, is_gone, &leftovers),
-        )
+    let limit = call.output_limit;
+    let mut out = Output::new(id, Kind::Stdout, limit, credit.clone(), answers);
+    let mut err = Output::new(id, Kind::Stderr, limit, credit, answers);
+    let tell = async {
+        match output {
+            Streams::Pipes { stdout, stderr } => {
+                tokio::join!(
+                    out.carry(stdout, is_gone.clone(), &leftovers),
+                    err.carry(stderr, is_gone, &leftovers),
+                );
+            }
+            Streams::Terminal(near) => out.carry_terminal(near, is_gone).await,
+        }
     };
+    let work = async { tokio::join!(end, tell) };
     let feed = async {
         if let Some(stdin) = stdin {
             stdin.carry(id, answers.clone()).await;
@@ -211,7 +280,7 @@ pub async fn carry(
         std::future::pending::<()>().await;
     };
     let (how, timed_out) = tokio::select! {
-        (end, (), ()) = work => end,
+        (end, ()) = work => end,
         // Whoever holds the other end of standard input, it is given up when the process is gone.
         () = feed => unreachable!("feeding never completes"),
     };

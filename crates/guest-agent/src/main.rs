@@ -8,6 +8,7 @@ mod answers;
 mod boot;
 mod configure;
 mod confines;
+mod credit;
 mod exec;
 mod failure;
 mod leftovers;
@@ -22,6 +23,7 @@ mod service;
 mod sock_diag;
 mod stdin;
 mod system;
+mod terminal;
 mod transport;
 mod uevent;
 

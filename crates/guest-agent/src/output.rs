@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
+use std::time::Duration;
 
 use hyperfleet_wire::guest::{FromGuest, MAX_CHUNK};
 use serde_bytes::ByteBuf;
@@ -9,12 +11,17 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
+use crate::credit::Credit;
 use crate::leftovers::Leftovers;
 
 thread_local! {
     /// Where every read lands first, so that a pipe that waits holds no memory.
     static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_CHUNK].into());
 }
+
+/// How long a terminal whose process has gone may take to give its last words. It is hung up by
+/// then, and every other process at it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +38,26 @@ pub struct Output<'a> {
     room: u64,
     /// Whether more came than could be told.
     pub truncated: bool,
+    /// How much may be told now, if that is counted.
+    credit: Option<Rc<Credit>>,
     answers: &'a Answers,
 }
 
 impl<'a> Output<'a> {
-    /// Of call `id`, which keeps the first `limit` bytes.
-    pub fn new(id: u32, kind: Kind, limit: u64, answers: &'a Answers) -> Self {
+    /// Of call `id`, which keeps the first `limit` bytes and has `credit` for them, if any.
+    pub fn new(
+        id: u32,
+        kind: Kind,
+        limit: u64,
+        credit: Option<Rc<Credit>>,
+        answers: &'a Answers,
+    ) -> Self {
         Self {
             id,
             kind,
             room: limit,
             truncated: false,
+            credit,
             answers,
         }
     }
@@ -55,6 +71,7 @@ impl<'a> Output<'a> {
         leftovers: &Leftovers,
     ) {
         loop {
+            let most = self.most().await;
             tokio::select! {
                 biased;
                 _ = gone.wait_for(|gone| *gone) => break,
@@ -64,7 +81,7 @@ impl<'a> Output<'a> {
                     }
                 }
             }
-            match self.take(MAX_CHUNK, |landing| pipe.try_read(landing)).await {
+            match self.take(most, |landing| pipe.try_read(landing)).await {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
@@ -76,12 +93,49 @@ impl<'a> Output<'a> {
         while left > 0 {
             // Not `try_read`, which reads nothing when the runtime has not heard of the bytes yet.
             let read = |landing: &mut [u8]| Ok(rustix::io::read(&pipe, landing)?);
-            match self.take(left, read).await {
+            let most = self.most().await.min(left);
+            match self.take(most, read).await {
                 Ok(count) if count > 0 => left -= count,
                 _ => return,
             }
         }
         leftovers.keep(pipe);
+    }
+
+    /// The same of a terminal, which ends when the process that leads it has: then, not before, all
+    /// it showed can be read.
+    pub async fn carry_terminal(&mut self, near: pipe::Receiver, mut gone: watch::Receiver<bool>) {
+        let silence = async {
+            let _ = gone.wait_for(|gone| *gone).await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::pin!(silence);
+        loop {
+            let most = self.most().await;
+            tokio::select! {
+                biased;
+                ready = near.readable() => {
+                    if ready.is_err() {
+                        return;
+                    }
+                }
+                () = &mut silence => return,
+            }
+            match self.take(most, |landing| near.try_read(landing)).await {
+                Ok(count) if count > 0 => {}
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                // EIO: nobody is at the far side any more (pty(7)).
+                _ => return,
+            }
+        }
+    }
+
+    /// How many bytes may be read; waits for the host while it may be none.
+    async fn most(&self) -> usize {
+        match &self.credit {
+            Some(credit) => credit.some().await.min(MAX_CHUNK),
+            None => MAX_CHUNK,
+        }
     }
 
     /// Reads up to `most` bytes and tells of them. How many were read.
@@ -97,6 +151,9 @@ impl<'a> Output<'a> {
         })?;
         self.room -= kept.len() as u64;
         self.truncated |= kept.len() < count;
+        if let Some(credit) = &self.credit {
+            credit.spend(kept.len());
+        }
         if !kept.is_empty() {
             let (id, data) = (self.id, ByteBuf::from(kept));
             let message = match self.kind {

@@ -24,6 +24,9 @@ pub const DEFAULT_ENV: [(&str, &str); 6] = [
     ("LANG", "C.UTF-8"),
 ];
 
+/// `TERM` of a process with a terminal that is told no other: all that people sit at understand it.
+const TERMINAL: &str = "xterm-256color";
+
 /// A call that can be spawned.
 #[derive(Debug)]
 pub struct Program {
@@ -60,6 +63,9 @@ impl Program {
                 )));
             }
             env.insert(name.into(), value.into());
+        }
+        if call.terminal.is_some() {
+            env.entry("TERM".into()).or_insert_with(|| TERMINAL.into());
         }
         let cwd = PathBuf::from(call.cwd.as_deref().unwrap_or("/"));
         match std::fs::metadata(&cwd) {
@@ -144,6 +150,8 @@ mod tests {
             timeout_ms: 0,
             stdin: false,
             output_limit: 0,
+            output_window: None,
+            terminal: None,
         }
     }
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::answers::{Answers, Queue, Refusal};
 use crate::confines::{Confine, Confines};
+use crate::credit::Credit;
 use crate::exec;
 use crate::failure::say;
 use crate::leftovers::Leftovers;
@@ -22,6 +23,7 @@ use crate::processes::Processes;
 use crate::relay::Relays;
 use crate::stdin::Stdin;
 use crate::system::System;
+use crate::terminal::Terminal;
 use crate::transport::{Channel, Read};
 
 /// Bytes read from the channel at once.
@@ -66,6 +68,8 @@ struct ExecCall {
     pid: Pid,
     stdin: Option<Rc<Stdin>>,
     confine: Option<Rc<Confine>>,
+    credit: Option<Rc<Credit>>,
+    terminal: Option<Rc<Terminal>>,
 }
 
 /// What of one channel is on its way in or out.
@@ -157,6 +161,14 @@ impl Service {
                 if let Some(stdin) = &call.stdin {
                     stdin.end();
                 }
+                if let Some(credit) = &call.credit {
+                    credit.lift();
+                }
+                if call.terminal.is_some() {
+                    // As a terminal whose line is cut.
+                    self.processes.signal_group(call.pid, Signal::HUP);
+                    self.processes.signal_group(call.pid, Signal::CONT);
+                }
             }
         }
     }
@@ -238,6 +250,24 @@ impl Service {
                 }
             }
             ToGuest::Stdin { id, data, eof } => self.stdin(id, data.into_vec(), eof, flow),
+            ToGuest::OutputTaken { id, bytes } => {
+                if let Some(credit) = session
+                    .execs
+                    .borrow()
+                    .get(&id)
+                    .and_then(|call| call.credit.as_ref())
+                {
+                    credit.grant(bytes as usize);
+                }
+            }
+            ToGuest::Resize { id, size } => {
+                let execs = session.execs.borrow();
+                if let Some(terminal) = execs.get(&id).and_then(|call| call.terminal.as_ref()) {
+                    if let Err(why) = terminal.resize(size) {
+                        say(format_args!("cannot resize a terminal: {why}"));
+                    }
+                }
+            }
             ToGuest::Kill { id, signal } => self.kill(id, signal, flow),
             ToGuest::Ports { id } => flow.push(&self.ports(id)),
             ToGuest::Relay { id, address, port } => {
@@ -301,6 +331,8 @@ impl Service {
                 pid: running.pid,
                 stdin: running.stdin.clone(),
                 confine: running.confine.clone(),
+                credit: running.credit.clone(),
+                terminal: running.terminal.clone(),
             },
         );
         let (processes, leftovers) = (self.processes.clone(), self.leftovers.clone());
@@ -368,7 +400,11 @@ fn call_id(message: &ToGuest) -> Option<u32> {
         | ToGuest::Relay { id, .. }
         | ToGuest::Shutdown { id, .. }
         | ToGuest::Ping { id } => Some(id),
-        ToGuest::Hello { .. } | ToGuest::Stdin { .. } | ToGuest::Kill { .. } => None,
+        ToGuest::Hello { .. }
+        | ToGuest::Stdin { .. }
+        | ToGuest::OutputTaken { .. }
+        | ToGuest::Resize { .. }
+        | ToGuest::Kill { .. } => None,
     }
 }
 

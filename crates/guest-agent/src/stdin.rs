@@ -17,6 +17,8 @@ const PORTION: usize = STDIN_WINDOW / 4;
 
 /// The queue. Its last owner's drop ends the input.
 pub struct Stdin {
+    /// What tells the process that it ended, where closing does not.
+    end_of_file: Option<u8>,
     pipe: RefCell<Option<pipe::Sender>>,
     waiting: RefCell<VecDeque<Vec<u8>>>,
     /// Bytes waiting, plus bytes taken and not told yet: what the host counts as under way.
@@ -26,8 +28,10 @@ pub struct Stdin {
 }
 
 impl Stdin {
-    pub fn new(pipe: pipe::Sender) -> Rc<Self> {
+    /// `end_of_file` is written after all else, for terminals.
+    pub fn new(pipe: pipe::Sender, end_of_file: Option<u8>) -> Rc<Self> {
         Rc::new(Self {
+            end_of_file,
             pipe: RefCell::new(Some(pipe)),
             waiting: RefCell::new(VecDeque::new()),
             under_way: Cell::new(0),
@@ -75,6 +79,9 @@ impl Stdin {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(data) = next else {
                 if self.ended.get() {
+                    if let (Some(open), Some(byte)) = (&pipe, self.end_of_file) {
+                        let _ = write_all(open, &[byte]).await;
+                    }
                     return;
                 }
                 self.news.notified().await;

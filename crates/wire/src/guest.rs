@@ -38,6 +38,11 @@ pub enum ToGuest {
     /// Bytes for the process's standard input, at most [`MAX_CHUNK`] and within
     /// [`STDIN_WINDOW`]; `eof` closes it. For an exec that has ended: no effect, no answer.
     Stdin { id: u32, data: ByteBuf, eof: bool },
+    /// So many more bytes of output of exec `id` were taken: they may be told anew. For an exec that
+    /// has ended: no effect, no answer.
+    OutputTaken { id: u32, bytes: u32 },
+    /// The terminal of exec `id` has another size. No answer, whether it has one or not.
+    Resize { id: u32, size: Size },
     /// Signals the whole process group of exec `id`; KILL reaches those that left it too, where
     /// the guest has cgroup2. No answer of its own; none at all for an exec that has ended.
     Kill { id: u32, signal: i32 },
@@ -145,6 +150,21 @@ pub struct Exec {
     pub stdin: bool,
     /// Bytes kept of each of stdout and stderr, the first ones; the rest is read and dropped.
     pub output_limit: u64,
+    /// Bytes of stdout and stderr together that may be under way: told, and not yet granted anew by
+    /// `output_taken`. Beyond them the process is held up. `None`: no such bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_window: Option<u32>,
+    /// It gets a terminal of this size, as its controlling one. All its output is `stdout`; the end
+    /// of its input is the terminal's end-of-file character; when the session ends, it hangs up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Size>,
+}
+
+/// Of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    pub rows: u16,
+    pub columns: u16,
 }
 
 /// One listening TCP socket of the guest.

@@ -17,16 +17,26 @@ from typing import Any, TypeVar
 
 from hyperfleet.errors import GuestError, OperationTimeoutError, TooLargeError
 from hyperfleet.guest.calls import (
+    SHELL_CODES,
     BrokenProtocolError,
     Call,
     ExecCall,
     ListenersCall,
+    ProcessCall,
     RefusedError,
     RelayCall,
     SimpleCall,
+    StreamCall,
     printable,
 )
-from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork, Listener
+from hyperfleet.guest.stream import WINDOW, Stream
+from hyperfleet.guest.values import (
+    ExecRequest,
+    ExecResult,
+    GuestNetwork,
+    Listener,
+    ProcessRequest,
+)
 from hyperfleet.wire import WireError, slip
 from hyperfleet.wire import guest as wire
 
@@ -40,10 +50,9 @@ _CALL_TIMEOUT = 10.0
 _KILL_TAKES = 5.0
 _READ_BYTES = 64 * 1024
 _KILL_SIGNAL = 9
-# The exit codes of a shell (POSIX XCU 2.8.2) for what the agent refuses.
-_SHELL_CODES = {"not_found": 127, "not_executable": 126}
 _MAX_NAME = 64
 _MAX_ID = 2**32 - 1
+_NO_LIMIT = 2**64 - 1
 # Calls under way, those given up and not answered yet counted; bytes that wait for the guest to
 # read them. A guest that lets either grow so far is not served further.
 _MAX_CALLS = 4096
@@ -144,12 +153,14 @@ class Agent:
         begun = time.monotonic()
         call = ExecCall(_future(), request.output_limit)
         call_id = self._begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
-        feeding = asyncio.create_task(self._feed(call_id, call, request.stdin))
+        feeding = asyncio.create_task(
+            self.feed(call_id, call, request.stdin, eof=bool(request.stdin))
+        )
         try:
             async with asyncio.timeout(request.timeout + _KILL_TAKES):
                 exited = await call.answer
         except RefusedError as error:
-            code = _SHELL_CODES.get(error.reason)
+            code = SHELL_CODES.get(error.reason)
             if code is None:
                 raise
             return ExecResult(
@@ -172,12 +183,35 @@ class Agent:
             raise _out_of_time(request.timeout)
         return ExecResult(
             exit_code=exited.exit_code,
-            signal=exited.signal_name,
+            signal=exited.signal,
             stdout=bytes(call.stdout),
             stderr=bytes(call.stderr),
             truncated=exited.truncated,
             duration_ms=_milliseconds_since(begun),
         )
+
+    def run(self, request: ProcessRequest) -> Stream:
+        """Runs a process whose streams are carried while it runs.
+
+        A program that is missing or can't be run ends as in `exec`.
+
+        Raises:
+            TooLargeError: arguments and environment are over the bound of one frame.
+            GuestError: the channel was lost.
+        """
+        asked = wire.ExecCall(
+            argv=request.argv,
+            env=tuple(request.env.items()),
+            cwd=request.cwd,
+            timeout_ms=0 if request.timeout is None else max(1, round(request.timeout * 1000)),
+            stdin=request.stdin,
+            output_limit=_NO_LIMIT,
+            output_window=WINDOW,
+            terminal=_size(request.terminal),
+        )
+        call = StreamCall(_future(), WINDOW)
+        call_id = self._begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
+        return Stream(self, call_id, call)
 
     async def listeners(self, timeout: float = 5) -> list[Listener]:  # noqa: ASYNC109
         """Every listening TCP port of the guest, the agent's own apart.
@@ -252,7 +286,7 @@ class Agent:
         pause = _HELLO_FIRST
         hello = wire.Hello(nonce=self._nonce, min=wire.PROTOCOL, max=wire.PROTOCOL)
         while True:
-            self._send(hello)
+            self.say(hello)
             await asyncio.wait([self._welcome], timeout=pause)
             if self._welcome.done():
                 return self._welcome.result()
@@ -269,7 +303,7 @@ class Agent:
         call_id = self._last_id
         while call_id == self._last_id or call_id in self._calls:
             call_id = call_id % _MAX_ID + 1
-        self._send(message(call_id))
+        self.say(message(call_id))
         self._last_id = call_id
         self._calls[call_id] = call
         return call_id
@@ -283,27 +317,38 @@ class Agent:
             text = f"the guest's agent did not answer within {limit:g} s"
             raise OperationTimeoutError(text) from None
 
-    async def _feed(self, call_id: int, call: ExecCall, data: bytes) -> None:
-        """Sends standard input as far as the process takes it."""
+    async def feed(self, call_id: int, call: ProcessCall, data: bytes, *, eof: bool) -> None:
+        """Sends standard input as far as the process takes it; for `Stream` and here alone.
+
+        Returns when all is sent, or nobody takes it any more.
+        """
         unsent = memoryview(data)
+        ended = not (unsent or eof)
         with contextlib.suppress(GuestError, OSError):
-            while unsent and not call.answer.done():
+            while not ended and not call.answer.done():
                 room = min(wire.MAX_CHUNK, wire.STDIN_WINDOW - call.under_way)
                 if room == 0:
                     call.credit.clear()
                     await call.credit.wait()
                     continue
                 piece, unsent = bytes(unsent[:room]), unsent[room:]
+                ended = not unsent
                 call.under_way += len(piece)
-                self._send(wire.Stdin(id=call_id, data=piece, eof=not unsent))
+                self.say(wire.Stdin(id=call_id, data=piece, eof=eof and ended))
                 await self._writer.drain()
 
     def _kill(self, call_id: int) -> None:
         # Lost: the guest's agent ends the process at its time limit.
         with contextlib.suppress(GuestError):
-            self._send(wire.Kill(id=call_id, signal=_KILL_SIGNAL))
+            self.say(wire.Kill(id=call_id, signal=_KILL_SIGNAL))
 
-    def _send(self, message: wire.ToGuest) -> None:
+    def say(self, message: wire.ToGuest) -> None:
+        """Sends one message; for `Stream` and here alone.
+
+        Raises:
+            GuestError: the channel is lost.
+            TooLargeError: it is over the bound of one frame.
+        """
         if self._lost is not None:
             raise GuestError(self._lost.message)
         payload = wire.encode(message)
@@ -381,6 +426,10 @@ class Agent:
 
 def _future() -> asyncio.Future[Any]:
     return asyncio.get_running_loop().create_future()
+
+
+def _size(terminal: tuple[int, int] | None) -> wire.Size | None:
+    return wire.Size(rows=terminal[0], columns=terminal[1]) if terminal is not None else None
 
 
 def _milliseconds_since(begun: float) -> int:

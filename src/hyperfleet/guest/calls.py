@@ -10,10 +10,11 @@ import ipaddress
 import signal
 from abc import ABC, abstractmethod
 from asyncio import Event, Future
+from collections import deque
 from typing import Generic, TypeVar
 
 from hyperfleet.errors import GuestError
-from hyperfleet.guest.values import Listener
+from hyperfleet.guest.values import Listener, Piece, ProcessEnd
 from hyperfleet.wire import guest as wire
 
 T = TypeVar("T")
@@ -22,7 +23,11 @@ _MAX_PORT = 65535
 _MAX_EXIT_CODE = 255
 _MAX_SIGNAL = 64
 _FIRST_REALTIME_SIGNAL = 34
+# A shell's exit code for what signal n killed, less n (POSIX XCU 2.8.2).
+_SIGNALLED = 128
 _MAX_TEXT = 1000
+# The exit codes of a shell (POSIX XCU 2.8.2) for what the agent refuses.
+SHELL_CODES = {"not_found": 127, "not_executable": 126}
 
 
 class BrokenProtocolError(GuestError):
@@ -96,56 +101,20 @@ class RelayCall(Call[int]):
         return _port(message.port)
 
 
-class Exited:
-    """How a process ended. Exactly one of `code` and `signal` is set."""
+class ProcessCall(Call[ProcessEnd]):
+    """exec, of either kind: the credit for its input."""
 
-    def __init__(self, message: wire.Exited) -> None:
-        self.code = message.code
-        self.signal = message.signal
-        self.timed_out = message.timed_out
-        self.truncated = message.truncated
-        if (self.code is None) == (self.signal is None):
-            raise BrokenProtocolError("an exit needs either a code or a signal")
-        if self.code is not None and not 0 <= self.code <= _MAX_EXIT_CODE:
-            raise BrokenProtocolError(f"exit code {self.code}")
-        if self.signal is not None and not 1 <= self.signal <= _MAX_SIGNAL:
-            raise BrokenProtocolError(f"signal {self.signal}")
-
-    @property
-    def exit_code(self) -> int:
-        """As a shell has it: 128 + n for signal n."""
-        if self.code is not None:
-            return self.code
-        return 128 + (self.signal or 0)
-
-    @property
-    def signal_name(self) -> str | None:
-        """`KILL`, or `RTMIN+1` for one without a name of its own."""
-        if self.signal is None:
-            return None
-        try:
-            return signal.Signals(self.signal).name.removeprefix("SIG")
-        except ValueError:
-            return f"RTMIN+{self.signal - _FIRST_REALTIME_SIGNAL}"
-
-
-class ExecCall(Call[Exited]):
-    """exec: its output, at most `limit` bytes of each stream, and the credit for its input."""
-
-    def __init__(self, answer: Future[Exited], limit: int) -> None:
+    def __init__(self, answer: Future[ProcessEnd]) -> None:
         super().__init__(answer)
-        self.stdout = bytearray()
-        self.stderr = bytearray()
         # Bytes of standard input sent and not yet taken by the process.
         self.under_way = 0
         self.credit = Event()
-        self._limit = limit
 
     def take(self, message: wire.FromGuest) -> bool:
         if isinstance(message, wire.Stdout):
-            self._keep(self.stdout, message.data)
+            self.keep(message.data, is_error=False)
         elif isinstance(message, wire.Stderr):
-            self._keep(self.stderr, message.data)
+            self.keep(message.data, is_error=True)
         elif isinstance(message, wire.StdinTaken):
             if not 0 < message.bytes <= self.under_way:
                 raise BrokenProtocolError("more input taken than was sent")
@@ -155,17 +124,64 @@ class ExecCall(Call[Exited]):
             return super().take(message)
         return False
 
-    def ending(self, message: wire.FromGuest) -> Exited:
+    @abstractmethod
+    def keep(self, data: bytes, *, is_error: bool) -> None:
+        """Takes a piece of its output."""
+
+    def ending(self, message: wire.FromGuest) -> ProcessEnd:
         if not isinstance(message, wire.Exited):
             raise _unexpected(message)
-        return Exited(message)
+        return _end(message)
 
-    def _keep(self, stream: bytearray, data: bytes) -> None:
+
+class ExecCall(ProcessCall):
+    """Its output is kept whole, at most `limit` bytes of each stream."""
+
+    def __init__(self, answer: Future[ProcessEnd], limit: int) -> None:
+        super().__init__(answer)
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self._limit = limit
+
+    def keep(self, data: bytes, *, is_error: bool) -> None:
+        stream = self.stderr if is_error else self.stdout
         if len(stream) + len(data) > self._limit:
             raise BrokenProtocolError("more output than was asked for")
         # One given up (cancelled) is waited for, its output is not.
         if not self.answer.done():
             stream += data
+
+
+class StreamCall(ProcessCall):
+    """Its output is taken piece by piece; what comes beyond `window` bytes was not asked for."""
+
+    def __init__(self, answer: Future[ProcessEnd], window: int) -> None:
+        super().__init__(answer)
+        # What has come and was not taken, in order; a word for whoever waits for more.
+        self.pieces: deque[Piece] = deque()
+        self.news = Event()
+        # Bytes that came and were not granted anew.
+        self.outstanding = 0
+        self._window = window
+        answer.add_done_callback(lambda _: self.news.set())
+
+    def take(self, message: wire.FromGuest) -> bool:
+        if isinstance(message, wire.Refused) and message.code in SHELL_CODES:
+            words = printable(message.message).encode() + b"\n"
+            self.pieces.append(Piece(data=words, is_error=True))
+            if not self.answer.done():
+                end = ProcessEnd(exit_code=SHELL_CODES[message.code], signal=None)
+                self.answer.set_result(end)
+            return True
+        return super().take(message)
+
+    def keep(self, data: bytes, *, is_error: bool) -> None:
+        self.outstanding += len(data)
+        if self.outstanding > self._window:
+            raise BrokenProtocolError("more output than was asked for")
+        if data:
+            self.pieces.append(Piece(data=data, is_error=is_error))
+            self.news.set()
 
 
 def printable(text: str) -> str:
@@ -174,6 +190,30 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
+
+
+def _end(message: wire.Exited) -> ProcessEnd:
+    code, number = message.code, message.signal
+    if (code is None) == (number is None):
+        raise BrokenProtocolError("an exit needs either a code or a signal")
+    if code is not None and not 0 <= code <= _MAX_EXIT_CODE:
+        raise BrokenProtocolError(f"exit code {code}")
+    if number is not None and not 1 <= number <= _MAX_SIGNAL:
+        raise BrokenProtocolError(f"signal {number}")
+    return ProcessEnd(
+        exit_code=code if code is not None else _SIGNALLED + (number or 0),
+        signal=_signal_name(number) if number is not None else None,
+        timed_out=message.timed_out,
+        truncated=message.truncated,
+    )
+
+
+def _signal_name(number: int) -> str:
+    """`KILL`, or `RTMIN+1` for one without a name of its own."""
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return f"RTMIN+{number - _FIRST_REALTIME_SIGNAL}"
 
 
 def _listener(found: wire.ListenerMessage) -> Listener:

@@ -27,6 +27,38 @@ class ExecResult(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
 
 
+class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One process whose streams are carried while it runs.
+
+    `terminal`: (rows, columns) of the one that it gets; all its output is then standard output.
+    `stdin`: whether input follows; else it is empty, or a terminal without keys. `timeout` in
+    seconds, None: it runs as long as it likes.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    stdin: bool = True
+    terminal: tuple[int, int] | None = None
+    timeout: float | None = None
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """Some output of a process, of its standard error or of its standard output."""
+
+    data: bytes
+    is_error: bool
+
+
+class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process ended. `exit_code` is as in `ExecResult`; `timed_out`: its time was over."""
+
+    exit_code: int
+    signal: str | None
+    timed_out: bool = False
+    truncated: bool = False
+
+
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """A listening TCP socket in the guest; `direct`: reached on the guest's own address."""
 

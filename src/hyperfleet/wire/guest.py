@@ -30,13 +30,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outward: Network | None = None
 
 
-class ExecCall(msgspec.Struct, frozen=True, kw_only=True):
+class Size(msgspec.Struct, frozen=True, kw_only=True):
+    rows: U16
+    columns: U16
+
+
+class ExecCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     cwd: str | None
     timeout_ms: U64
     stdin: bool
     output_limit: U64
+    output_window: U32 | None = None
+    terminal: Size | None = None
 
 
 class ListenerMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +72,16 @@ class Stdin(msgspec.Struct, frozen=True, kw_only=True, tag="stdin"):
     id: U32
     data: bytes
     eof: bool
+
+
+class OutputTaken(msgspec.Struct, frozen=True, kw_only=True, tag="output_taken"):
+    id: U32
+    bytes: U32
+
+
+class Resize(msgspec.Struct, frozen=True, kw_only=True, tag="resize"):
+    id: U32
+    size: Size
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="kill"):
@@ -143,7 +160,19 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     message: str
 
 
-ToGuest = Hello | Configure | Exec | Stdin | Kill | Ports | RelayCall | Shutdown | Ping
+ToGuest = (
+    Hello
+    | Configure
+    | Exec
+    | Stdin
+    | OutputTaken
+    | Resize
+    | Kill
+    | Ports
+    | RelayCall
+    | Shutdown
+    | Ping
+)
 FromGuest = Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | Relay | Refused
 
 _to_guest: msgspec.msgpack.Decoder[ToGuest] = msgspec.msgpack.Decoder(ToGuest)

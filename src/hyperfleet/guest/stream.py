@@ -1,0 +1,90 @@
+"""A process in a guest whose streams are carried while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from hyperfleet.guest.calls import ProcessCall, StreamCall
+from hyperfleet.guest.values import Piece, ProcessEnd
+from hyperfleet.wire import guest as wire
+
+# Bytes of output that may be under way to us: what a process writes beyond them it is held up with.
+WINDOW = 256 * 1024
+# Taken output is granted anew in portions of this size: more than half is always free.
+_PORTION = WINDOW // 4
+
+
+class Session(Protocol):
+    """What a stream needs of the agent."""
+
+    def say(self, message: wire.ToGuest) -> None:
+        """Sends one message; raises GuestError when the channel is lost."""
+
+    async def feed(self, call_id: int, call: ProcessCall, data: bytes, *, eof: bool) -> None:
+        """Sends standard input as far as it is taken."""
+
+
+class Stream:
+    """Made by `Agent.run`. One reader at a time.
+
+    When the channel is lost the process is: a terminal is hung up, others run on unseen.
+    """
+
+    def __init__(self, session: Session, call_id: int, call: StreamCall) -> None:
+        """For `Agent.run` alone."""
+        self._session = session
+        self._id = call_id
+        self._call = call
+        self._taken = 0
+        # Read by `ended`, if by anybody.
+        call.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
+    async def read(self) -> Piece | None:
+        """The next piece of its output; None when there will be no more. Cancelled, loses nothing.
+
+        Raises:
+            GuestError: it could not be started, or the channel was lost.
+        """
+        call = self._call
+        while not call.pieces:
+            if call.answer.done():
+                # Raises what it was lost by.
+                call.answer.result()
+                return None
+            call.news.clear()
+            await call.news.wait()
+        piece = call.pieces.popleft()
+        self._taken += len(piece.data)
+        if self._taken >= _PORTION and not call.answer.done():
+            taken, self._taken = self._taken, 0
+            call.outstanding -= taken
+            self._session.say(wire.OutputTaken(id=self._id, bytes=taken))
+        return piece
+
+    async def ended(self) -> ProcessEnd:
+        """How it ended, when it has and all its output has come; `read` it or this never returns.
+
+        Raises:
+            GuestError: it could not be started, or the channel was lost.
+        """
+        return await asyncio.shield(self._call.answer)
+
+    async def write(self, data: bytes, *, eof: bool = False) -> None:
+        """Gives it input, the last with `eof`; returns when it may have more.
+
+        What comes after its end, or after its own closing of its input, is dropped.
+        """
+        await self._session.feed(self._id, self._call, data, eof=eof)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Sets the size of its terminal, if it has one."""
+        self._say(wire.Resize(id=self._id, size=wire.Size(rows=rows, columns=columns)))
+
+    def signal(self, number: int) -> None:
+        """Signals its process group; KILL reaches what has left it too."""
+        self._say(wire.Kill(id=self._id, signal=number))
+
+    def _say(self, message: wire.ToGuest) -> None:
+        if not self._call.answer.done():
+            self._session.say(message)
