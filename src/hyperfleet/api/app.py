@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from hyperfleet import __version__
-from hyperfleet.api import document, errors, keys, machines, service
+from hyperfleet.api import document, errors, exec_stream, keys, machines, service
 from hyperfleet.api.head import HeadAsGet
 from hyperfleet.api.measured import Measured
 from hyperfleet.api.parts import Parts
@@ -41,6 +41,7 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
     routers = (machines.router, keys.router, service.router)
     for router in routers:
         app.include_router(router)
+    app.include_router(exec_stream.router)
     errors.install(app, [route for router in routers for route in router.routes])
     # The last one added is the outermost.
     app.add_middleware(Measured, observe=parts.metrics.instruments.request)

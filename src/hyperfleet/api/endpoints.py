@@ -33,6 +33,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "restart_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "wait_for_machine": Endpoint(Scope.READ, (*_FOUND, "TIMEOUT")),
     "exec_in_machine": Endpoint(Scope.EXEC, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
+    "stream_exec": Endpoint(Scope.EXEC, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "machine_ports": Endpoint(Scope.READ, _FOUND),
     "machine_activity": Endpoint(Scope.READ, _FOUND),
     "machine_logs": Endpoint(Scope.READ, _FOUND),

@@ -77,9 +77,14 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 
 async def _ours(_request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HyperfleetError) or error.code not in STATUS:
+    if not isinstance(error, HyperfleetError):
         raise error
-    if error.code == "INTERNAL_ERROR":
+    return respond(error)
+
+
+def respond(error: HyperfleetError) -> JSONResponse:
+    """The answer that an error is; what is no answer is raised."""
+    if error.code not in STATUS or error.code == "INTERNAL_ERROR":
         raise error
     headers: dict[str, Any] = {}
     if error.code == "UNAUTHORIZED":

@@ -6,10 +6,39 @@ import builtins
 from collections.abc import Sequence
 from typing import Protocol
 
-from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
+from hyperfleet.guest.values import (
+    ExecRequest,
+    ExecResult,
+    Listener,
+    Piece,
+    ProcessEnd,
+    ProcessRequest,
+)
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import ExposedPort, Machine, MachineChange, MachineSpec
 from hyperfleet.proxy.interface import Activity
+
+
+class ProcessStream(Protocol):
+    """A process in a machine while it runs. When it can't be reached any more: GuestError."""
+
+    async def read(self) -> Piece | None:
+        """The next piece of its output; None when there will be no more."""
+
+    async def ended(self) -> ProcessEnd:
+        """How it ended, when all its output was read."""
+
+    async def write(self, data: bytes, *, eof: bool = False) -> None:
+        """Gives it input, the last with `eof`; returns when it may have more."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Sets the size of its terminal, if it has one."""
+
+    def signal(self, number: int) -> None:
+        """Signals its process group."""
+
+    async def abandon(self) -> None:
+        """Ends it if it has not ended, with all that nobody reads of it; never raises."""
 
 
 class Machines(Protocol):
@@ -59,6 +88,9 @@ class Machines(Protocol):
 
     async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
         """Runs one process in the machine; InvalidStateError unless it runs."""
+
+    async def run(self, ref: str, request: ProcessRequest) -> ProcessStream:
+        """Runs one process whose streams are carried; raises as `exec` does."""
 
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
         """Exposed ports, and what listens without being exposed."""

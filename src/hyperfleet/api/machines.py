@@ -114,6 +114,8 @@ async def exec_in_machine(ref: Ref, body: requests.ExecInMachine, parts: ThePart
     """Runs a program, not a shell, and answers when it has ended.
 
     At its time limit all its processes are killed, and the answer is 504 without output.
+
+    A WebSocket on the same path carries a process while it runs: docs/reference/exec-stream.md.
     """
     request = ExecRequest(
         argv=body.argv,

@@ -21,6 +21,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from hyperfleet.api import peers
 from hyperfleet.api.endpoints import ENDPOINTS, Endpoint
@@ -38,6 +39,9 @@ from hyperfleet.errors import (
     UnauthorizedError,
     ValidationError,
 )
+
+# Before the key, among the subprotocols that a WebSocket's client offers.
+KEY_SUBPROTOCOL = "hyperfleet.key."
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -68,8 +72,8 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             guard: Guard = request.app.state.guard
-            await _admit(request, endpoint, guard)
-            _check_query(request, query)
+            await admit(request, endpoint, guard)
+            check_query(request, query)
             raw = await _read(request, guard)
             document = _document(request, raw, body)
             try:
@@ -100,7 +104,12 @@ def _annotation(field: Any) -> type[BaseModel] | None:
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
-async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
+async def admit(request: HTTPConnection, endpoint: Endpoint, guard: Guard) -> None:
+    """Whether whoever asks may have this endpoint now; notes whose key it is.
+
+    Raises:
+        UnauthorizedError, ForbiddenError, RateLimitedError, CapacityError: not.
+    """
     if endpoint.scope is None:
         return
     if guard.keyring is not None:
@@ -116,7 +125,7 @@ async def _admit(request: Request, endpoint: Endpoint, guard: Guard) -> None:
         raise CapacityError(reason)
 
 
-async def _authenticate(request: Request, keyring: Keyring, attempts: Attempts) -> Key:
+async def _authenticate(request: HTTPConnection, keyring: Keyring, attempts: Attempts) -> Key:
     secret = _bearer(request)
     address = request.scope["client"][0]
     wait = attempts.wait(address, time.monotonic())
@@ -131,7 +140,7 @@ async def _authenticate(request: Request, keyring: Keyring, attempts: Attempts) 
         raise
 
 
-async def _refuse_strangers(request: Request) -> None:
+async def _refuse_strangers(request: HTTPConnection) -> None:
     """Without keys, neither a web page that the user has open nor a guest may steer machines.
 
     A page can send requests to loopback under a name of its own (DNS rebinding: the Host tells) or
@@ -162,9 +171,16 @@ def _is_loopback(authority: str) -> bool:
         return False
 
 
-def _bearer(request: Request) -> str:
-    """The token of `Authorization: Bearer TOKEN` (RFC 6750, 2.1)."""
+def _bearer(request: HTTPConnection) -> str:
+    """The token of `Authorization: Bearer TOKEN` (RFC 6750, 2.1).
+
+    A browser's WebSocket can send no such header: it offers the token as a subprotocol.
+    """
     given = request.headers.getlist("authorization")
+    offered = request.scope.get("subprotocols", ())
+    keys = [name for name in offered if name.startswith(KEY_SUBPROTOCOL)]
+    if len(keys) == 1 and not given:
+        return str(keys[0].removeprefix(KEY_SUBPROTOCOL))
     if not given:
         raise UnauthorizedError("A key is needed: Authorization: Bearer hf_…")
     scheme, _, token = given[0].partition(" ")
@@ -173,7 +189,12 @@ def _bearer(request: Request) -> str:
     return token.strip(" ")
 
 
-def _check_query(request: Request, query: type[BaseModel] | None) -> None:
+def check_query(request: HTTPConnection, query: type[BaseModel] | None) -> None:
+    """Whether the query's names are those of `query`, and none stands there twice.
+
+    Raises:
+        ValidationError: not; says which.
+    """
     fields = query.model_fields if query else {}
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():

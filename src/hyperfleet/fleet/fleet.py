@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Iterable, Sequence
 from itertools import islice
 
@@ -17,19 +16,25 @@ from hyperfleet.errors import (
     InvalidStateError,
     NotFoundError,
     OperationTimeoutError,
-    ValidationError,
 )
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.fleet import console, discovery, layout
+from hyperfleet.fleet import console, discovery, layout, sizes
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
-from hyperfleet.fleet.observer import Observer
+from hyperfleet.fleet.observer import Observer, outcome
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
-from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
+from hyperfleet.guest.stream import Stream
+from hyperfleet.guest.values import (
+    ExecRequest,
+    ExecResult,
+    Listener,
+    ProcessEnd,
+    ProcessRequest,
+)
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
     ExposedPort,
@@ -274,6 +279,26 @@ class Fleet:
             # It may have started a server, or ended one.
             owner.nudge()
 
+    async def run(self, ref: str, request: ProcessRequest) -> Stream:
+        """Runs a program whose streams are carried while it runs; environment as in `exec`.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it does not run.
+            GuestError: its agent can't be reached.
+        """
+        owner = self._driven(ref)
+        environment = {**owner.machine.spec.env, **request.env}
+        agent = await owner.agent()
+        stream = agent.run(msgspec.structs.replace(request, env=environment))
+
+        def over(end: ProcessEnd | None) -> None:
+            self._observer.executed(outcome(end))
+            owner.nudge()
+
+        stream.when_over(over)
+        return stream
+
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
         """The exposed ports, and what listens besides; as seen now if the agent answers.
 
@@ -386,17 +411,7 @@ class Fleet:
         return owner
 
     def _check(self, spec: MachineSpec) -> None:
-        most_cpus = self._config.largest_vcpu_count or os.cpu_count() or 1
-        if not 1 <= spec.vcpu_count <= most_cpus:
-            raise ValidationError(f"vcpu_count: must be from 1 to {most_cpus} on this host")
-        least, most = self._driver.least_mem_mib, self._config.largest_mem_size_mib
-        if most is None:
-            most = _host_mib()
-        if not least <= spec.mem_size_mib <= most:
-            raise ValidationError(
-                f"mem_size_mib: must be from {least} (the {self._driver.name} driver's least) "
-                f"to {most} on this host"
-            )
+        sizes.check(spec, self._config, self._driver)
         self._networks.first.check(spec.egress, running=False)
         self._images.kernel(spec.kernel_image_path)
         self._images.root_disk(spec.rootfs_path)
@@ -413,10 +428,6 @@ class Fleet:
 def _bears(machine: Machine, labels: Iterable[tuple[str, str | None]]) -> bool:
     has = machine.spec.labels
     return all(name in has if value is None else has.get(name) == value for name, value in labels)
-
-
-def _host_mib() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 async def _all(acts: Iterable[Awaitable[None]]) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from hyperfleet.guest.values import ProcessEnd
+
 ExecOutcome = Literal["ended", "timeout", "failed"]
+
+
+def outcome(end: ProcessEnd | None) -> ExecOutcome:
+    """What a process's end is counted as; None: it is not known."""
+    if end is None:
+        return "failed"
+    return "timeout" if end.timed_out else "ended"
 
 
 class Observer(Protocol):

@@ -29,7 +29,7 @@ from hyperfleet.guest.calls import (
     StreamCall,
     printable,
 )
-from hyperfleet.guest.stream import WINDOW, Stream
+from hyperfleet.guest.stream import WINDOW, Stream, size
 from hyperfleet.guest.values import (
     ExecRequest,
     ExecResult,
@@ -207,11 +207,11 @@ class Agent:
             stdin=request.stdin,
             output_limit=_NO_LIMIT,
             output_window=WINDOW,
-            terminal=_size(request.terminal),
+            terminal=size(request.terminal),
         )
         call = StreamCall(_future(), WINDOW)
         call_id = self._begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
-        return Stream(self, call_id, call)
+        return Stream(self, call_id, call, at_terminal=request.terminal is not None)
 
     async def listeners(self, timeout: float = 5) -> list[Listener]:  # noqa: ASYNC109
         """Every listening TCP port of the guest, the agent's own apart.
@@ -426,10 +426,6 @@ class Agent:
 
 def _future() -> asyncio.Future[Any]:
     return asyncio.get_running_loop().create_future()
-
-
-def _size(terminal: tuple[int, int] | None) -> wire.Size | None:
-    return wire.Size(rows=terminal[0], columns=terminal[1]) if terminal is not None else None
 
 
 def _milliseconds_since(begun: float) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
 from typing import Protocol
 
+from hyperfleet.errors import GuestError
 from hyperfleet.guest.calls import ProcessCall, StreamCall
 from hyperfleet.guest.values import Piece, ProcessEnd
 from hyperfleet.wire import guest as wire
@@ -13,6 +17,15 @@ from hyperfleet.wire import guest as wire
 WINDOW = 256 * 1024
 # Taken output is granted anew in portions of this size: more than half is always free.
 _PORTION = WINDOW // 4
+
+
+# What a program at a terminal gets to end by itself when that is hung up.
+_HANGUP_S = 2.0
+
+
+def size(terminal: tuple[int, int] | None) -> wire.Size | None:
+    """Rows and columns, as the agent is told them."""
+    return wire.Size(rows=terminal[0], columns=terminal[1]) if terminal is not None else None
 
 
 class Session(Protocol):
@@ -31,8 +44,11 @@ class Stream:
     When the channel is lost the process is: a terminal is hung up, others run on unseen.
     """
 
-    def __init__(self, session: Session, call_id: int, call: StreamCall) -> None:
+    def __init__(
+        self, session: Session, call_id: int, call: StreamCall, *, at_terminal: bool
+    ) -> None:
         """For `Agent.run` alone."""
+        self._at_terminal = at_terminal
         self._session = session
         self._id = call_id
         self._call = call
@@ -69,6 +85,33 @@ class Stream:
             GuestError: it could not be started, or the channel was lost.
         """
         return await asyncio.shield(self._call.answer)
+
+    def when_over(self, hears: Callable[[ProcessEnd | None], None]) -> None:
+        """Has `hears` called once: with how it ended, or None if that can't be known."""
+
+        def tell(answer: asyncio.Future[ProcessEnd]) -> None:
+            known = not answer.cancelled() and answer.exception() is None
+            hears(answer.result() if known else None)
+
+        self._call.answer.add_done_callback(tell)
+
+    async def abandon(self) -> None:
+        """Nobody wants it any more: a terminal is hung up, anything else killed.
+
+        Returns when it has ended, or can't be reached.
+        """
+        with contextlib.suppress(GuestError):
+            self.signal(signal.SIGHUP if self._at_terminal else signal.SIGKILL)
+            try:
+                async with asyncio.timeout(_HANGUP_S):
+                    await self._drain()
+            except TimeoutError:
+                self.signal(signal.SIGKILL)
+                await self._drain()
+
+    async def _drain(self) -> None:
+        while await self.read() is not None:
+            pass
 
     async def write(self, data: bytes, *, eof: bool = False) -> None:
         """Gives it input, the last with `eof`; returns when it may have more.

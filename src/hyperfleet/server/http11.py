@@ -27,6 +27,7 @@ class _Http11(H11Protocol):
     arrival_s: float
     most: int
     _deadline: asyncio.TimerHandle | None = None
+    _gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -43,7 +44,14 @@ class _Http11(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
+        if not self._gone:
+            self._watch()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        # Another protocol has the connection from here on.
+        self._disarm()
+        self._gone = True
+        super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from hyperfleet import __version__, failpoints
 from hyperfleet.api.app import create_app
+from hyperfleet.api.exec_stream import MOST_INPUT
 from hyperfleet.api.interface import Machines, Metrics
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
@@ -165,7 +166,9 @@ async def _answering(
             arrival_s=settings.hyperfleet_request_arrival_ms / 1000,
             most=settings.hyperfleet_max_api_connections,
         ),
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MOST_INPUT,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

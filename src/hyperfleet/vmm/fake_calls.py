@@ -18,6 +18,10 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
 }
 _KILL = 9
+_NO_BOUND = 2**64
+
+# What the host says of processes.
+Message = guest.Exec | guest.Stdin | guest.OutputTaken | guest.Resize | guest.Kill
 
 
 class Calls:
@@ -28,7 +32,7 @@ class Calls:
         self._say = say
         self._running: dict[int, _Call] = {}
 
-    def take(self, message: guest.Exec | guest.Stdin | guest.Kill) -> None:
+    def take(self, message: Message) -> None:
         """One of the host's messages."""
         if isinstance(message, guest.Exec):
             self._begin(message.id, message.exec)
@@ -38,8 +42,12 @@ class Calls:
             return
         if isinstance(message, guest.Kill):
             call.end(signal=message.signal)
-        else:
-            self._say(guest.StdinTaken(id=message.id, bytes=len(message.data)))
+        elif isinstance(message, guest.OutputTaken):
+            call.credit += message.bytes
+            self._tell(call)
+        elif isinstance(message, guest.Stdin):
+            if message.data:
+                self._say(guest.StdinTaken(id=message.id, bytes=len(message.data)))
             call.stdin(message.data, eof=message.eof)
 
     def forget(self) -> None:
@@ -62,11 +70,23 @@ class Calls:
             call.begin()
 
     def _finish(self, call: _Call, ending: guest.Exited) -> None:
+        call.ending = ending
+        self._tell(call)
+
+    def _tell(self, call: _Call) -> None:
+        """What the host will hear now of a program that has ended; the ending when that is all."""
+        if call.ending is None:
+            return
+        for kind in (guest.Stdout, guest.Stderr):
+            while rest := call.untold[kind]:
+                size = min(len(rest), guest.MAX_CHUNK, call.credit)
+                if size == 0:
+                    return
+                call.untold[kind] = rest[size:]
+                call.credit -= size
+                self._say(kind(id=call.id, data=rest[:size]))
         self._running.pop(call.id, None)
-        for data, kind in ((call.stdout, guest.Stdout), (call.stderr, guest.Stderr)):
-            for at in range(0, len(data), guest.MAX_CHUNK):
-                self._say(kind(id=call.id, data=bytes(data[at : at + guest.MAX_CHUNK])))
-        self._say(ending)
+        self._say(call.ending)
 
 
 class _Call:
@@ -80,7 +100,10 @@ class _Call:
         finish: Callable[[_Call, guest.Exited], None],
     ) -> None:
         self.id = call_id
-        self.stdout = self.stderr = b""
+        # Of a program that has ended: what the host has not heard, and how much it will hear now.
+        self.untold: dict[type[guest.Stdout | guest.Stderr], bytes] = {}
+        self.credit = _NO_BOUND if asked.output_window is None else asked.output_window
+        self.ending: guest.Exited | None = None
         self._asked = asked
         self._system = system
         self._finish = finish
@@ -110,12 +133,16 @@ class _Call:
     def end(
         self, *, code: int | None = None, signal: int | None = None, timed_out: bool = False
     ) -> None:
+        if self.ending is not None:
+            return
         truncated = False
+        self.untold = {guest.Stdout: b"", guest.Stderr: b""}
         if self._programs is not None:
             limit = self._asked.output_limit
             streams = (self._programs.stdout, self._programs.stderr)
             truncated = any(len(stream) > limit for stream in streams)
-            self.stdout, self.stderr = (bytes(stream[:limit]) for stream in streams)
+            kept = (bytes(stream[:limit]) for stream in streams)
+            self.untold = dict(zip((guest.Stdout, guest.Stderr), kept, strict=True))
         self.drop()
         self._finish(
             self,

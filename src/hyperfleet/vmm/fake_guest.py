@@ -163,7 +163,7 @@ class FakeGuest:
             self.hang_up()
             return
         match message:
-            case guest.Exec() | guest.Stdin() | guest.Kill():
+            case guest.Exec() | guest.Stdin() | guest.OutputTaken() | guest.Resize() | guest.Kill():
                 self._calls.take(message)
             case guest.Configure(id=call, config=config):
                 self.hostname = config.hostname

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +189,11 @@ async def test_a_lost_host_hangs_up_its_terminals(agents, folder):
     await again.ping(LIMIT)
 
 
-async def eventually(holds: Any) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await asyncio.to_thread(holds):
-            await asyncio.sleep(0.02)
+async def eventually(holds: Callable[[], bool]) -> None:
+    def watch() -> None:
+        deadline = time.monotonic() + LIMIT
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    await asyncio.to_thread(watch)

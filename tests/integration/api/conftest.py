@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from hyperfleet.api.app import create_app
+from hyperfleet.api.interface import ProcessStream
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
@@ -26,7 +27,7 @@ from hyperfleet.errors import (
     OperationTimeoutError,
     ValidationError,
 )
-from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
+from hyperfleet.guest.values import ExecRequest, ExecResult, Listener, ProcessRequest
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
     ExposedPort,
@@ -147,6 +148,9 @@ class MemoryFleet:
                 f"Machine is {machine.status}, not {status}, {timeout} s on"
             )
         return machine
+
+    async def run(self, ref: str, request: ProcessRequest) -> ProcessStream:
+        raise NotImplementedError("tests/integration/test_exec_stream.py has a whole server")
 
     async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
         machine = self.get(ref)

@@ -1,0 +1,278 @@
+"""Processes over a WebSocket: their input, output and end, at a terminal if asked.
+
+What both sides say is in docs/reference/exec-stream.md. The client counts its input: what was sent
+and not told as taken may be `MOST_INPUT` bytes, so that what else it says (signals, sizes, its
+going away) is heard while a process does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import msgspec
+import pydantic
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.types import Message
+
+from hyperfleet.api.endpoints import ENDPOINTS
+from hyperfleet.api.errors import respond
+from hyperfleet.api.interface import ProcessStream
+from hyperfleet.api.parts import Parts
+from hyperfleet.api.request_log import log
+from hyperfleet.api.requests import MOST_CHARACTERS, StreamExec
+from hyperfleet.api.route import KEY_SUBPROTOCOL, Guard, admit, check_query
+from hyperfleet.api.validation import explain, parse_json
+from hyperfleet.errors import HyperfleetError, TooLargeError, ValidationError
+from hyperfleet.guest.values import ProcessEnd, ProcessRequest
+
+router = APIRouter()
+
+# Bytes of input that a client may have under way, and of one message.
+MOST_INPUT = 1024 * 1024
+_STDOUT, _STDERR = b"\x01", b"\x02"
+# Close codes (RFC 6455, 7.4.1).
+_NORMAL, _POLICY, _FAILED = 1000, 1008, 1011
+
+_Characters = Annotated[int, msgspec.Meta(ge=1, le=MOST_CHARACTERS)]
+
+
+class _Eof(msgspec.Struct, frozen=True, tag="eof", forbid_unknown_fields=True):
+    """There is no more input."""
+
+
+class _Resize(msgspec.Struct, frozen=True, tag="resize", forbid_unknown_fields=True):
+    """The terminal has another size."""
+
+    rows: _Characters
+    columns: _Characters
+
+
+class _Signal(msgspec.Struct, frozen=True, tag="signal", forbid_unknown_fields=True):
+    """The process group gets a signal, by its name (INT) or its number."""
+
+    signal: str | int
+
+    @property
+    def number(self) -> int:
+        """Raises ValidationError: there is no such signal."""
+        try:
+            if isinstance(self.signal, int):
+                return signal.Signals(self.signal).value
+            return signal.Signals[f"SIG{self.signal.upper().removeprefix('SIG')}"].value
+        except (KeyError, ValueError):
+            raise ValidationError(
+                "signal must be a signal's name, such as INT, or its number"
+            ) from None
+
+
+_orders: msgspec.json.Decoder[_Eof | _Resize | _Signal] = msgspec.json.Decoder(
+    _Eof | _Resize | _Signal
+)
+
+
+@router.websocket("/machines/{id}/exec", name="stream_exec")
+async def stream_exec(websocket: WebSocket) -> None:
+    """Runs one process, which ends with the connection if it has not ended before."""
+    guard: Guard = websocket.app.state.guard
+    parts: Parts = websocket.app.state.parts
+    ref = websocket.path_params["id"]
+    try:
+        await admit(websocket, ENDPOINTS["stream_exec"], guard)
+        check_query(websocket, None)
+        # Told before the connection is another one, where there is a status for it.
+        parts.machines.get(ref)
+    except HyperfleetError as error:
+        await websocket.send_denial_response(respond(error))
+        return
+    offered = websocket.scope.get("subprotocols", [])
+    spoken = [name for name in offered if not name.startswith(KEY_SUBPROTOCOL)]
+    await websocket.accept(subprotocol=spoken[0] if spoken else None)
+    began = time.monotonic()
+    outcome = "gone"
+    try:
+        stream = await _begin(websocket, parts, guard, ref)
+        if stream is not None:
+            end = await _Carriage(websocket, stream).carry()
+            outcome = "gone" if end is None else f"exit {end.exit_code}"
+    except HyperfleetError as error:
+        outcome = error.code
+        await _fail(websocket, error)
+    except Exception:  # noqa: BLE001 - told to the client, and the log has it
+        outcome = "INTERNAL_ERROR"
+        log.exception("exec stream failed", path=websocket.url.path)
+        await _fail(websocket, HyperfleetError("something went wrong; the server's log has it"))
+    finally:
+        log.info(
+            "exec stream",
+            path=websocket.url.path,
+            outcome=outcome,
+            ms=round((time.monotonic() - began) * 1000, 1),
+        )
+
+
+async def _begin(
+    websocket: WebSocket, parts: Parts, guard: Guard, ref: str
+) -> ProcessStream | None:
+    """The process that the first message asks for; None when the client has gone."""
+    try:
+        async with asyncio.timeout(guard.arrival_s):
+            message = await websocket.receive()
+    except TimeoutError:
+        raise ValidationError(
+            f"The first message, which names the process, did not come within {guard.arrival_s:g} s"
+        ) from None
+    if message["type"] != "websocket.receive":
+        return None
+    text = message.get("text")
+    if text is None:
+        raise ValidationError(
+            "The first message must be text: a JSON object that names the process"
+        )
+    asked = _asked(text)
+    terminal = asked.terminal
+    request = ProcessRequest(
+        argv=asked.argv,
+        cwd=asked.cwd,
+        env=asked.env,
+        stdin=asked.stdin,
+        terminal=(terminal.rows, terminal.columns) if terminal is not None else None,
+        timeout=asked.timeout,
+    )
+    return await parts.machines.run(ref, request)
+
+
+def _asked(text: str) -> StreamExec:
+    document = parse_json(text.encode("utf-8", "surrogatepass"))
+    try:
+        return StreamExec.model_validate(document)
+    except pydantic.ValidationError as error:
+        wrong: list[dict[str, Any]] = [
+            {**one, "loc": ("body", *one["loc"])} for one in error.errors()
+        ]
+        raise ValidationError(explain(wrong, StreamExec, None)) from error
+
+
+class _Carriage:
+    """Between one client and one process."""
+
+    def __init__(self, websocket: WebSocket, stream: ProcessStream) -> None:
+        self._websocket = websocket
+        self._stream = stream
+        # Input that the process has not taken; the last ends it.
+        self._input: deque[tuple[bytes, bool]] = deque()
+        self._waiting = 0
+        self._ended = False
+        self._news = asyncio.Event()
+
+    async def carry(self) -> ProcessEnd | None:
+        """Returns how the process ended, when the client has been told; None: the client has gone.
+
+        Raises:
+            ValidationError, TooLargeError: the client said what is not to be said.
+            GuestError: the process could not be started, or was lost.
+        """
+        telling = asyncio.create_task(self._tell())
+        hearing = asyncio.create_task(self._hear())
+        feeding = asyncio.create_task(self._feed())
+        tasks = (telling, hearing, feeding)
+        try:
+            await asyncio.wait((telling, hearing), return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                return telling.result()
+            # Raises what the client did wrong.
+            hearing.result()
+            return None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stream.abandon()
+
+    async def _tell(self) -> ProcessEnd | None:
+        while (piece := await self._stream.read()) is not None:
+            data = (_STDERR if piece.is_error else _STDOUT) + piece.data
+            if not await _reaches(self._websocket.send_bytes(data)):
+                return None
+        end = await self._stream.ended()
+        said = {
+            "type": "exited",
+            "exit_code": end.exit_code,
+            "signal": end.signal,
+            "timed_out": end.timed_out,
+        }
+        if await _reaches(self._websocket.send_json(said)):
+            await _reaches(self._websocket.close(_NORMAL))
+        return end
+
+    async def _hear(self) -> None:
+        """Returns when the client has gone."""
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] != "websocket.receive":
+                return
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        data = message.get("bytes")
+        if data is not None:
+            self._enqueue(data, last=False)
+            return
+        try:
+            order = _orders.decode(message["text"])
+        except msgspec.DecodeError as error:
+            raise ValidationError(
+                f"a text message is an order: eof, resize or signal; this is none: {error}"
+            ) from error
+        match order:
+            case _Eof():
+                self._enqueue(b"", last=True)
+            case _Resize(rows=rows, columns=columns):
+                self._stream.resize(rows, columns)
+            case _Signal():
+                self._stream.signal(order.number)
+
+    def _enqueue(self, data: bytes, *, last: bool) -> None:
+        if self._ended:
+            raise ValidationError("there was input after its end")
+        self._waiting += len(data)
+        if self._waiting > MOST_INPUT:
+            raise TooLargeError(
+                f"over {MOST_INPUT} bytes of input wait: send more when it is told as taken"
+            )
+        self._ended = last
+        self._input.append((data, last))
+        self._news.set()
+
+    async def _feed(self) -> None:
+        while True:
+            while not self._input:
+                self._news.clear()
+                await self._news.wait()
+            data, last = self._input.popleft()
+            await self._stream.write(data, eof=last)
+            self._waiting -= len(data)
+            if data:
+                said = {"type": "stdin_taken", "bytes": len(data)}
+                await _reaches(self._websocket.send_json(said))
+
+
+async def _fail(websocket: WebSocket, error: HyperfleetError) -> None:
+    """The last message, in the shape of every error; the client may have gone."""
+    theirs = isinstance(error, ValidationError | TooLargeError)
+    said = {"type": "error", "error": {"code": error.code, "message": error.message}}
+    if await _reaches(websocket.send_json(said)):
+        await _reaches(websocket.close(_POLICY if theirs else _FAILED))
+
+
+async def _reaches(saying: Coroutine[Any, Any, None]) -> bool:
+    """Says it; whether there was a client to say it to."""
+    try:
+        await saying
+    except (WebSocketDisconnect, RuntimeError):
+        return False
+    return True

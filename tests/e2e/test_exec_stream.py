@@ -1,0 +1,107 @@
+"""A terminal in a real machine, over the WebSocket that a browser would open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from support.server import Server
+
+pytestmark = pytest.mark.vm
+
+LIMIT = 60
+
+
+@pytest.fixture(scope="module")
+def machine(server: Server) -> Iterator[str]:
+    server.create("web", mem_size_mib=112)
+    server.start_machine("web")
+    yield "web"
+    server.api.post("/machines/web/stop")
+
+
+class Process:
+    """One, and what it has said."""
+
+    def __init__(self, server: Server, machine: str, *command: str, **more: Any) -> None:
+        self.said = b""
+        self.end: dict[str, Any] = {}
+        names = [Subprotocol("hyperfleet.exec"), Subprotocol(f"hyperfleet.key.{server.key}")]
+        url = f"ws://127.0.0.1:{server.api_port}/machines/{machine}/exec"
+        self.client: ClientConnection = connect(
+            url, subprotocols=names, proxy=None, open_timeout=LIMIT, legacy=True
+        )
+        self.client.send(json.dumps({"command": command, **more}))
+
+    def order(self, **order: Any) -> None:
+        self.client.send(json.dumps(order))
+
+    def keys(self, data: bytes) -> None:
+        self.client.send(data)
+
+    def until(self, words: bytes) -> bytes:
+        """What it says up to `words` and with them; the rest is for the next."""
+        while words not in self.said:
+            message = self.client.recv(LIMIT)
+            if isinstance(message, bytes):
+                self.said += message[1:]
+            else:
+                assert json.loads(message)["type"] == "stdin_taken", message
+        before, _, self.said = self.said.partition(words)
+        return before + words
+
+    def rest(self) -> bytes:
+        """What it says to its end."""
+        try:
+            while True:
+                message = self.client.recv(LIMIT)
+                if isinstance(message, bytes):
+                    self.said += message[1:]
+                else:
+                    self.end = json.loads(message)
+        except ConnectionClosed:
+            return self.said
+
+
+def test_a_shell_at_a_terminal(server: Server, machine: str) -> None:
+    shell = Process(server, machine, "sh", terminal={"rows": 30, "columns": 100})
+    shell.keys(b"stty size; tty\n")
+    shell.until(b"30 100\r\n")
+    shell.until(b"/dev/pts/")
+    shell.order(type="resize", rows=50, columns=132)
+    shell.keys(b"stty size\n")
+    shell.until(b"50 132\r\n")
+    # An interrupt ends what runs in front, not the shell.
+    shell.keys(b"echo begun; sleep 1000\n")
+    shell.until(b"begun\r\n")
+    shell.keys(b"\x03")
+    shell.keys(b"echo $?\n")
+    shell.until(b"130\r\n")
+    shell.keys(b"exit 7\n")
+    shell.rest()
+    assert shell.end == {"type": "exited", "exit_code": 7, "signal": None, "timed_out": False}
+
+
+def test_whoever_leaves_a_terminal_hangs_it_up(server: Server, machine: str) -> None:
+    script = "trap 'touch /hung-up; exit' HUP; echo ready; while :; do sleep 0.1; done"
+    waits = Process(server, machine, "sh", "-c", script, terminal={"rows": 24, "columns": 80})
+    waits.until(b"ready\r\n")
+    waits.client.close()
+    server.sh(machine, "while [ ! -e /hung-up ]; do sleep 0.1; done")
+
+
+def test_much_goes_through_and_comes_back(server: Server, machine: str) -> None:
+    data = bytes(range(256)) * 4096
+    cat = Process(server, machine, "cat")
+    half = len(data) // 2
+    cat.keys(data[:half])
+    cat.keys(data[half:])
+    cat.order(type="eof")
+    assert cat.rest() == data
+    assert cat.end["exit_code"] == 0
