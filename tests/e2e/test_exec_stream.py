@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from support.server import Server
+from support.server import Server, hyperfleet
 
 pytestmark = pytest.mark.vm
 
@@ -70,19 +79,25 @@ class Process:
 
 
 def test_a_shell_at_a_terminal(server: Server, machine: str) -> None:
+    # A shell forgets what was typed before its prompt.
     shell = Process(server, machine, "sh", terminal={"rows": 30, "columns": 100})
+    shell.until(b"# ")
     shell.keys(b"stty size; tty\n")
     shell.until(b"30 100\r\n")
     shell.until(b"/dev/pts/")
     shell.order(type="resize", rows=50, columns=132)
+    shell.until(b"# ")
     shell.keys(b"stty size\n")
     shell.until(b"50 132\r\n")
+    shell.until(b"# ")
     # An interrupt ends what runs in front, not the shell.
-    shell.keys(b"echo begun; sleep 1000\n")
+    shell.keys(b"sh -c 'echo be''gun; exec sleep 1000'\n")
     shell.until(b"begun\r\n")
     shell.keys(b"\x03")
+    shell.until(b"# ")
     shell.keys(b"echo $?\n")
     shell.until(b"130\r\n")
+    shell.until(b"# ")
     shell.keys(b"exit 7\n")
     shell.rest()
     assert shell.end == {"type": "exited", "exit_code": 7, "signal": None, "timed_out": False}
@@ -105,3 +120,72 @@ def test_much_goes_through_and_comes_back(server: Server, machine: str) -> None:
     cat.order(type="eof")
     assert cat.rest() == data
     assert cat.end["exit_code"] == 0
+
+
+class Terminal:
+    """A terminal here, and a command that somebody sits at."""
+
+    def __init__(self, server: Server, *arguments: str) -> None:
+        self._near, self._far = os.openpty()
+        self.resize(24, 80)
+        self.before = termios.tcgetattr(self._far)
+        environment = {**server.environment, "TERM": "vt100"}
+        self.command = subprocess.Popen(
+            [*hyperfleet(), *arguments],
+            cwd=server.folder,
+            env=environment,
+            stdin=self._far,
+            stdout=self._far,
+            stderr=self._far,
+        )
+        self._said = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def keys(self, data: bytes) -> None:
+        os.write(self._near, data)
+
+    def until(self, words: bytes) -> None:
+        deadline = time.monotonic() + LIMIT
+        while words not in self._said:
+            ready, _, _ = select.select([self._near], [], [], max(0, deadline - time.monotonic()))
+            assert ready, self._said
+            self._said += os.read(self._near, 65536)
+        self._said = self._said.partition(words)[2]
+
+    def after(self) -> list[Any]:
+        """How the terminal is set now."""
+        return termios.tcgetattr(self._far)
+
+    def close(self) -> None:
+        self.command.kill()
+        self.command.wait()
+        os.close(self._near)
+        os.close(self._far)
+
+
+def test_a_shell_by_the_command_line(server: Server, machine: str) -> None:
+    with contextlib.closing(Terminal(server, "shell", machine)) as here:
+        here.until(b"# ")
+        here.keys(b"echo $TERM-up; stty size\n")
+        here.until(b"vt100-up\r\n24 80\r\n")
+        here.until(b"# ")
+        here.resize(33, 99)
+        here.command.send_signal(signal.SIGWINCH)
+        # The size arrives by itself, some moments later.
+        here.keys(b"until stty size | grep 33; do sleep 0.1; done\n")
+        here.until(b"33 99\r\n")
+        here.until(b"# ")
+        # Ctrl-C is the process's in there.
+        here.keys(b"sh -c 'echo be''gun; exec sleep 1000'\n")
+        here.until(b"begun\r\n")
+        here.keys(b"\x03")
+        here.until(b"# ")
+        here.keys(b"echo still-$((1+1))\n")
+        here.until(b"still-2\r\n")
+        here.until(b"# ")
+        assert here.after() != here.before
+        here.keys(b"exit 7\n")
+        assert here.command.wait(LIMIT) == 7
+        assert here.after() == here.before

@@ -7,8 +7,11 @@ and tests/e2e/test_exec_stream.py.
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,9 +19,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from hyperfleet.client import ProcessStream, UnreachableError
 from support import proxy
 from support.need import Need
-from support.server import Server
+from support.page import Page
+from support.server import Server, free_port, hyperfleet
 
 LIMIT = 20
 MOST_INPUT = 1024 * 1024
@@ -263,3 +268,96 @@ def next_stream(server: Server, before: int) -> dict[str, Any]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return lines[before]
+
+
+def test_by_the_command_line(server: Server) -> None:
+    done = server.run("exec", "web", "--", "sh", "-c", "echo out; exit 3", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "")
+    done = server.run("exec", "-e", "A=1", "-w", "/", "web", "--", "env")
+    assert "A=1\n" in done.stdout
+    done = server.run("exec", "web", "--", "no-such-program", check=False)
+    assert (done.returncode, done.stderr) == (127, "no-such-program: not found\n")
+    # Nothing is read from where it was started, unless asked.
+    done = server.run("exec", "web", "--", "cat")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("exec", "nobody", "--", "true"), 1, "Machine not found: nobody"),
+        (("exec", "still", "--", "true"), 1, "start it first"),
+        (("exec", "-it", "web", "--", "sh"), 2, "no terminal"),
+        (("shell", "web"), 2, "no terminal"),
+        (("exec", "-e", "A", "web", "--", "env"), 2, "NAME=VALUE"),
+        (("exec", "--timeout", "0", "web", "--", "env"), 1, "timeout must be"),
+    ],
+)
+def test_what_the_command_line_refuses(
+    server: Server, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = server.run(*arguments, check=False)
+    assert done.returncode == code, done.stderr
+    # The lines of a usage error are framed.
+    assert words in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_the_references_example(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    example = Page("docs/reference/exec-stream.md").block_with("ProcessStream(", "python")
+    exec(example, {"url": server.api_url, "key": server.key})  # noqa: S102 - our own page
+    assert capsys.readouterr().out == "b'hello'\n0\n"
+
+
+def test_what_nobody_answers_or_allows() -> None:
+    with pytest.raises(UnreachableError, match="no server answers"):
+        ProcessStream(f"http://127.0.0.1:{free_port()}", None, "web", ["true"])
+
+
+def test_a_machine_that_stops_ends_its_processes(server: Server) -> None:
+    server.create("short")
+    server.start_machine("short")
+    client = opened(server, "short")
+    client.send('{"command": ["sleep", "60"], "stdin": false}')
+    server.sh("short", "true")
+    server.api.post("/machines/short/stop")
+    code, _ = failure(client)
+    assert (code, client.close_code) == ("GUEST_ERROR", 1011)
+
+
+def test_input_by_the_command_line_flows(server: Server) -> None:
+    data = bytes(range(256)) * 12_000
+    done = subprocess.run(
+        [*hyperfleet(), "exec", "-i", "web", "--", "cat"],
+        cwd=server.folder,
+        env=server.environment,
+        input=data,
+        capture_output=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert done.stdout == data
+
+
+def test_a_signal_by_the_command_line(server: Server) -> None:
+    with subprocess.Popen(
+        [*hyperfleet(), "exec", "web", "--", "sh", "-c", "echo up; sleep 60"],
+        cwd=server.folder,
+        env=server.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        before = len(streams(server))
+        deadline = time.monotonic() + LIMIT
+        # The fake tells its output at the end, so: until it runs by our asking again and again.
+        while child.poll() is None and time.monotonic() < deadline:
+            child.send_signal(signal.SIGTERM) if _listens(child.pid) else None
+            time.sleep(0.05)
+        assert child.wait(LIMIT) == 128 + 15
+        assert next_stream(server, before)["outcome"] == "exit 143"
+
+
+def _listens(pid: int) -> bool:
+    """Whether it has a handler for SIGTERM (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)

@@ -14,6 +14,7 @@ import typer
 from hyperfleet import __version__
 from hyperfleet.cli import keys
 from hyperfleet.cli.down import down
+from hyperfleet.cli.exec import run_in_machine, shell
 from hyperfleet.cli.host import doctor, serve, setup
 from hyperfleet.cli.output import complain, say
 from hyperfleet.cli.record import backup, restore
@@ -35,6 +36,8 @@ app.command()(setup)
 app.command()(settings)
 app.command()(doctor)
 app.command()(down)
+app.command("exec")(run_in_machine)
+app.command()(shell)
 app.command()(backup)
 app.command()(restore)
 

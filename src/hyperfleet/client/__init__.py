@@ -1,7 +1,8 @@
-"""The SDK: `Client`, and `AsyncClient` for asyncio."""
+"""The SDK: `Client`, `AsyncClient` for asyncio, `ProcessStream` for what runs."""
 
 from hyperfleet.client.answers import ApiError, UnreachableError, to_json
 from hyperfleet.client.clients import AsyncClient, Client
+from hyperfleet.client.exec_stream import Output, ProcessExit, ProcessStream
 from hyperfleet.client.values import (
     Activity,
     Egress,
@@ -29,8 +30,11 @@ __all__ = [
     "Machine",
     "MachinePage",
     "NewKey",
+    "Output",
     "Port",
     "Ports",
+    "ProcessExit",
+    "ProcessStream",
     "UnreachableError",
     "to_json",
 ]

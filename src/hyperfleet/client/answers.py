@@ -43,7 +43,7 @@ def read(call: Call[T], status: int, content: bytes, request_id: str | None) -> 
         ApiError: the server said no, or what answered is no Hyperfleet.
     """
     if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        raise _refusal(status, content, request_id)
+        raise refusal(status, content, request_id)
     try:
         return call.decode(content)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
@@ -57,7 +57,8 @@ def to_json(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-def _refusal(status: int, content: bytes, request_id: str | None) -> ApiError:
+def refusal(status: int, content: bytes, request_id: str | None) -> ApiError:
+    """The error that an answer is."""
     try:
         detail = msgspec.json.decode(content, type=_Refusal).error
     except (msgspec.DecodeError, msgspec.ValidationError):

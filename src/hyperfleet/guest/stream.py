@@ -21,6 +21,8 @@ _PORTION = WINDOW // 4
 
 # What a program at a terminal gets to end by itself when that is hung up.
 _HANGUP_S = 2.0
+# What the agent gets to tell the end of what it was to kill.
+_KILL_TAKES_S = 5.0
 
 
 def size(terminal: tuple[int, int] | None) -> wire.Size | None:
@@ -98,16 +100,17 @@ class Stream:
     async def abandon(self) -> None:
         """Nobody wants it any more: a terminal is hung up, anything else killed.
 
-        Returns when it has ended, or can't be reached.
+        Returns when it has ended, or can't be reached, or its agent does not tell.
         """
-        with contextlib.suppress(GuestError):
+        with contextlib.suppress(GuestError, TimeoutError):
             self.signal(signal.SIGHUP if self._at_terminal else signal.SIGKILL)
             try:
                 async with asyncio.timeout(_HANGUP_S):
                     await self._drain()
             except TimeoutError:
                 self.signal(signal.SIGKILL)
-                await self._drain()
+                async with asyncio.timeout(_KILL_TAKES_S):
+                    await self._drain()
 
     async def _drain(self) -> None:
         while await self.read() is not None:

@@ -11,7 +11,8 @@ import pytest
 
 from hyperfleet.errors import GuestError, OperationTimeoutError
 from hyperfleet.guest.agent import Agent
-from hyperfleet.guest.values import ExecRequest, ExecResult
+from hyperfleet.guest.stream import WINDOW
+from hyperfleet.guest.values import ExecRequest, ExecResult, Piece, ProcessRequest
 from hyperfleet.wire import WireError, slip
 from hyperfleet.wire import guest as wire
 
@@ -259,3 +260,46 @@ async def test_realtime_signals_have_names(pair):
     guest.say(exited(call.id, code=None, signal=40))
     result = await running
     assert (result.exit_code, result.signal) == (168, "RTMIN+6")
+
+
+async def test_output_is_granted_in_portions_as_it_is_read(pair):
+    guest, agent = pair
+    stream = agent.run(ProcessRequest(argv=("x",)))
+    call = await guest.receive()
+    assert (call.exec.output_window, call.exec.timeout_ms) == (WINDOW, 0)
+    portion = WINDOW // 4
+    guest.say(*(wire.Stdout(id=call.id, data=b"x" * portion) for _ in range(4)))
+    for _ in range(4):
+        assert len((await stream.read()).data) == portion
+        assert await guest.receive() == wire.OutputTaken(id=call.id, bytes=portion)
+    guest.say(wire.Stderr(id=call.id, data=b"small"), exited(call.id, code=3))
+    assert await stream.read() == Piece(data=b"small", is_error=True)
+    assert await stream.read() is None
+    assert (await stream.ended()).exit_code == 3
+
+
+async def test_a_guest_that_tells_more_than_was_granted_loses_its_channel(pair):
+    guest, agent = pair
+    stream = agent.run(ProcessRequest(argv=("x",)))
+    call = await guest.receive()
+    piece = wire.Stdout(id=call.id, data=b"x" * (WINDOW // 4))
+    guest.say(*([piece] * 5))
+    await asyncio.wait_for(agent.closed(), LIMIT)
+    with pytest.raises(GuestError, match="more output than was asked for"):
+        await stream.ended()
+
+
+async def test_a_process_that_nobody_wants_is_hung_up_then_killed_then_left(pair, monkeypatch):
+    guest, agent = pair
+    monkeypatch.setattr("hyperfleet.guest.stream._HANGUP_S", 0.01)
+    monkeypatch.setattr("hyperfleet.guest.stream._KILL_TAKES_S", 0.01)
+    stream = agent.run(ProcessRequest(argv=("x",), terminal=(24, 80)))
+    call = await guest.receive()
+    assert call.exec.terminal == wire.Size(rows=24, columns=80)
+    await asyncio.wait_for(stream.abandon(), LIMIT)
+    assert await guest.receive() == wire.Kill(id=call.id, signal=1)
+    assert await guest.receive() == wire.Kill(id=call.id, signal=9)
+    # An agent that tells it late is still understood.
+    guest.say(exited(call.id, code=None, signal=9))
+    assert (await asyncio.wait_for(stream.ended(), LIMIT)).signal == "KILL"
+    await stream.abandon()
