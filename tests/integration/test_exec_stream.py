@@ -244,6 +244,17 @@ def test_the_plain_endpoint_of_the_same_path_is_as_it_was(server: Server) -> Non
     assert server.sh("web", "echo plain") == "plain\n"
 
 
+def test_an_upgrade_elsewhere_is_as_if_it_had_not_been_asked(server: Server) -> None:
+    asked_for = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    answer = server.api.get("/machines/web", headers=asked_for)
+    assert (answer.status_code, answer.json()["name"]) == (httpx.codes.OK, "web")
+
+
 def test_the_server_stops_while_a_process_runs(need: Need) -> None:
     with Server(HYPERFLEET_VMM="fake") as running:
         running.create("web")

@@ -8,6 +8,7 @@ going away) is heard while a process does not read.
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from collections import deque
@@ -31,6 +32,8 @@ from hyperfleet.errors import HyperfleetError, TooLargeError, ValidationError
 from hyperfleet.guest.values import ProcessEnd, ProcessRequest
 
 router = APIRouter()
+
+_PATH = re.compile(r"/machines/[^/]+/exec")
 
 # Bytes of input that a client may have under way, and of one message.
 MOST_INPUT = 1024 * 1024
@@ -68,6 +71,11 @@ class _Signal(msgspec.Struct, frozen=True, tag="signal", forbid_unknown_fields=T
             raise ValidationError(
                 "signal must be a signal's name, such as INT, or its number"
             ) from None
+
+
+def is_stream(path: str) -> bool:
+    """Whether this is where a WebSocket may be opened."""
+    return _PATH.fullmatch(path) is not None
 
 
 _orders: msgspec.json.Decoder[_Eof | _Resize | _Signal] = msgspec.json.Decoder(

@@ -14,6 +14,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hyperfleet.api.errors import error_response
+from hyperfleet.api.exec_stream import is_stream
 from hyperfleet.api.request_log import HEADER
 
 # A client that takes nothing of its answer for so long is given up by the kernel, in milliseconds
@@ -46,6 +47,13 @@ class _Http11(H11Protocol):
         super().data_received(data)
         if not self._gone:
             self._watch()
+
+    def _should_upgrade_to_ws(self) -> bool:
+        # Elsewhere a request is answered as if it had not asked (RFC 9110, 7.8).
+        return super()._should_upgrade_to_ws() and is_stream(self.scope["path"])
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """What a client asks for in vain is its own matter."""
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         # Another protocol has the connection from here on.
