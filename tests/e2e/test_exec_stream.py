@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from support.server import Server, hyperfleet
+from support.server import Server
 
 pytestmark = pytest.mark.vm
 
@@ -129,15 +128,9 @@ class Terminal:
         self._near, self._far = os.openpty()
         self.resize(24, 80)
         self.before = termios.tcgetattr(self._far)
-        environment = {**server.environment, "TERM": "vt100"}
-        self.command = subprocess.Popen(
-            [*hyperfleet(), *arguments],
-            cwd=server.folder,
-            env=environment,
-            stdin=self._far,
-            stdout=self._far,
-            stderr=self._far,
-        )
+        server.environment["TERM"] = "vt100"
+        far = dict.fromkeys(("stdin", "stdout", "stderr"), self._far)
+        self.command = server.popen(*arguments, **far)
         self._said = b""
 
     def resize(self, rows: int, columns: int) -> None:

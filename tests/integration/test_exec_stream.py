@@ -23,7 +23,7 @@ from hyperfleet.client import ProcessStream, UnreachableError
 from support import proxy
 from support.need import Need
 from support.page import Page
-from support.server import Server, free_port, hyperfleet
+from support.server import Server, free_port
 
 LIMIT = 20
 MOST_INPUT = 1024 * 1024
@@ -337,26 +337,17 @@ def test_a_machine_that_stops_ends_its_processes(server: Server) -> None:
 
 def test_input_by_the_command_line_flows(server: Server) -> None:
     data = bytes(range(256)) * 12_000
-    done = subprocess.run(
-        [*hyperfleet(), "exec", "-i", "web", "--", "cat"],
-        cwd=server.folder,
-        env=server.environment,
-        input=data,
-        capture_output=True,
-        timeout=LIMIT,
-        check=True,
-    )
-    assert done.stdout == data
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with server.popen("exec", "-i", "web", "--", "cat", **pipes) as cat:
+        out, _ = cat.communicate(data, LIMIT)
+    assert cat.returncode == 0
+    assert out == data
 
 
 def test_a_signal_by_the_command_line(server: Server) -> None:
-    with subprocess.Popen(
-        [*hyperfleet(), "exec", "web", "--", "sh", "-c", "echo up; sleep 60"],
-        cwd=server.folder,
-        env=server.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as child:
+    script = "echo up; sleep 60"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with server.popen("exec", "web", "--", "sh", "-c", script, **pipes) as child:
         before = len(streams(server))
         deadline = time.monotonic() + LIMIT
         # The fake tells its output at the end, so: until it runs by our asking again and again.

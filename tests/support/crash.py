@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from hyperfleet.failpoints import VARIABLE, Point
 from hyperfleet.network import user
+from support import sockets
 from support.server import Server
 
 AT_REST = ("pending", "stopped", "failed")
@@ -47,7 +46,7 @@ def check(server: Server) -> str:
     Returns the machine's status as it was found; `none` when there is none.
     """
     machine = _settled(server)
-    ways = user.host_address(machine["id"]) if machine else None
+    ways = sockets.shown(user.host_address(machine["id"])) if machine else None
     found: str = machine["status"] if machine else "none"
     qemus = [line for line in server.processes() if "qemu-system" in line]
     folders = [path.name for path in (server.home / "machines").iterdir()]
@@ -65,19 +64,12 @@ def check(server: Server) -> str:
     assert list((server.home / "machines").iterdir()) == []
     gone = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
     assert (gone.status_code, gone.json()) == (404, {"error": "Machine not found"})
-    assert ways is None or _listeners(ways) == []
+    listening = sockets.listening(Path("/proc/net/tcp"))
+    assert [one for one in listening if one.address == ways] == []
     # Paths of unix sockets in this network namespace, see proc(5).
-    sockets = Path("/proc/net/unix").read_text()
-    assert str(server.home / "machines") not in sockets
+    paths = Path("/proc/net/unix").read_text()
+    assert str(server.home / "machines") not in paths
     return found
-
-
-def _listeners(address: str) -> list[str]:
-    """What listens on an IPv4 address of this network namespace, see proc(5), /proc/net/tcp."""
-    # The address as the processor has it in memory.
-    shown = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:"
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return [line for line in lines if line.split()[1].startswith(shown) and line.split()[3] == "0A"]
 
 
 def _create(server: Server) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from support import sockets
 from support.netns import Far, own_network, run
 from support.server import Server
 
@@ -137,12 +138,8 @@ def hosted(images: Path, **environment: str) -> Iterator[World]:
 
 def listening(server: Server) -> set[int]:
     """The TCP ports that something listens on, on this thread's network."""
-    found = {
-        int(line.split()[1].rpartition(":")[2], 16)
-        for family in ("tcp", "tcp6")
-        for line in Path(f"/proc/thread-self/net/{family}").read_text().splitlines()[1:]
-        if line.split()[3] == "0A"
-    }
+    tables = [Path(f"/proc/thread-self/net/{family}") for family in ("tcp", "tcp6")]
+    found = {one.port for table in tables for one in sockets.listening(table)}
     assert {SERVICE, ALLOWED, server.api_port, server.proxy_port} <= found
     return found
 

@@ -108,13 +108,17 @@ class Server:
             check=check,
         )
 
+    def popen(self, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+        """Starts `hyperfleet ARGUMENTS…` where `run` does; `streams` as for `subprocess.Popen`."""
+        return subprocess.Popen(
+            [*hyperfleet(), *arguments], cwd=self.folder, env=self.environment, **streams
+        )
+
     def start(self, ready: float = READY) -> Self:
         """Starts it and waits until it is ready, `ready` seconds at most."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*hyperfleet(), "serve"],
-                cwd=self.folder,
-                env=self.environment,
+            self._process = self.popen(
+                "serve",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

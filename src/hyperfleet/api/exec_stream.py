@@ -8,7 +8,6 @@ going away) is heard while a process does not read.
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import pydantic
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.routing import compile_path
 from starlette.types import Message
 
 from hyperfleet.api.endpoints import ENDPOINTS
@@ -33,7 +33,8 @@ from hyperfleet.guest.values import ProcessEnd, ProcessRequest
 
 router = APIRouter()
 
-_PATH = re.compile(r"/machines/[^/]+/exec")
+_PATH = "/machines/{id}/exec"
+_PATTERN = compile_path(_PATH)[0]
 
 # Bytes of input that a client may have under way, and of one message.
 MOST_INPUT = 1024 * 1024
@@ -75,7 +76,7 @@ class _Signal(msgspec.Struct, frozen=True, tag="signal", forbid_unknown_fields=T
 
 def is_stream(path: str) -> bool:
     """Whether this is where a WebSocket may be opened."""
-    return _PATH.fullmatch(path) is not None
+    return _PATTERN.match(path) is not None
 
 
 _orders: msgspec.json.Decoder[_Eof | _Resize | _Signal] = msgspec.json.Decoder(
@@ -83,7 +84,7 @@ _orders: msgspec.json.Decoder[_Eof | _Resize | _Signal] = msgspec.json.Decoder(
 )
 
 
-@router.websocket("/machines/{id}/exec", name="stream_exec")
+@router.websocket(_PATH, name="stream_exec")
 async def stream_exec(websocket: WebSocket) -> None:
     """Runs one process, which ends with the connection if it has not ended before."""
     guard: Guard = websocket.app.state.guard

@@ -22,7 +22,6 @@ from hyperfleet.client import ProcessStream
 _IN, _OUT, _ERR = 0, 1, 2
 _PIECE = 64 * 1024
 _SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"
-_NO_EXIT_CODE = 1
 # What a process in a machine is told in our place, where no terminal turns keys into them.
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -96,7 +95,8 @@ def _run(
             threading.Thread(target=_feed, args=(stream,), daemon=True).start()
         for output in stream:
             _write(_ERR if output.is_error else _OUT, output.data)
-    sys.exit(stream.exit.exit_code if stream.exit is not None else _NO_EXIT_CODE)
+    assert stream.exit is not None  # noqa: S101 - its output ends with it, or by an error
+    sys.exit(stream.exit.exit_code)
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -85,11 +85,12 @@ class Boot:
         return process
 
     async def _introduce(self, process: Process, *, once: bool) -> _Stuck | None:
-        """Agent found, guest told about itself, and met; or, if it may be started anew, stuck."""
+        """Agent found, guest told about itself, and met; or stuck, if it was not `once` before."""
         link = AgentLink(process)
         self._awaited = "its agent has not answered"
         try:
-            agent = await self._first_word(process, link, once=once)
+            connecting = link.connect(self._tools.config.boot_deadline)
+            agent = await (connecting if once else self._before_stuck(process, connecting))
             if isinstance(agent, _Stuck):
                 await link.close()
                 return agent
@@ -105,15 +106,16 @@ class Boot:
         await self._meet(process, link)
         return None
 
-    async def _first_word(self, process: Process, link: AgentLink, *, once: bool) -> Agent | _Stuck:
-        """The agent, however long it takes if a guest that hangs was started anew `once` before."""
-        connecting = asyncio.create_task(link.connect(self._tools.config.boot_deadline))
+    async def _before_stuck(
+        self, process: Process, connects: Coroutine[Any, Any, Agent]
+    ) -> Agent | _Stuck:
+        """The agent, unless its guest is seen to hang before it answers."""
+        connecting = asyncio.create_task(connects)
         watching = asyncio.create_task(
             until_stuck(process, self._tools.config.pulse, self._machine.spec.vcpu_count)
         )
         try:
-            awaited = {connecting} if once else {connecting, watching}
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((connecting, watching), return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 return _Stuck(watching.result())
             return connecting.result()

@@ -17,13 +17,11 @@ from typing import Any, TypeVar
 
 from hyperfleet.errors import GuestError, OperationTimeoutError, TooLargeError
 from hyperfleet.guest.calls import (
-    SHELL_CODES,
     BrokenProtocolError,
     Call,
     ExecCall,
     ListenersCall,
     ProcessCall,
-    RefusedError,
     RelayCall,
     SimpleCall,
     StreamCall,
@@ -159,18 +157,6 @@ class Agent:
         try:
             async with asyncio.timeout(request.timeout + _KILL_TAKES):
                 exited = await call.answer
-        except RefusedError as error:
-            code = SHELL_CODES.get(error.reason)
-            if code is None:
-                raise
-            return ExecResult(
-                exit_code=code,
-                signal=None,
-                stdout=b"",
-                stderr=error.message.encode() + b"\n",
-                truncated=False,
-                duration_ms=_milliseconds_since(begun),
-            )
         except TimeoutError:
             self._kill(call_id)
             raise _out_of_time(request.timeout) from None

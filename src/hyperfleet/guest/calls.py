@@ -37,14 +37,6 @@ class BrokenProtocolError(GuestError):
         super().__init__(f"the guest broke the agent's protocol: {what}")
 
 
-class RefusedError(GuestError):
-    """The agent could not or would not do it; `reason` is the code of the wire's `Refused`."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
 class Call(ABC, Generic[T]):
     """A call that ends with one message. `answer` is what it comes to."""
 
@@ -58,7 +50,7 @@ class Call(ABC, Generic[T]):
             BrokenProtocolError: this call can't get that message.
         """
         if isinstance(message, wire.Refused):
-            self.fail(RefusedError(message.code, printable(message.message)))
+            self.fail(GuestError(printable(message.message)))
         else:
             value = self.ending(message)
             if not self.answer.done():
@@ -120,6 +112,12 @@ class ProcessCall(Call[ProcessEnd]):
                 raise BrokenProtocolError("more input taken than was sent")
             self.under_way -= message.bytes
             self.credit.set()
+        elif isinstance(message, wire.Refused) and message.code in SHELL_CODES:
+            self.complain(printable(message.message).encode() + b"\n")
+            if not self.answer.done():
+                end = ProcessEnd(exit_code=SHELL_CODES[message.code], signal=None)
+                self.answer.set_result(end)
+            return True
         else:
             return super().take(message)
         return False
@@ -127,6 +125,10 @@ class ProcessCall(Call[ProcessEnd]):
     @abstractmethod
     def keep(self, data: bytes, *, is_error: bool) -> None:
         """Takes a piece of its output."""
+
+    @abstractmethod
+    def complain(self, words: bytes) -> None:
+        """Adds a line of ours to its standard error, as a shell would."""
 
     def ending(self, message: wire.FromGuest) -> ProcessEnd:
         if not isinstance(message, wire.Exited):
@@ -151,6 +153,9 @@ class ExecCall(ProcessCall):
         if not self.answer.done():
             stream += data
 
+    def complain(self, words: bytes) -> None:
+        self.stderr += words
+
 
 class StreamCall(ProcessCall):
     """Its output is taken piece by piece; what comes beyond `window` bytes was not asked for."""
@@ -165,15 +170,8 @@ class StreamCall(ProcessCall):
         self._window = window
         answer.add_done_callback(lambda _: self.news.set())
 
-    def take(self, message: wire.FromGuest) -> bool:
-        if isinstance(message, wire.Refused) and message.code in SHELL_CODES:
-            words = printable(message.message).encode() + b"\n"
-            self.pieces.append(Piece(data=words, is_error=True))
-            if not self.answer.done():
-                end = ProcessEnd(exit_code=SHELL_CODES[message.code], signal=None)
-                self.answer.set_result(end)
-            return True
-        return super().take(message)
+    def complain(self, words: bytes) -> None:
+        self.pieces.append(Piece(data=words, is_error=True))
 
     def keep(self, data: bytes, *, is_error: bool) -> None:
         self.outstanding += len(data)

@@ -28,7 +28,6 @@ class _Http11(H11Protocol):
     arrival_s: float
     most: int
     _deadline: asyncio.TimerHandle | None = None
-    _gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,7 +44,8 @@ class _Http11(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if not self._gone:
+        # After an upgrade the connection is another protocol's.
+        if self.transport.get_protocol() is self:
             self._watch()
 
     def _should_upgrade_to_ws(self) -> bool:
@@ -56,9 +56,7 @@ class _Http11(H11Protocol):
         """What a client asks for in vain is its own matter."""
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        # Another protocol has the connection from here on.
         self._disarm()
-        self._gone = True
         super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:

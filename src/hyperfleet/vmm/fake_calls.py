@@ -101,7 +101,8 @@ class _Call:
     ) -> None:
         self.id = call_id
         # Of a program that has ended: what the host has not heard, and how much it will hear now.
-        self.untold: dict[type[guest.Stdout | guest.Stderr], bytes] = {}
+        self.untold: dict[type[guest.Stdout | guest.Stderr], bytes]
+        self.untold = {guest.Stdout: b"", guest.Stderr: b""}
         self.credit = _NO_BOUND if asked.output_window is None else asked.output_window
         self.ending: guest.Exited | None = None
         self._asked = asked
@@ -136,7 +137,6 @@ class _Call:
         if self.ending is not None:
             return
         truncated = False
-        self.untold = {guest.Stdout: b"", guest.Stderr: b""}
         if self._programs is not None:
             limit = self._asked.output_limit
             streams = (self._programs.stdout, self._programs.stderr)

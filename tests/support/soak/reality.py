@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from support import sockets
 from support.server import Server
 from support.soak.checks import Reality
 
 _NAME = re.compile(rb"-name\0hyperfleet-([^\0]+)\0")
-_LISTENS = "0A"  # TCP_LISTEN, net/tcp_states.h
 
 
 def seen(server: Server) -> Reality:
@@ -96,6 +96,5 @@ def _listening(pid: int) -> int:
             with contextlib.suppress(OSError):
                 own.add(str(link.readlink()))
     table = Path(f"/proc/{pid}/net/tcp")
-    lines = table.read_text().splitlines()[1:] if table.exists() else []
-    fields = [line.split() for line in lines]
-    return sum(one[3] == _LISTENS and f"socket:[{one[9]}]" in own for one in fields)
+    listening = sockets.listening(table) if table.exists() else []
+    return sum(f"socket:[{one.inode}]" in own for one in listening)
