@@ -1,8 +1,8 @@
 """Named points between an intention and its record, at which a test has the control plane killed.
 
-For tests only, and off unless HYPERFLEET_TEST_FAILPOINT names a point when `hyperfleet serve`
-starts: then the process ends by SIGKILL there, as it would in a crash. A point that is off costs a
-comparison.
+For tests only, and off unless HYPERFLEET_TEST_FAILPOINT names a point when `hyperfleet serve` or
+`hyperfleet setup` starts: then the process ends by SIGKILL there, as it would in a crash. A point
+that is off costs a comparison.
 """
 
 from __future__ import annotations
@@ -69,6 +69,21 @@ class Point(StrEnum):
     ADOPT_DONE = "adopt.done"
     # A deletion that was cut off: its record is gone now, its directory is not.
     ADOPT_DELETING = "adopt.deleting"
+    # A set-up: an artefact is made, not in its place; the recipe of the one before is gone; the
+    # folder before is out of the way; the new one is in its place; a disk is among the versions,
+    # its name leads to the one before; its name leads to it; its recipe is written.
+    SETUP_MADE = "setup.made"
+    SETUP_UNSIGNED = "setup.unsigned"
+    SETUP_CLEARED = "setup.cleared"
+    SETUP_PLACED = "setup.placed"
+    SETUP_VERSIONED = "setup.versioned"
+    SETUP_LINKED = "setup.linked"
+    SETUP_RECORDED = "setup.recorded"
+
+
+# Those of a set-up, and those of a control plane: two programs.
+SETUP = tuple(point for point in Point if point.startswith("setup."))
+CONTROL_PLANE = tuple(point for point in Point if point not in SETUP)
 
 
 def _die() -> None:

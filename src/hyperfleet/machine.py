@@ -128,3 +128,55 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     next_start_at: datetime | None = None
     # The host's boot (random(4), boot_id) in which it was last started.
     host_boot: str | None = None
+    # What its guest last did against the agent's protocol since it was last started; None: nothing.
+    guest_fault: str | None = None
+
+
+class EventKind(StrEnum):
+    """What has happened to a machine."""
+
+    CREATED = "created"
+    # Another status.
+    STATUS = "status"
+    # A server listens at an exposed port, at another address, or not any more.
+    PORT = "port"
+    # Something of its spec.
+    CHANGED = "changed"
+    # Its guest has broken the agent's protocol.
+    FAULT = "fault"
+    DELETED = "deleted"
+
+
+class Cause(StrEnum):
+    """Why it has."""
+
+    # Somebody asked for it.
+    REQUEST = "request"
+    # Its process or its guest did it.
+    MACHINE = "machine"
+    # Its rule of restart, or that it comes up with the server.
+    POLICY = "policy"
+    # A look at its ports.
+    DISCOVERY = "discovery"
+    # The control plane found it so when it started, or completes what one before it began.
+    ADOPTION = "adoption"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that has happened to a machine, and the machine's status since.
+
+    `id` is for asking what came after it. `before`: of STATUS, what it was. `message`: why it
+    failed, or what its guest did. `port`: of PORT, as it is now. `fields`: of CHANGED, of its spec.
+    """
+
+    id: str
+    kind: EventKind
+    at: datetime
+    cause: Cause
+    machine_id: str
+    machine_name: str
+    status: Status
+    before: Status | None = None
+    message: str | None = None
+    port: ExposedPort | None = None
+    fields: tuple[str, ...] = ()

@@ -79,6 +79,7 @@ def a_machine(name: str) -> Machine:
         restarts=3,
         next_start_at=NOW + timedelta(seconds=3),
         host_boot="0f7b9d7e-6f0e-4b8e-9d5b-0c6f1a2b3c4d",
+        guest_fault="the guest broke the agent's protocol: port 0",
     )
 
 
@@ -330,6 +331,7 @@ async def test_a_record_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
     [machine] = await SqlMachineStore(database).all()
     assert (machine.spec.restart, machine.spec.autostart) == (Restart.NEVER, False)
     assert (machine.restarts, machine.next_start_at, machine.host_boot) == (0, None, None)
+    assert machine.guest_fault is None
     assert machine.spec.egress == "all"
     await database.close()
 

@@ -10,10 +10,26 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hyperfleet.failpoints import Point
+from hyperfleet.failpoints import CONTROL_PLANE, Point
 from support import crash, proxy
 from support.need import Need
 from support.server import Server
+from support.table import printed
+
+_P = Point
+# What is found after a crash there: what was asked for, what was before, or a failure with words.
+FOUND = {
+    **dict.fromkeys((_P.CREATE_BEGUN, _P.DELETE_DECIDED, _P.DELETE_FORGOTTEN), "none"),
+    **dict.fromkeys((_P.CREATE_RECORDED, _P.START_BEGUN), "pending"),
+    **dict.fromkeys((_P.START_RECORDED, _P.START_PUBLISHED, _P.SPAWN_READY), "failed"),
+    **dict.fromkeys((_P.DEATH_SEEN, _P.DEATH_SWEPT), "failed"),
+    **dict.fromkeys((_P.DEATH_RECORDED, _P.DELETE_WITHDRAWN), "stopped"),
+    **dict.fromkeys((point for point in _P if point.startswith("stop.")), "stopped"),
+    _P.STOP_BEGUN: "running",
+    _P.ADOPT_DELETING: "none",
+}
+# At all others.
+_RUNS = "running"
 
 
 @pytest.fixture
@@ -105,20 +121,19 @@ def test_bounds_of_driver_and_host(server: Server) -> None:
         assert field in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("point", "found"),
-    [
-        (Point.CREATE_RECORDED, "pending"),
-        # The fake's guests end with the control plane.
-        (Point.BOOT_RECORDED, "failed"),
-        (Point.STOP_RECORDED, "stopped"),
-        (Point.DELETE_DECIDED, "none"),
-    ],
-)
-def test_killed_at_a_point(server: Server, point: Point, found: str) -> None:
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """A row for each point."""
+    with printed(request, "killed by SIGKILL at  found    seconds to mend") as rows:
+        yield rows
+
+
+@pytest.mark.parametrize("point", CONTROL_PLANE)
+def test_killed_at_a_point(server: Server, point: Point, table: list[str]) -> None:
     crash.killed_at(server, point)
-    server.start()
-    assert crash.check(server) == found
+    found, seconds = crash.mended(server)
+    table.append(f"{point:18} -> {found:8} {seconds:.1f}")
+    assert found == FOUND.get(point, _RUNS)
 
 
 def test_a_point_that_there_is_not(server: Server) -> None:

@@ -37,9 +37,12 @@ class Server:
     `home` is `.hyperfleet` in `folder`, the server's working directory, as in the documentation.
     """
 
-    def __init__(self, *, images: Path | None = None, **environment: str) -> None:
+    def __init__(
+        self, *, images: Path | None = None, within: Path | None = None, **environment: str
+    ) -> None:
+        """`images`: a home whose artefacts its own has too. `within`: where `folder` is made."""
         # Short, since sockets lie in it (sun_path holds 107 bytes).
-        self.folder = Path(tempfile.mkdtemp(prefix="hf-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="hf-", dir=within))
         self.home = self.folder / ".hyperfleet"
         self.home.mkdir()
         self.api_port = free_port()

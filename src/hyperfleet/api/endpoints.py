@@ -37,6 +37,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "machine_ports": Endpoint(Scope.READ, _FOUND),
     "machine_activity": Endpoint(Scope.READ, _FOUND),
     "machine_logs": Endpoint(Scope.READ, _FOUND),
+    "events": Endpoint(Scope.READ, _FOUND),
     "create_key": Endpoint(Scope.ALL),
     "list_keys": Endpoint(Scope.ALL),
     "revoke_key": Endpoint(Scope.ALL, _FOUND),

@@ -15,10 +15,16 @@ class HeadAsGet:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
+        ended = False
 
         async def send_head(message: Message) -> None:
+            """The answer is over with its first piece: one without an end ends there as well."""
+            nonlocal ended
             if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
+                if ended:
+                    return
+                ended = True
+                message = {**message, "body": b"", "more_body": False}
             await send(message)
 
         await self._app({**scope, "method": "GET"}, receive, send_head)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hyperfleet.guest.values import (
@@ -15,7 +16,7 @@ from hyperfleet.guest.values import (
     ProcessRequest,
 )
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineChange, MachineSpec
+from hyperfleet.machine import Event, ExposedPort, Machine, MachineChange, MachineSpec
 from hyperfleet.proxy.interface import Activity
 
 
@@ -39,6 +40,29 @@ class ProcessStream(Protocol):
 
     async def abandon(self) -> None:
         """Ends it if it has not ended, with all that nobody reads of it; never raises."""
+
+
+class Batch(Protocol):
+    """What comes next for a follower; `missed`: what came before it is not kept any more."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """In the order in which they came."""
+
+    @property
+    def missed(self) -> bool:
+        """Whether some are left out before them."""
+
+
+class Follower(Protocol):
+    """A place in what has happened to machines."""
+
+    @property
+    def id(self) -> str:
+        """Of the last event that it has passed: what comes after it is yet to come."""
+
+    async def next(self, timeout: float) -> Batch | None:  # noqa: ASYNC109
+        """What comes next; None when nothing came within `timeout` seconds."""
 
 
 class Machines(Protocol):
@@ -100,6 +124,15 @@ class Machines(Protocol):
 
     async def console(self, ref: str, tail: int | None) -> bytes:
         """What the machine wrote to its serial port; the last `tail` lines of it."""
+
+    def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
+        """The same, then what comes; empty pieces in between. Ends when the machine is deleted."""
+
+    def follow(self, ref: str | None, after: str | None) -> AbstractContextManager[Follower]:
+        """Hears what happens to a machine, or to all, after an event.
+
+        ValidationError: there is no such event; CapacityError: too many listen.
+        """
 
 
 class Requests(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from hyperfleet.api import requests
+from hyperfleet.api import requests, streams
 from hyperfleet.api.egress import egress_of
 from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
@@ -145,9 +145,15 @@ async def machine_activity(ref: Ref, parts: TheParts) -> ActivityOut:
     "/machines/{id}/logs", response_class=PlainTextResponse, summary="Read a machine's console"
 )
 async def machine_logs(
-    ref: Ref, query: Annotated[requests.ReadLogs, Query()], parts: TheParts
-) -> PlainTextResponse:
-    """What kernel and programs wrote to the serial port; bytes not UTF-8 become U+FFFD."""
+    request: Request, ref: Ref, query: Annotated[requests.ReadLogs, Query()], parts: TheParts
+) -> Response:
+    """What kernel and programs wrote to the serial port; bytes not UTF-8 become U+FFFD.
+
+    With `follow=true` the answer goes on, through stops and starts, until the machine is deleted.
+    """
+    if query.follow:
+        pieces = parts.machines.follow_console(ref, query.tail)
+        return streams.Stream(request, parts, streams.text(pieces), media_type="text/plain")
     console = await parts.machines.console(ref, query.tail)
     return PlainTextResponse(
         console.decode("utf-8", "replace"), headers={"X-Content-Type-Options": "nosniff"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import msgspec
@@ -21,6 +22,8 @@ class Parts(msgspec.Struct, frozen=True):
     settings: Settings
     urls: Urls
     metrics: Metrics
+    # Set when the server stops: answers that have no end of their own end then.
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 def _parts(request: Request) -> Parts:

@@ -359,3 +359,21 @@ class ReadLogs(Query):
     tail: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=_MOST)] | None = Field(
         default=None, description=f"a whole number of lines from 1 to {_MOST}"
     )
+    follow: Annotated[bool, BeforeValidator(_boolean)] = Field(
+        default=False,
+        description="true or false; with true the answer goes on with what is written, until the "
+        "machine is deleted",
+    )
+
+
+class FollowEvents(Query):
+    """Which events, and after which."""
+
+    machine: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="a machine's id or name, whose events are told alone"
+    )
+    after: Annotated[str, Field(min_length=1, max_length=40)] | None = Field(
+        default=None,
+        description="the id of an event, after which the first one comes; as the header "
+        "Last-Event-ID, which counts more",
+    )

@@ -14,7 +14,7 @@ from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, Listener
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, Restart
+from hyperfleet.machine import Cause, Event, EventKind, ExposedPort, Machine, Restart
 from hyperfleet.proxy.interface import Activity
 from hyperfleet.settings import Settings
 
@@ -93,6 +93,10 @@ class MachineOut(BaseModel):
     next_start_at: datetime | None = Field(
         description="When it is started by itself; null: it is not."
     )
+    guest_fault: str | None = Field(
+        description="What its guest last did against the protocol of the agent, for which its "
+        "channel was closed, since it was last started; null: nothing."
+    )
 
 
 class MachinesOut(BaseModel):
@@ -143,6 +147,24 @@ class ErrorDetail(BaseModel):
 
 class ErrorOut(BaseModel):
     error: ErrorDetail
+
+
+class EventMachine(BaseModel):
+    id: str
+    name: str
+
+
+class EventOut(BaseModel):
+    id: str
+    type: EventKind
+    at: datetime
+    cause: Cause
+    machine: EventMachine
+    status: Status
+    before: Status | None
+    message: str | None
+    port: PortOut | None
+    fields: list[str] | None
 
 
 class Urls(msgspec.Struct, frozen=True):
@@ -203,6 +225,7 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         started_at=machine.started_at,
         restarts=machine.restarts,
         next_start_at=machine.next_start_at,
+        guest_fault=machine.guest_fault,
     )
 
 
@@ -273,4 +296,20 @@ def _port_out(machine_id: str, port: ExposedPort, urls: Urls) -> PortOut:
         since=port.since,
         address=port.address,
         urls=urls.to(machine_id, port.port),
+    )
+
+
+def event_out(event: Event, urls: Urls) -> EventOut:
+    """An event; what does not belong to its type is None."""
+    return EventOut(
+        id=event.id,
+        type=event.kind,
+        at=event.at,
+        cause=event.cause,
+        machine=EventMachine(id=event.machine_id, name=event.machine_name),
+        status=event.status,
+        before=event.before,
+        message=event.message,
+        port=None if event.port is None else _port_out(event.machine_id, event.port, urls),
+        fields=list(event.fields) or None,
     )

@@ -1,12 +1,15 @@
 """The SDK: `Client`, `AsyncClient` for asyncio, `ProcessStream` for what runs."""
 
 from hyperfleet.client.answers import ApiError, UnreachableError, to_json
-from hyperfleet.client.clients import AsyncClient, Client
+from hyperfleet.client.asynchronous import AsyncClient
+from hyperfleet.client.blocking import Client
 from hyperfleet.client.exec_stream import Output, ProcessExit, ProcessStream
+from hyperfleet.client.follow import Missed
 from hyperfleet.client.values import (
     Activity,
     Egress,
     EgressRule,
+    Event,
     ExecResult,
     Key,
     KeyPage,
@@ -24,11 +27,13 @@ __all__ = [
     "Client",
     "Egress",
     "EgressRule",
+    "Event",
     "ExecResult",
     "Key",
     "KeyPage",
     "Machine",
     "MachinePage",
+    "Missed",
     "NewKey",
     "Output",
     "Port",

@@ -98,6 +98,7 @@ class Machine(msgspec.Struct, frozen=True):
     autostart: bool = False
     restarts: int = 0
     next_start_at: datetime | None = None
+    guest_fault: str | None = None
     egress: Egress = "all"
 
 
@@ -106,6 +107,28 @@ class MachinePage(msgspec.Struct, frozen=True):
 
     machines: tuple[Machine, ...]
     total: int
+
+
+class EventMachine(msgspec.Struct, frozen=True):
+    """Whose event it is."""
+
+    id: str
+    name: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that has happened to a machine; see docs/reference/events.md."""
+
+    id: str
+    type: str
+    at: datetime
+    cause: str
+    machine: EventMachine
+    status: str
+    before: str | None = None
+    message: str | None = None
+    port: Port | None = None
+    fields: tuple[str, ...] = ()
 
 
 class ExecResult(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.fleet.revival import End, Next
-from hyperfleet.fleet.running import Running, describe
+from hyperfleet.fleet.running import News, Running, describe
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import AT_REST, Status
@@ -39,20 +39,11 @@ _FIRST_LOOK_S = 2.0
 class Acts:
     """One machine's acts. The owner calls them one at a time."""
 
-    def __init__(
-        self,
-        state: State,
-        tools: Tools,
-        *,
-        on_end: Callable[[Process, Exit], None],
-        on_sight: Callable[[Process, Sight], None],
-    ) -> None:
-        """`on_end` hears of the end of a running machine's process, `on_sight` of each look."""
+    def __init__(self, state: State, tools: Tools, news: News) -> None:
         self.running: Running | None = None
         self._state = state
         self._tools = tools
-        self._on_end = on_end
-        self._on_sight = on_sight
+        self._news = news
         # A process that another control plane began to boot.
         self._found: Process | None = None
         self._place: Place | None = None
@@ -105,6 +96,7 @@ class Acts:
                 restarts=restarts,
                 next_start_at=None,
                 host_boot=self._tools.config.host_boot,
+                guest_fault=None,
             )
         self._place = place
         reach(Point.START_RECORDED)
@@ -236,6 +228,12 @@ class Acts:
             self._state.see(ports)
             await self._state.publish()
 
+    async def blame(self, fault: str) -> None:
+        """Its guest has broken the agent's protocol; once for each way of doing so in a row."""
+        if fault != self._state.machine.guest_fault:
+            _log.warning("machine %s: %s", self._state.machine.id, fault)
+            await self._state.go(self._state.status, guest_fault=fault)
+
     async def remove(self) -> None:
         """The machine, at rest, with all that is its own. Its end is decided before it begins."""
         machine_id = self._state.machine.id
@@ -355,6 +353,7 @@ class Acts:
         if link is None:
             link = AgentLink(process)
             link.keep()
+        link.on_fault(lambda fault: self._news.wronged(process, fault))
         looker = Looker(
             process,
             link,
@@ -363,7 +362,7 @@ class Acts:
             interval=self._tools.config.poll_interval,
             slots=self._tools.slots,
             observer=self._tools.observer,
-            on_sight=lambda sight: self._on_sight(process, sight),
+            on_sight=lambda sight: self._news.seen(process, sight),
         )
         self.running = Running(process, link, looker)
 
@@ -377,7 +376,7 @@ class Acts:
     def _attend(self) -> None:
         assert self.running is not None  # noqa: S101 - held before
         log = self._tools.driver.console(self.launch)
-        self.running.attend(self._state.machine.id, log, self._on_end)
+        self.running.attend(self._state.machine.id, log, self._news.ended)
 
     async def _unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""

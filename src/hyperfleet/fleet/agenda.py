@@ -31,6 +31,8 @@ class Want(Enum):
     DIED = auto()
     # Discovery has looked at the ports.
     SIGHT = auto()
+    # The guest has broken the agent's protocol.
+    FAULT = auto()
 
 
 class Act(Enum):
@@ -57,6 +59,8 @@ class Act(Enum):
     FOLLOW = auto()
     SETTLE = auto()
     NOTE = auto()
+    # Writes down what the guest did.
+    BLAME = auto()
 
 
 class Arrival(Enum):
@@ -131,6 +135,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
     },
     Want.DIED: {_S.RUNNING: (Act.SETTLE,), _S.PAUSED: (Act.SETTLE,)},
     Want.SIGHT: {_S.RUNNING: (Act.NOTE,)},
+    Want.FAULT: {_S.RUNNING: (Act.BLAME,)},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 # A guest may write what it likes; nobody gets more of it at once.
@@ -12,6 +13,10 @@ _MOST_BYTES = 16 * 1024 * 1024
 _KEPT_BYTES = 1024 * 1024
 _LOOKED_AT_BYTES = 64 * 1024
 _REASON_BYTES = 2048
+# How often a console that somebody follows is looked at, and how much of it is read at once.
+_FOLLOW_EVERY_S = 0.2
+_PIECE_BYTES = 256 * 1024
+_QUIET_S = 5.0
 _LAST_LINES = 8
 _LINE_CHARACTERS = 200
 
@@ -37,10 +42,34 @@ def size(path: Path) -> int:
 
 def tail(path: Path, lines: int | None) -> bytes:
     """The console's last `lines` lines (None: all), at most the last 16 MiB. Blocks."""
-    data = _read(path, 0, _MOST_BYTES)
-    if lines is None:
-        return data
-    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines else b""
+    return _before(path, size(path), lines)
+
+
+async def follow(
+    path: Path, lines: int | None, *, gone: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """What `tail` gives, then what is written from then on, until there is no such machine.
+
+    Now and then a piece is empty: nothing has come for a while. Of what is written at the moment
+    that a console is cut down to its bound, some may be left out.
+    """
+    place = size(path)
+    yield await asyncio.to_thread(_before, path, place, lines)
+    quiet = 0.0
+    while not gone():
+        end = size(path)
+        if end > place:
+            piece = await asyncio.to_thread(_after, path, place)
+            place += len(piece)
+            quiet = 0.0
+            yield piece
+            continue
+        place = end
+        await asyncio.sleep(_FOLLOW_EVERY_S)
+        quiet += _FOLLOW_EVERY_S
+        if quiet >= _QUIET_S:
+            quiet = 0.0
+            yield b""
 
 
 def reason(path: Path, since: int = 0) -> str:
@@ -76,6 +105,25 @@ def last_words(console: bytes) -> str:
     told = [line for line in told if line not in last]
     # Lines are short, so this cuts only where many bytes make a character.
     return "\n".join((*told, *last)).encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
+def _before(path: Path, end: int, lines: int | None) -> bytes:
+    """The last lines of the first `end` bytes."""
+    start = max(0, end - _MOST_BYTES)
+    data = _after(path, start, end - start)
+    if lines is None:
+        return data
+    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines else b""
+
+
+def _after(path: Path, place: int, most: int = _PIECE_BYTES) -> bytes:
+    """What comes after byte `place`, up to `most` bytes of it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(place)
+            return file.read(most)
+    except FileNotFoundError:
+        return b""
 
 
 def _read(path: Path, since: int, most: int) -> bytes:

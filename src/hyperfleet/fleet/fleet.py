@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-
-import msgspec
 
 from hyperfleet.errors import (
     CapacityError,
     ConflictError,
-    HyperfleetError,
     InvalidStateError,
     NotFoundError,
-    OperationTimeoutError,
 )
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.fleet import console, discovery, layout, sizes
+from hyperfleet.fleet import console, discovery, layout, processes, sizes
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.events import Events, Follower
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
-from hyperfleet.fleet.observer import Observer, outcome
+from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
@@ -32,11 +30,12 @@ from hyperfleet.guest.values import (
     ExecRequest,
     ExecResult,
     Listener,
-    ProcessEnd,
     ProcessRequest,
 )
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
+    Cause,
+    EventKind,
     ExposedPort,
     Machine,
     MachineChange,
@@ -92,6 +91,7 @@ class Fleet:
             slots=Slots(),
             observer=observer,
         )
+        self._events = Events()
         # Oldest first; an id is taken from the moment that its record is being written.
         self._owners: dict[str, Owner] = {}
         self._names: dict[str, str] = {}
@@ -141,6 +141,7 @@ class Fleet:
         except BaseException:
             self._networks.first.release(network, used=False)
             raise
+        self._events.add(EventKind.CREATED, owner.machine, Cause.REQUEST, now())
         reach(Point.CREATE_RECORDED)
         await self._routes.publish(owner.machine)
         return owner.machine
@@ -191,8 +192,9 @@ class Fleet:
         try:
             await owner.delete(force=force)
         finally:
-            if owner.state.removed:
+            if owner.state.removed and self._owners.get(owner.machine.id) is owner:
                 self._leave(owner)
+                self._events.add(EventKind.DELETED, owner.machine, Cause.REQUEST, now())
 
     async def start(self, ref: str, *, key: str = "") -> Machine:
         """Returns when its agent has answered; at once if it runs.
@@ -261,23 +263,7 @@ class Fleet:
             GuestError: its agent can't be reached, or refused.
             OperationTimeoutError: the program's time was up; it was killed.
         """
-        owner = self._driven(ref)
-        environment = {**owner.machine.spec.env, **request.env}
-        try:
-            agent = await owner.agent()
-            result = await agent.exec(msgspec.structs.replace(request, env=environment))
-        except OperationTimeoutError:
-            self._observer.executed("timeout")
-            raise
-        except HyperfleetError:
-            self._observer.executed("failed")
-            raise
-        else:
-            self._observer.executed("ended")
-            return result
-        finally:
-            # It may have started a server, or ended one.
-            owner.nudge()
+        return await processes.execute(self._driven(ref), request, self._observer)
 
     async def run(self, ref: str, request: ProcessRequest) -> Stream:
         """Runs a program whose streams are carried while it runs; environment as in `exec`.
@@ -287,17 +273,7 @@ class Fleet:
             InvalidStateError: it does not run.
             GuestError: its agent can't be reached.
         """
-        owner = self._driven(ref)
-        environment = {**owner.machine.spec.env, **request.env}
-        agent = await owner.agent()
-        stream = agent.run(msgspec.structs.replace(request, env=environment))
-
-        def over(end: ProcessEnd | None) -> None:
-            self._observer.executed(outcome(end))
-            owner.nudge()
-
-        stream.when_over(over)
-        return stream
+        return await processes.stream(self._driven(ref), request, self._observer)
 
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
         """The exposed ports, and what listens besides; as seen now if the agent answers.
@@ -337,6 +313,32 @@ class Fleet:
         launch = layout.known_launch(machine, self._layout.directory(machine.id))
         return await asyncio.to_thread(console.tail, self._driver.console(launch), tail)
 
+    @contextmanager
+    def follow(self, ref: str | None, after: str | None) -> Iterator[Follower]:
+        """Hears what happens to a machine, or to all, from the event of the id `after` on.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            ValidationError: `after` is no id of an event.
+            CapacityError: too many do.
+        """
+        machine_id = None if ref is None else self.get(ref).id
+        with self._events.following(after, machine_id) as follower:
+            yield follower
+
+    def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
+        """The console's last lines (None: all of it), then what comes, until the machine is gone.
+
+        Empty pieces come in between, so that whoever reads can see whether anybody still wants it.
+
+        Raises:
+            NotFoundError: there is no such machine.
+        """
+        owner = self._owner(ref)
+        launch = layout.known_launch(owner.machine, self._layout.directory(owner.machine.id))
+        path = self._driver.console(launch)
+        return console.follow(path, tail, gone=lambda: owner.state.removed)
+
     async def probe(self, machine_id: str, port: int) -> Answer | None:
         """Asks the machine's agent now whether an exposed port has a server.
 
@@ -373,12 +375,15 @@ class Fleet:
         return owner
 
     def _enter(self, machine: Machine) -> Owner:
-        owner = Owner(
-            State(machine, self._store, self._routes, self._tools.admission.note), self._tools
-        )
+        owner = Owner(State(machine, self._store, self._routes, self._noted), self._tools)
+        self._tools.admission.note(machine)
         self._owners[machine.id] = owner
         self._names[machine.spec.name] = machine.id
         return owner
+
+    def _noted(self, before: Machine, after: Machine, cause: Cause) -> None:
+        self._tools.admission.note(after)
+        self._events.changed(before, after, cause, now())
 
     def _leave(self, owner: Owner) -> None:
         self._owners.pop(owner.machine.id, None)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import time
+from collections.abc import Callable
 
 from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
 from hyperfleet.guest.agent import Agent
@@ -31,6 +32,7 @@ class AgentLink:
         self._agent: Agent | None = None
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._on_fault: Callable[[str], None] = lambda _: None
 
     async def connect(self, timeout: float) -> Agent:  # noqa: ASYNC109
         """The first connection, within `timeout` seconds; from then on it is kept.
@@ -43,6 +45,10 @@ class AgentLink:
         self._hold(agent)
         self.keep()
         return agent
+
+    def on_fault(self, hears: Callable[[str], None]) -> None:
+        """Has `hears` told what the guest did whenever its channel is given up for a breach."""
+        self._on_fault = hears
 
     def keep(self) -> None:
         """Connects from now on, whenever there is no connection, until `close`."""
@@ -81,6 +87,8 @@ class AgentLink:
                 begun = time.monotonic()
                 await self._agent.closed()
                 _log.info("process %s: the agent's channel was lost", self._process.pid)
+                if (fault := self._agent.fault) is not None:
+                    self._on_fault(fault)
                 await self._drop()
                 if time.monotonic() - begun >= _SOUND_AFTER_S:
                     pause = _FIRST_PAUSE_S

@@ -27,8 +27,17 @@ from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import Machine, MachineChange
+from hyperfleet.machine import Cause, Machine, MachineChange
 from hyperfleet.vmm.driver import Exit, Process
+
+# What the owner wishes itself; all else is asked for.
+_CAUSES = {
+    Want.RESUME: Cause.ADOPTION,
+    Want.REVIVE: Cause.POLICY,
+    Want.DIED: Cause.MACHINE,
+    Want.SIGHT: Cause.DISCOVERY,
+    Want.FAULT: Cause.MACHINE,
+}
 
 
 class _Wish:
@@ -41,6 +50,7 @@ class _Wish:
         self.process: Process | None = None
         self.ended = Exit()
         self.sight: Sight | None = None
+        self.fault = ""
         self.change = MachineChange()
         self._answer: asyncio.Future[Machine] = asyncio.get_running_loop().create_future()
         # Nobody may be left to hear it: the caller's connection is gone, or it is our own wish.
@@ -68,7 +78,7 @@ class Owner:
 
     def __init__(self, state: State, tools: Tools) -> None:
         self.state = state
-        self._acts = Acts(state, tools, on_end=self._ended, on_sight=self._seen)
+        self._acts = Acts(state, tools, self)
         self._agent_wait = tools.config.agent_wait
         self._queue: deque[_Wish] = deque()
         self._current: _Wish | None = None
@@ -108,6 +118,7 @@ class Owner:
 
     async def adopt(self) -> None:
         """Before all requests: finds what was left. What takes time goes on afterwards."""
+        self.state.cause = Cause.ADOPTION
         if await self._acts.adopt():
             self._enqueue(_Wish(Want.RESUME))
         else:
@@ -229,6 +240,7 @@ class Owner:
         self._alarm = loop.call_later(delay, lambda: self._enqueue(_Wish(Want.REVIVE)))
 
     async def _do(self, wish: _Wish) -> None:
+        self.state.cause = _CAUSES.get(wish.want, Cause.REQUEST)
         if self.state.removed:
             raise NotFoundError(f"Machine not found: {self.machine.id}")
         if wish.process is not None and (
@@ -259,6 +271,8 @@ class Owner:
                 await self._acts.amend(wish.change)
             case Act.SETTLE:
                 await self._acts.settle(wish.ended)
+            case Act.BLAME:
+                await self._acts.blame(wish.fault)
             case Act.NOTE:
                 if wish.sight is not None:
                     await self._acts.note(wish.sight)
@@ -307,12 +321,20 @@ class Owner:
         machine = self.machine
         return InvalidStateError(agenda.refusal(want, machine.spec.name, machine.status, why))
 
-    def _ended(self, process: Process, ended: Exit) -> None:
+    def ended(self, process: Process, ended: Exit) -> None:
+        """See `News`."""
         wish = _Wish(Want.DIED)
         wish.process, wish.ended = process, ended
         self._enqueue(wish)
 
-    def _seen(self, process: Process, sight: Sight) -> None:
+    def wronged(self, process: Process, fault: str) -> None:
+        """See `News`."""
+        wish = _Wish(Want.FAULT)
+        wish.process, wish.fault = process, fault
+        self._enqueue(wish)
+
+    def seen(self, process: Process, sight: Sight) -> None:
+        """See `News`."""
         self._sight = sight
         if discovery.merge(self.machine.ports, sight, now()) != self.machine.ports:
             wish = _Wish(Want.SIGHT)

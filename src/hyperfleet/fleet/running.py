@@ -7,10 +7,11 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.fleet import console
+from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.vmm.driver import Exit, Process
@@ -27,6 +28,19 @@ _AGENT_WAIT_S = 3.0
 _END_AFTER_BREAK_S = 2.0
 # A guest that floods its console fills the host's disk no further than in this time.
 _CONSOLE_EVERY_S = 10.0
+
+
+class News(Protocol):
+    """Hears of what a running machine does by itself; `process` tells one run from the next."""
+
+    def ended(self, process: Process, ended: Exit) -> None:
+        """Its process has ended."""
+
+    def seen(self, process: Process, sight: Sight) -> None:
+        """Its ports were looked at."""
+
+    def wronged(self, process: Process, fault: str) -> None:
+        """Its guest has broken the agent's protocol."""
 
 
 class Running:

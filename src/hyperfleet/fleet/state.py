@@ -13,7 +13,7 @@ import msgspec
 from hyperfleet.errors import NotFoundError, OperationTimeoutError
 from hyperfleet.fleet import discovery
 from hyperfleet.lifecycle import AT_REST, Status, may_go
-from hyperfleet.machine import ExposedPort, Machine, MachineChange, Restart
+from hyperfleet.machine import Cause, ExposedPort, Machine, MachineChange, Restart
 from hyperfleet.proxy.interface import RouteSink
 from hyperfleet.store.interface import MachineStore
 
@@ -33,16 +33,17 @@ class State:
         machine: Machine,
         store: MachineStore,
         routes: RouteSink,
-        note: Callable[[Machine], None],
+        note: Callable[[Machine, Machine, Cause], None],
     ) -> None:
-        """`note` hears of the machine as it is, now and after each change."""
+        """`note` hears of each change: the machine before, the machine since, and why."""
         self.machine = machine
+        # Why whatever changes now does.
+        self.cause = Cause.REQUEST
         self._note = note
         self.removed = False
         self._store = store
         self._routes = routes
         self._waiting: set[asyncio.Future[None]] = set()
-        note(machine)
 
     @property
     def status(self) -> Status:
@@ -127,8 +128,8 @@ class State:
         return msgspec.structs.replace(before, status=status, updated_at=now(), **changes)
 
     def _set(self, fresh: Machine) -> None:
-        self.machine = fresh
-        self._note(fresh)
+        before, self.machine = self.machine, fresh
+        self._note(before, fresh, self.cause)
         self._wake()
 
     def _wake(self) -> None:

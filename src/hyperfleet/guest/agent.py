@@ -55,6 +55,8 @@ _NO_LIMIT = 2**64 - 1
 # read them. A guest that lets either grow so far is not served further.
 _MAX_CALLS = 4096
 _MAX_UNSENT = 4 * 1024 * 1024
+# Most bytes before the welcome: what an agent had left to say to a host before us is far less.
+_MAX_BEFORE_WELCOME = 16 * 1024 * 1024
 
 
 class Agent:
@@ -77,6 +79,8 @@ class Agent:
         self._calls: dict[int, Call[Any]] = {}
         self._last_id = 0
         self._lost: GuestError | None = None
+        self._hellos = 0
+        self._before_welcome = 0
         self._closed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
@@ -262,6 +266,11 @@ class Agent:
         """Whether the channel is lost or closed; calls would fail."""
         return self._closed.is_set()
 
+    @property
+    def fault(self) -> str | None:
+        """What the guest did against the protocol, when the channel was given up for that."""
+        return self._lost.message if isinstance(self._lost, BrokenProtocolError) else None
+
     async def closed(self) -> None:
         """Returns when the channel is lost or closed."""
         await self._closed.wait()
@@ -273,6 +282,7 @@ class Agent:
         hello = wire.Hello(nonce=self._nonce, min=wire.PROTOCOL, max=wire.PROTOCOL)
         while True:
             self.say(hello)
+            self._hellos += 1
             await asyncio.wait([self._welcome], timeout=pause)
             if self._welcome.done():
                 return self._welcome.result()
@@ -350,6 +360,7 @@ class Agent:
         error = GuestError("the channel to the guest's agent was lost")
         try:
             while data := await self._reader.read(_READ_BYTES):
+                self._count(len(data))
                 for payload in self._frames.feed(data):
                     self._take(payload)
         except GuestError as reason:
@@ -360,6 +371,13 @@ class Agent:
             error = GuestError(f"the channel to the guest's agent was lost: {reason}")
         finally:
             self._lose(error)
+
+    def _count(self, size: int) -> None:
+        if self._welcome.done():
+            return
+        self._before_welcome += size
+        if self._before_welcome > _MAX_BEFORE_WELCOME:
+            raise BrokenProtocolError(f"{self._before_welcome} bytes and no welcome")
 
     def _take(self, payload: bytes | WireError) -> None:
         if not self._welcome.done():
@@ -372,8 +390,9 @@ class Agent:
             raise payload
         message = wire.decode_from_guest(payload)
         if isinstance(message, wire.Welcome):
-            # Of a repeated hello.
-            if message.nonce != self._nonce:
+            # Of a repeated hello: one for each.
+            self._hellos -= 1
+            if message.nonce != self._nonce or self._hellos < 1:
                 raise BrokenProtocolError("a welcome that nobody asked for")
             return
         if isinstance(message, wire.Refused) and message.id == 0:

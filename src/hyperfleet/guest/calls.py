@@ -103,10 +103,10 @@ class ProcessCall(Call[ProcessEnd]):
         self.credit = Event()
 
     def take(self, message: wire.FromGuest) -> bool:
-        if isinstance(message, wire.Stdout):
-            self.keep(message.data, is_error=False)
-        elif isinstance(message, wire.Stderr):
-            self.keep(message.data, is_error=True)
+        if isinstance(message, wire.Stdout | wire.Stderr):
+            if not message.data:
+                raise BrokenProtocolError("output of no bytes")
+            self.keep(message.data, is_error=isinstance(message, wire.Stderr))
         elif isinstance(message, wire.StdinTaken):
             if not 0 < message.bytes <= self.under_way:
                 raise BrokenProtocolError("more input taken than was sent")
@@ -177,9 +177,8 @@ class StreamCall(ProcessCall):
         self.outstanding += len(data)
         if self.outstanding > self._window:
             raise BrokenProtocolError("more output than was asked for")
-        if data:
-            self.pieces.append(Piece(data=data, is_error=is_error))
-            self.news.set()
+        self.pieces.append(Piece(data=data, is_error=is_error))
+        self.news.set()
 
 
 def printable(text: str) -> str:

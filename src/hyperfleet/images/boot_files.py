@@ -150,6 +150,11 @@ def kernel_source(workshop: Workshop, given: Path | None) -> KernelSource:
     return PackagedKernel(workshop)
 
 
+def kernel_is_made(workshop: Workshop, source: KernelSource) -> bool:
+    """Whether this kernel is in place, and its modules with it."""
+    return all(workshop.is_made(name, source.inputs) for name in (MODULES, KERNEL))
+
+
 def make_kernel(workshop: Workshop, source: KernelSource) -> None:
     """Puts the kernel and its modules in place.
 
@@ -163,7 +168,6 @@ def make_kernel(workshop: Workshop, source: KernelSource) -> None:
     (folder / ORDER).write_text("".join(f"{module.name}.ko\n" for module in chosen))
     new = workshop.scratch / KERNEL
     new.write_bytes(plain)
-    # The kernel last: its recipe says that both are there.
     workshop.publish(folder, MODULES, source.inputs)
     workshop.publish(new, KERNEL, source.inputs)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from hyperfleet import binaries
+from hyperfleet import binaries, failpoints
 from hyperfleet.errors import HyperfleetError, SetupError, ValidationError
 from hyperfleet.images import boot_files
 from hyperfleet.images.alpine import Alpine
@@ -54,6 +55,7 @@ def setup(
     """
     progress = Progress(console or Console())
     try:
+        failpoints.arm_from(os.environ)
         _check(flavours)
         with open_workshop(home) as workshop:
             run = _Run(workshop, progress, force=force)
@@ -89,7 +91,7 @@ class _Run:
         workshop, progress = self._workshop, self._progress
         try:
             source = boot_files.kernel_source(workshop, given)
-            if not self._force and workshop.is_made(boot_files.KERNEL, source.inputs):
+            if not self._force and boot_files.kernel_is_made(workshop, source):
                 progress.there(boot_files.KERNEL, f"there: {source.title}")
             else:
                 with progress.making(boot_files.KERNEL, "a few seconds"):

@@ -12,18 +12,21 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from hyperfleet.errors import SetupError
+from hyperfleet.failpoints import Point, reach
 
 Inputs = Mapping[str, str | list[str]]
 
 # Where each version of a disk lies, in the home.
 VERSIONS = "disks"
+# In the scratch folder, while a version is put in place: the disk's name and the version's.
+_PLACING = "placing"
 
 
 class Workshop:
@@ -58,10 +61,14 @@ class Workshop:
         """
         place = self.home / name
         _flush(made)
+        reach(Point.SETUP_MADE)
         self._recipe_path(name).unlink(missing_ok=True)
+        reach(Point.SETUP_UNSIGNED)
         if place.is_dir() and not place.is_symlink():
             place.rename(self.scratch / f"old-{name}")
+            reach(Point.SETUP_CLEARED)
         made.rename(place)
+        reach(Point.SETUP_PLACED)
         self._record(name, inputs)
 
     def publish_version(self, made: Path, name: str, inputs: Inputs) -> Path | None:
@@ -75,11 +82,20 @@ class Workshop:
         version = self.home / VERSIONS / f"{place.stem}-{secrets.token_hex(4)}{place.suffix}"
         version.parent.mkdir(exist_ok=True)
         _flush(made)
+        reach(Point.SETUP_MADE)
         self._recipe_path(name).unlink(missing_ok=True)
+        reach(Point.SETUP_UNSIGNED)
+        placing = self.scratch / _PLACING
+        placing.write_text(f"{name}\n{version.name}\n")
+        _flush(placing)
+        _flush(self.scratch)
         made.rename(version)
         _flush(version.parent)
+        reach(Point.SETUP_VERSIONED)
         self.link(name, f"{VERSIONS}/{version.name}")
+        reach(Point.SETUP_LINKED)
         self._record(name, inputs)
+        placing.unlink()
         return before
 
     def link(self, name: str, target: str) -> None:
@@ -88,6 +104,16 @@ class Workshop:
         link.unlink(missing_ok=True)
         link.symlink_to(target)
         link.rename(self.home / name)
+
+    def clear(self) -> None:
+        """Takes away what a set-up that was killed has left, and makes the scratch folder anew."""
+        with suppress(OSError, ValueError):
+            name, version = (self.scratch / _PLACING).read_text().splitlines()
+            if (self.home / name).resolve() != self.home.resolve() / VERSIONS / version:
+                # Nothing leads to it, so no machine stands on it.
+                (self.home / VERSIONS / version).unlink()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
 
     def folder(self, name: str) -> Path:
         """An empty folder to work in, gone when the set-up ends."""
@@ -103,6 +129,7 @@ class Workshop:
         _flush(recipe)
         recipe.rename(self._recipe_path(name))
         _flush(self.home)
+        reach(Point.SETUP_RECORDED)
 
     def _recipe_path(self, name: str) -> Path:
         return self.home / f"{name}.recipe"
@@ -126,9 +153,7 @@ def open_workshop(home: Path) -> Iterator[Workshop]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SetupError(f"another `hyperfleet setup` works in {home}: wait for it") from None
-        # What is left there is of a set-up that was killed.
-        shutil.rmtree(workshop.scratch, ignore_errors=True)
-        workshop.scratch.mkdir()
+        workshop.clear()
         try:
             yield workshop
         finally:

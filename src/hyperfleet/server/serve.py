@@ -131,6 +131,7 @@ async def _serve(
             finally:
                 notify.tell(notify.STOPPING)
                 starting[:] = ["The server is stopping"]
+                parts.stopping.set()
         left = [machine for machine in backend.everything() if machine.status in ALIVE]
     finally:
         await backend.close()

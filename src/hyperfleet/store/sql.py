@@ -102,6 +102,7 @@ def _to_row(machine: Machine) -> dict[str, Any]:
         "restarts": machine.restarts,
         "next_start_at": machine.next_start_at,
         "host_boot": machine.host_boot,
+        "guest_fault": machine.guest_fault,
     }
 
 
@@ -123,4 +124,5 @@ def _from_row(row: Row[Any]) -> Machine:
         restarts=row.restarts,
         next_start_at=row.next_start_at,
         host_boot=row.host_boot,
+        guest_fault=row.guest_fault,
     )

@@ -56,6 +56,7 @@ class MachineRow(Base):
     restarts: Mapped[int] = mapped_column(server_default="0")
     next_start_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     host_boot: Mapped[str | None] = mapped_column(String(36))
+    guest_fault: Mapped[str | None]
 
 
 class RestingAddressRow(Base):

@@ -79,6 +79,10 @@ class FakeGuest:
         self._sockets.clear()
         self.hang_up()
 
+    def turn(self, behaviour: Channel) -> None:
+        """Behaves so from now on."""
+        self._behaviour = behaviour
+
     def freeze(self) -> None:
         """From now on nothing of what the host says is read, as in a guest that hangs."""
         self._awake = False

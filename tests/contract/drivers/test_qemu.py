@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from hyperfleet.vmm import confinement, qemu_disk, qemu_process
 from hyperfleet.vmm.driver import Exit
 from support.bench import Bench, Guest
 from support.need import mounts
+from support.small_disk import grow, small_disk
 
 pytestmark = pytest.mark.vm
 
@@ -115,16 +115,8 @@ async def test_what_is_missing_is_named(qemu: Bench, tmp_path: Path) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "hyperfleet-test", str(folder)]
-    subprocess.run(command, check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def _make_room(folder: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+    with small_disk(tmp_path / "small", 8) as folder:
+        yield folder
 
 
 @mounts
@@ -141,7 +133,7 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
         writing = asyncio.create_task(guest.run("sh", "-c", fills))
         await waits
         assert not writing.done()
-        _make_room(small)
+        grow(small, 64)
         wrote = await writing
     assert wrote.exit_code == 0
     await guest.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from hyperfleet.errors import (
     OperationTimeoutError,
     ValidationError,
 )
+from hyperfleet.fleet.events import Events, Follower
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener, ProcessRequest
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
@@ -54,6 +56,7 @@ class MemoryFleet:
         self._machines: dict[str, Machine] = {}
         self.fail_next: BaseException | None = None
         self.executed: list[ExecRequest] = []
+        self.events = Events()
         self.active: Activity | None = Activity()
         self.reported: Report | None = None
         self.reports = 0
@@ -175,6 +178,16 @@ class MemoryFleet:
         self.get(ref)
         lines = [b"one\n", b"two \xff\n", b"three\n"]
         return b"".join(lines if tail is None else lines[-tail:])
+
+    async def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
+        """Ends, since nothing else would end it here."""
+        yield await self.console(ref, tail)
+
+    @contextmanager
+    def follow(self, ref: str | None, after: str | None) -> Iterator[Follower]:
+        machine_id = None if ref is None else self.get(ref).id
+        with self.events.following(after, machine_id) as follower:
+            yield follower
 
     async def activity(self, ref: str) -> Activity:
         self.get(ref)

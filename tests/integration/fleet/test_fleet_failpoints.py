@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import pytest
 
 from hyperfleet.errors import GuestError
-from hyperfleet.failpoints import Point
+from hyperfleet.failpoints import CONTROL_PLANE, Point
 from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import Machine, MachineChange
+from support.table import printed
 
 from .world import World, get, run, settled, spec
 
@@ -85,15 +86,12 @@ class Story:
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """A row for each point; printed at the end."""
-    rows = ["killed at          during     recorded  processes    found     seconds to mend"]
-    yield rows
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    assert capture is not None
-    with capture.global_and_fixture_disabled():
-        print("", *rows, sep="\n")  # noqa: T201
+    heading = "killed at          during     recorded  processes    found     seconds to mend"
+    with printed(request, heading) as rows:
+        yield rows
 
 
-@pytest.mark.parametrize("point", list(Point))
+@pytest.mark.parametrize("point", CONTROL_PLANE)
 async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
     story = Story(world)
     if point in SECOND:

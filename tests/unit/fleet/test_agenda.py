@@ -128,6 +128,7 @@ LEADS = {
     Act.AMEND: (),
     Act.FOLLOW: (),
     Act.NOTE: (),
+    Act.BLAME: (),
     Act.REMOVE: (),
 }
 

@@ -85,11 +85,38 @@ async def test_what_comes_before_the_welcome_is_the_host_befores(ends):
         wire.Refused(id=0, code="version", message="of an older host"),
         wire.Welcome(nonce=hello.nonce ^ 1, protocol=1, agent="old", boot_id="old"),
         wire.Welcome(nonce=hello.nonce, protocol=1, agent="new", boot_id="new"),
-        wire.Welcome(nonce=hello.nonce, protocol=1, agent="again", boot_id="again"),
     )
     agent = await connecting
     assert (agent.agent_version, agent.boot_id) == ("new", "new")
     await agent.close()
+
+
+async def test_noise_without_end_before_the_welcome(ends, monkeypatch):
+    monkeypatch.setattr("hyperfleet.guest.agent._MAX_BEFORE_WELCOME", 100_000)
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    await guest.receive()
+    guest.writer.write(b"x" * 100_001)
+    with pytest.raises(GuestError, match="and no welcome"):
+        await connecting
+
+
+async def test_one_welcome_for_each_hello(ends, monkeypatch):
+    monkeypatch.setattr("hyperfleet.guest.agent._HELLO_FIRST", 0.01)
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    hellos = [await guest.receive() for _ in range(2)]
+    assert hellos[0] == hellos[1]
+    welcome = wire.Welcome(nonce=hellos[0].nonce, protocol=1, agent="test", boot_id="b")
+    guest.say(welcome, welcome)
+    agent = await connecting
+    asking = asyncio.create_task(agent.ping(LIMIT))
+    guest.say(wire.Done(id=(await guest.receive()).id))
+    await asking
+    assert agent.fault is None
+    guest.say(*[welcome] * 100)
+    await asyncio.wait_for(agent.closed(), LIMIT)
+    assert agent.fault == "the guest broke the agent's protocol: a welcome that nobody asked for"
 
 
 async def test_another_version_is_said_in_words(ends):
@@ -120,6 +147,7 @@ async def test_a_channel_lost_before_the_welcome(ends):
         wire.Done(id=1),
         wire.Relay(id=1, port=80),
         wire.Stdout(id=1, data=b"x" * 101),
+        wire.Stdout(id=1, data=b""),
         wire.StdinTaken(id=1, bytes=1),
         exited(1, code=None),
         exited(1, signal=9),

@@ -1,0 +1,243 @@
+"""The client for asyncio; its methods are those of `Client`, and raise the same errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from hyperfleet.client import calls, values
+from hyperfleet.client.answers import read
+from hyperfleet.client.calls import Call
+from hyperfleet.client.follow import EventReader, Missed
+from hyperfleet.client.http import follow_request, headers_for, options, refused, unreachable
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """The API for asyncio. Close it, or use it in `async with`.
+
+    Every method raises ApiError when the server refuses, UnreachableError when none answers.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """`url` is the server's, `http://127.0.0.1:3000`; `key` begins with `hf_`."""
+        self._url = url
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=headers_for(key), transport=transport, trust_env=False
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def create_machine(
+        self,
+        *,
+        name: str,
+        vcpu_count: int,
+        mem_size_mib: int,
+        kernel_image_path: str | None = None,
+        kernel_args: str | None = None,
+        rootfs_path: str | None = None,
+        exposed_ports: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        restart: str = "never",
+        autostart: bool = False,
+        egress: values.Egress = "all",
+    ) -> values.Machine:
+        """Makes a machine, `pending`."""
+        return await self._do(
+            calls.create_machine(
+                name=name,
+                vcpu_count=vcpu_count,
+                mem_size_mib=mem_size_mib,
+                kernel_image_path=kernel_image_path,
+                kernel_args=kernel_args,
+                rootfs_path=rootfs_path,
+                exposed_ports=exposed_ports,
+                env=env or {},
+                labels=labels or {},
+                restart=restart,
+                autostart=autostart,
+                egress=egress,
+            )
+        )
+
+    async def list_machines(
+        self,
+        *,
+        status: str | None = None,
+        labels: Sequence[str] = (),
+        limit: int = 50,
+        offset: int = 0,
+    ) -> values.MachinePage:
+        """Machines in the order they were made; a label is `key` or `key=value`."""
+        return await self._do(
+            calls.list_machines(status=status, labels=labels, limit=limit, offset=offset)
+        )
+
+    async def get_machine(self, ref: str) -> values.Machine:
+        """A machine by id or name."""
+        return await self._do(calls.get_machine(ref))
+
+    async def change_machine(
+        self,
+        ref: str,
+        *,
+        exposed_ports: Sequence[int] | None = None,
+        labels: Mapping[str, str] | None = None,
+        restart: str | None = None,
+        autostart: bool | None = None,
+        egress: values.Egress | None = None,
+    ) -> values.Machine:
+        """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
+        return await self._do(
+            calls.change_machine(
+                ref,
+                exposed_ports=exposed_ports,
+                labels=labels,
+                restart=restart,
+                autostart=autostart,
+                egress=egress,
+            )
+        )
+
+    async def delete_machine(self, ref: str, *, force: bool = False) -> None:
+        """Removes a machine and its disk; `force` stops it first."""
+        await self._do(calls.delete_machine(ref, force=force))
+
+    async def start_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine runs."""
+        return await self._do(calls.start_machine(ref))
+
+    async def stop_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine is stopped."""
+        return await self._do(calls.stop_machine(ref))
+
+    async def restart_machine(self, ref: str) -> values.Machine:
+        """Stops the machine if it runs; returns when it runs anew."""
+        return await self._do(calls.restart_machine(ref))
+
+    async def wait_for_machine(
+        self,
+        ref: str,
+        status: str,
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109
+    ) -> values.Machine:
+        """Returns when the machine has the status; `timeout` from 1 to 300 seconds."""
+        return await self._do(calls.wait_for_machine(ref, status, timeout=timeout))
+
+    async def exec_in_machine(
+        self,
+        ref: str,
+        cmd: Sequence[str],
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str = "",
+    ) -> values.ExecResult:
+        """Runs a program and returns when it has ended; `timeout` from 0.1 to 3600 seconds."""
+        return await self._do(
+            calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
+        )
+
+    async def machine_ports(self, ref: str) -> values.Ports:
+        """The exposed ports with their URLs, and what else listens."""
+        return await self._do(calls.machine_ports(ref))
+
+    async def machine_activity(self, ref: str) -> values.Activity:
+        """What goes on between clients and the machine."""
+        return await self._do(calls.machine_activity(ref))
+
+    async def machine_logs(self, ref: str, *, tail: int | None = None) -> str:
+        """The console, or its last lines."""
+        return await self._do(calls.machine_logs(ref, tail=tail))
+
+    async def create_key(
+        self, name: str, *, scopes: Sequence[str], expires_at: datetime | None = None
+    ) -> values.NewKey:
+        """Makes a key; the answer is the only place where it is shown."""
+        return await self._do(calls.create_key(name=name, scopes=scopes, expires_at=expires_at))
+
+    async def list_keys(self) -> tuple[values.Key, ...]:
+        """The keys that are not revoked."""
+        return (await self._do(calls.list_keys())).keys
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Ends a key."""
+        await self._do(calls.revoke_key(key_id))
+
+    async def health(self) -> values.Health:
+        """Whether the server is there."""
+        return await self._do(calls.health())
+
+    async def ready(self) -> values.Health:
+        """Whether it takes requests; ApiError CAPACITY when it does not yet."""
+        return await self._do(calls.ready())
+
+    async def follow_logs(self, ref: str, *, tail: int | None = None) -> AsyncIterator[str]:
+        """The console's last lines (None: all), then what comes, until the machine is deleted."""
+        request = follow_request(calls.machine_logs(ref, tail=tail), follow="true")
+        try:
+            async with self._http.stream(**request) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise refused(answer)
+                async for text in answer.aiter_text():
+                    yield text
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+
+    async def follow_events(
+        self, *, machine: str | None = None, after: str | None = None
+    ) -> AsyncIterator[values.Event | Missed]:
+        """What happens to machines, or to one until it is deleted, as it happens.
+
+        From now on, or from after the event of the id `after`. It goes on by itself when the
+        connection breaks and when the server starts again; what is lost then is told by Missed.
+        """
+        reader = EventReader(machine, after)
+        while not reader.over:
+            try:
+                async with self._http.stream(**reader.request()) as answer:
+                    if answer.is_error:
+                        await answer.aread()
+                        reader.refused(refused(answer))
+                    async for data in answer.aiter_bytes():
+                        for told in reader.feed(data):
+                            yield told
+            except httpx.HTTPError as error:
+                if not reader.broke():
+                    raise unreachable(self._url, error) from error
+            reader.ended()
+            if not reader.over:
+                await asyncio.sleep(reader.pause)
+
+    async def _do(self, call: Call[T]) -> T:
+        try:
+            answer = await self._http.request(**options(call))
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))

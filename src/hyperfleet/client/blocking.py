@@ -1,0 +1,235 @@
+"""The client that blocks; its methods are the endpoints, one for one, as `AsyncClient`'s are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from hyperfleet.client import calls, values
+from hyperfleet.client.answers import read
+from hyperfleet.client.calls import Call
+from hyperfleet.client.follow import EventReader, Missed
+from hyperfleet.client.http import follow_request, headers_for, options, refused, unreachable
+
+T = TypeVar("T")
+
+
+class Client:
+    """The API, blocking. Close it, or use it in `with`.
+
+    Every method raises ApiError when the server refuses, UnreachableError when none answers.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """`url` is the server's, `http://127.0.0.1:3000`; `key` begins with `hf_`."""
+        self._url = url
+        self._http = httpx.Client(
+            base_url=url, headers=headers_for(key), transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def create_machine(
+        self,
+        *,
+        name: str,
+        vcpu_count: int,
+        mem_size_mib: int,
+        kernel_image_path: str | None = None,
+        kernel_args: str | None = None,
+        rootfs_path: str | None = None,
+        exposed_ports: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        restart: str = "never",
+        autostart: bool = False,
+        egress: values.Egress = "all",
+    ) -> values.Machine:
+        """Makes a machine, `pending`."""
+        return self._do(
+            calls.create_machine(
+                name=name,
+                vcpu_count=vcpu_count,
+                mem_size_mib=mem_size_mib,
+                kernel_image_path=kernel_image_path,
+                kernel_args=kernel_args,
+                rootfs_path=rootfs_path,
+                exposed_ports=exposed_ports,
+                env=env or {},
+                labels=labels or {},
+                restart=restart,
+                autostart=autostart,
+                egress=egress,
+            )
+        )
+
+    def list_machines(
+        self,
+        *,
+        status: str | None = None,
+        labels: Sequence[str] = (),
+        limit: int = 50,
+        offset: int = 0,
+    ) -> values.MachinePage:
+        """Machines in the order they were made; a label is `key` or `key=value`."""
+        return self._do(
+            calls.list_machines(status=status, labels=labels, limit=limit, offset=offset)
+        )
+
+    def get_machine(self, ref: str) -> values.Machine:
+        """A machine by id or name."""
+        return self._do(calls.get_machine(ref))
+
+    def change_machine(
+        self,
+        ref: str,
+        *,
+        exposed_ports: Sequence[int] | None = None,
+        labels: Mapping[str, str] | None = None,
+        restart: str | None = None,
+        autostart: bool | None = None,
+        egress: values.Egress | None = None,
+    ) -> values.Machine:
+        """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
+        return self._do(
+            calls.change_machine(
+                ref,
+                exposed_ports=exposed_ports,
+                labels=labels,
+                restart=restart,
+                autostart=autostart,
+                egress=egress,
+            )
+        )
+
+    def delete_machine(self, ref: str, *, force: bool = False) -> None:
+        """Removes a machine and its disk; `force` stops it first."""
+        self._do(calls.delete_machine(ref, force=force))
+
+    def start_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine runs."""
+        return self._do(calls.start_machine(ref))
+
+    def stop_machine(self, ref: str) -> values.Machine:
+        """Returns when the machine is stopped."""
+        return self._do(calls.stop_machine(ref))
+
+    def restart_machine(self, ref: str) -> values.Machine:
+        """Stops the machine if it runs; returns when it runs anew."""
+        return self._do(calls.restart_machine(ref))
+
+    def wait_for_machine(self, ref: str, status: str, *, timeout: float = 30.0) -> values.Machine:
+        """Returns when the machine has the status; `timeout` from 1 to 300 seconds."""
+        return self._do(calls.wait_for_machine(ref, status, timeout=timeout))
+
+    def exec_in_machine(
+        self,
+        ref: str,
+        cmd: Sequence[str],
+        *,
+        timeout: float = 30.0,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str = "",
+    ) -> values.ExecResult:
+        """Runs a program and returns when it has ended; `timeout` from 0.1 to 3600 seconds."""
+        return self._do(
+            calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
+        )
+
+    def machine_ports(self, ref: str) -> values.Ports:
+        """The exposed ports with their URLs, and what else listens."""
+        return self._do(calls.machine_ports(ref))
+
+    def machine_activity(self, ref: str) -> values.Activity:
+        """What goes on between clients and the machine."""
+        return self._do(calls.machine_activity(ref))
+
+    def machine_logs(self, ref: str, *, tail: int | None = None) -> str:
+        """The console, or its last lines."""
+        return self._do(calls.machine_logs(ref, tail=tail))
+
+    def create_key(
+        self, name: str, *, scopes: Sequence[str], expires_at: datetime | None = None
+    ) -> values.NewKey:
+        """Makes a key; the answer is the only place where it is shown."""
+        return self._do(calls.create_key(name=name, scopes=scopes, expires_at=expires_at))
+
+    def list_keys(self) -> tuple[values.Key, ...]:
+        """The keys that are not revoked."""
+        return self._do(calls.list_keys()).keys
+
+    def revoke_key(self, key_id: str) -> None:
+        """Ends a key."""
+        self._do(calls.revoke_key(key_id))
+
+    def health(self) -> values.Health:
+        """Whether the server is there."""
+        return self._do(calls.health())
+
+    def ready(self) -> values.Health:
+        """Whether it takes requests; ApiError CAPACITY when it does not yet."""
+        return self._do(calls.ready())
+
+    def follow_logs(self, ref: str, *, tail: int | None = None) -> Iterator[str]:
+        """The console's last lines (None: all), then what comes, until the machine is deleted."""
+        request = follow_request(calls.machine_logs(ref, tail=tail), follow="true")
+        try:
+            with self._http.stream(**request) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise refused(answer)
+                yield from answer.iter_text()
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+
+    def follow_events(
+        self, *, machine: str | None = None, after: str | None = None
+    ) -> Iterator[values.Event | Missed]:
+        """What happens to machines, or to one until it is deleted, as it happens.
+
+        From now on, or from after the event of the id `after`. It goes on by itself when the
+        connection breaks and when the server starts again; what is lost then is told by Missed.
+        """
+        reader = EventReader(machine, after)
+        while not reader.over:
+            try:
+                with self._http.stream(**reader.request()) as answer:
+                    if answer.is_error:
+                        answer.read()
+                        reader.refused(refused(answer))
+                    for data in answer.iter_bytes():
+                        yield from reader.feed(data)
+            except httpx.HTTPError as error:
+                if not reader.broke():
+                    raise unreachable(self._url, error) from error
+            reader.ended()
+            if not reader.over:
+                time.sleep(reader.pause)
+
+    def _do(self, call: Call[T]) -> T:
+        try:
+            answer = self._http.request(**options(call))
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))

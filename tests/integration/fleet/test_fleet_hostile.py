@@ -1,0 +1,48 @@
+"""A guest that turns against its host: it is named for what it did, and nobody else notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperfleet.errors import GuestError
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import Cause, EventKind
+from hyperfleet.vmm.fake_faults import Channel
+
+from .world import World, run, spec
+
+
+async def test_a_guest_that_breaks_the_protocol_is_marked_until_its_next_start(
+    world: World,
+) -> None:
+    fleet = await world.fleet()
+    bad = await fleet.create(spec("bad"))
+    await fleet.create(spec("good", exposed_ports=()))
+    for name in ("bad", "good"):
+        assert (await fleet.start(name)).guest_fault is None
+    guest = world.process(bad).guest
+    guest.turn(Channel.GARBAGE)
+    with fleet.follow("bad", None) as follower:
+        with pytest.raises(GuestError, match="broke the agent's protocol"):
+            await run(fleet, "bad", "true")
+        batch = await follower.next(10)
+    assert batch is not None
+    [event] = batch.events
+    assert (event.kind, event.cause) == (EventKind.FAULT, Cause.MACHINE)
+    fault = fleet.get("bad").guest_fault
+    assert fault is not None
+    assert fault.startswith("the guest broke the agent's protocol: ")
+    assert event.message == fault
+    assert fleet.get("bad").status is Status.RUNNING
+    # It goes on so, and the other one is served as ever.
+    for _ in range(20):
+        assert (await run(fleet, "good", "true")).exit_code == 0
+    assert fleet.get("good").guest_fault is None
+
+    # The next control plane knows of it, and talks to a guest that has come to its senses.
+    guest.turn(Channel.OK)
+    await fleet.close()
+    fleet = await world.fleet()
+    assert fleet.get("bad").guest_fault == fault
+    assert (await run(fleet, "bad", "true")).exit_code == 0
+    assert (await fleet.restart("bad")).guest_fault is None

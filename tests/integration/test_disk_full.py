@@ -1,0 +1,89 @@
+"""The host's disk is full: what is asked is refused or done, nothing is lost, and it goes on.
+
+The driver is the fake, all else is real. A guest that fills the disk itself is in
+contract/drivers/test_qemu.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support import proxy
+from support.need import Need, mounts
+from support.server import Server
+from support.small_disk import fill, small_disk
+
+pytestmark = mounts
+
+# A page, served from the boot on; the guest outlives the control plane.
+GUEST = "fake.survives=true fake.listens=80"
+REFUSED = (503, "CAPACITY")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", 16) as folder:
+        yield folder
+
+
+@pytest.fixture
+def server(disk: Path, need: Need) -> Iterator[Server]:
+    proxy.binary(need)
+    made = Server(within=disk, HYPERFLEET_VMM="fake")
+    yield made
+    made.close()
+
+
+def _asked(server: Server, method: str, path: str, **body: Any) -> tuple[int, str]:
+    """The answer's status, and its error's code."""
+    answer = server.api.request(method, path, json=body or None)
+    error = answer.json()["error"]["code"] if answer.is_error else ""
+    return answer.status_code, error
+
+
+def _serves(server: Server, name: str) -> bool:
+    """Whether the guest's own server answers; its disk is empty."""
+    answer = httpx.get(f"{server.proxy_url}/proxy/{name}/80/")
+    return answer.text == "404\n"
+
+
+def _machines(server: Server) -> dict[str, str]:
+    listed = server.api.get("/machines").json()["machines"]
+    return {machine["name"]: machine["status"] for machine in listed}
+
+
+def test_a_full_disk_refuses_and_loses_nothing(server: Server, disk: Path) -> None:
+    server.start()
+    for name in ("runs", "rests"):
+        server.create(name, exposed_ports=[80], kernel_args=GUEST)
+    server.start_machine("runs")
+    before = {"runs": "running", "rests": "pending"}
+
+    filler = fill(disk)
+    body = {"name": "new", "vcpu_count": 1, "mem_size_mib": 128, "rootfs_path": "x"}
+    assert _asked(server, "POST", "/machines", **body) == REFUSED
+    assert _asked(server, "POST", "/machines/rests/start") == REFUSED
+    assert _asked(server, "POST", "/machines/runs/stop") == REFUSED
+    assert _asked(server, "DELETE", "/machines/rests") == REFUSED
+    assert _machines(server) == before
+    assert _serves(server, "runs")
+
+    # A crash on a full disk.
+    server.kill()
+    server.start()
+    assert _machines(server) == before
+    assert _serves(server, "runs")
+    assert _asked(server, "POST", "/machines/rests/start") == REFUSED
+
+    filler.unlink()
+    assert server.start_machine("rests")["status"] == "running"
+    server.create("new")
+    for name in ("runs", "rests"):
+        assert _asked(server, "POST", f"/machines/{name}/stop") == (200, "")
+        assert _asked(server, "DELETE", f"/machines/{name}") == (204, "")
+    assert _machines(server) == {"new": "pending"}
