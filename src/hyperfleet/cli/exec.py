@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import shutil
-import signal
 import sys
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from hyperfleet.cli.arguments import EnvOption, Machine, variables
+from hyperfleet.cli.attached import IN, forwarding, show, terminal_size
 from hyperfleet.cli.connect import ENV_FILE, find
 from hyperfleet.client import ProcessStream
 
-_IN, _OUT, _ERR = 0, 1, 2
 _PIECE = 64 * 1024
 _SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"
-# What a process in a machine is told in our place, where no terminal turns keys into them.
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="Its name or id.")]
 
 
 def run_in_machine(
@@ -38,22 +32,19 @@ def run_in_machine(
     terminal: Annotated[
         bool, typer.Option("--tty", "-t", help="Give it a terminal; with -i, to be sat at.")
     ] = False,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; may be repeated.")
-    ] = None,
+    env: EnvOption = None,
     cwd: Annotated[str | None, typer.Option("--workdir", "-w", help="A folder there.")] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds, after which it is killed.")
     ] = None,
 ) -> None:
     """Run a program in a machine; ends with its exit code."""
-    variables = dict(_variable(text) for text in env or ())
     _run(
         machine,
         command,
         keys=interactive,
         terminal=terminal,
-        env=variables,
+        env=variables(env),
         cwd=cwd,
         timeout=timeout,
     )
@@ -74,7 +65,7 @@ def _run(
     cwd: str | None,
     timeout: float | None,
 ) -> None:
-    if terminal and keys and not os.isatty(_IN):
+    if terminal and keys and not os.isatty(IN):
         raise typer.BadParameter("the input is no terminal; leave -t out to pass it on as it is")
     if terminal and "TERM" in os.environ:
         env = {"TERM": os.environ["TERM"], **env}
@@ -87,28 +78,16 @@ def _run(
         env=env,
         cwd=cwd,
         stdin=keys,
-        terminal=_size() if terminal else None,
+        terminal=terminal_size() if terminal else None,
         timeout=timeout,
     )
-    with stream, _orders(stream, terminal=terminal), _raw(_IN, wanted=terminal and keys):
+    with stream, forwarding(stream, terminal=terminal), _raw(IN, wanted=terminal and keys):
         if keys:
             threading.Thread(target=_feed, args=(stream,), daemon=True).start()
         for output in stream:
-            _write(_ERR if output.is_error else _OUT, output.data)
+            show(output)
     assert stream.exit is not None  # noqa: S101 - its output ends with it, or by an error
     sys.exit(stream.exit.exit_code)
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise typer.BadParameter(f"--env {text}: must be NAME=VALUE")
-    return name, value
-
-
-def _size() -> tuple[int, int]:
-    size = shutil.get_terminal_size()
-    return max(1, size.lines), max(1, size.columns)
 
 
 @contextlib.contextmanager
@@ -125,45 +104,7 @@ def _raw(descriptor: int, *, wanted: bool) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-@contextlib.contextmanager
-def _orders(stream: ProcessStream, *, terminal: bool) -> Iterator[None]:
-    """Signals and sizes go on to the process; by a thread, since a handler must not wait."""
-    orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-
-    def carry() -> None:
-        while (order := orders.get()) is not None:
-            order()
-
-    def forward(number: int, _: object) -> None:
-        name = signal.Signals(number).name.removeprefix("SIG")
-        orders.put(lambda: stream.signal(name))
-
-    def resize(_number: int, _: object) -> None:
-        orders.put(lambda: stream.resize(*_size()))
-
-    handlers: dict[signal.Signals, Callable[[int, object], None]]
-    handlers = dict.fromkeys(_FORWARDED, forward)
-    if terminal:
-        handlers[signal.SIGWINCH] = resize
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    carrier = threading.Thread(target=carry, daemon=True)
-    carrier.start()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        orders.put(None)
-        carrier.join()
-
-
 def _feed(stream: ProcessStream) -> None:
-    while data := os.read(_IN, _PIECE):
+    while data := os.read(IN, _PIECE):
         stream.write(data)
     stream.end_input()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    unwritten = memoryview(data)
-    while unwritten:
-        unwritten = unwritten[os.write(descriptor, unwritten) :]

@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from hyperfleet import __version__
-from hyperfleet.cli import keys
+from hyperfleet.cli import follow, keys, machines
 from hyperfleet.cli.down import down
 from hyperfleet.cli.exec import run_in_machine, shell
 from hyperfleet.cli.host import doctor, serve, setup
 from hyperfleet.cli.output import complain, say
 from hyperfleet.cli.record import backup, restore
+from hyperfleet.cli.run import run
 from hyperfleet.cli.settings import settings
 from hyperfleet.client import ApiError, UnreachableError
 from hyperfleet.errors import HyperfleetError, SettingsError
@@ -27,17 +28,30 @@ FAILED, USAGE, UNREACHABLE, NO_ENTRY = 1, 2, 3, 4
 app = typer.Typer(
     name="hyperfleet",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(keys.app, name="keys")
-app.command()(serve)
-app.command()(setup)
-app.command()(settings)
-app.command()(doctor)
-app.command()(down)
+# As `--help` lists them: a machine's life, what goes on in one, the server.
+app.command()(run)
+app.command()(machines.create)
+app.command("list")(machines.list_machines)
+app.command()(machines.show)
+app.command()(machines.change)
+app.command()(machines.start)
+app.command()(machines.stop)
+app.command()(machines.restart)
+app.command("rm")(machines.remove)
+app.command()(machines.wait)
 app.command("exec")(run_in_machine)
 app.command()(shell)
+app.command()(machines.ports)
+app.command()(follow.logs)
+app.command()(follow.events)
+app.command()(serve)
+app.command()(down)
+app.command()(setup)
+app.command()(doctor)
+app.command()(settings)
+app.add_typer(keys.app, name="keys")
 app.command()(backup)
 app.command()(restore)
 

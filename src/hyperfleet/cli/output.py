@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+# ANSI escape sequences (ECMA-48: CSI, OSC, two-byte ones), then all other controls but tab and LF.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def say(line: str) -> None:
@@ -28,9 +34,11 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def say_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def say_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, headed: bool = True
+) -> None:
     """A table; cells are shown as they are, whatever they hold."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
@@ -38,6 +46,27 @@ def say_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = Console()
     # Where nobody looks, nothing is cut: a pipe has no width.
     Console(width=None if console.is_terminal else 10_000).print(table)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says on a terminal what is waited for, while the block lasts."""
+    with Console(stderr=True).status(Text(what)):
+        yield
+
+
+def fit(text: str) -> str:
+    """A guest's words, for a terminal: without what would move its cursor or rename its window."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def span(lasting: timedelta) -> str:
+    """A time span in one unit, as a glance needs it: 7s, 12m, 3h, 21d."""
+    seconds = max(0, int(lasting.total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def moment(at: datetime | None) -> str:

@@ -1,0 +1,124 @@
+"""What several commands are told in the same words: a machine, sizes, variables, ports, labels."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from hyperfleet.cli.connect import connect
+from hyperfleet.client import Egress, EgressRule
+
+# Names for completion; whoever presses a key waits no longer.
+_MOST_NAMES = 500
+_UNITS = {"": 1, "M": 1, "G": 1024}
+_HIGHEST_PORT = 65535
+
+
+def machine_names(incomplete: str) -> list[str]:
+    """Names that begin so, for a shell's completion: none when no server answers, and no words."""
+    try:
+        with connect() as client:
+            page = client.list_machines(limit=_MOST_NAMES)
+    except Exception:  # noqa: BLE001 - nobody could read it
+        return []
+    return [machine.name for machine in page.machines if machine.name.startswith(incomplete)]
+
+
+Machine = Annotated[
+    str,
+    typer.Argument(metavar="MACHINE", help="Its name or id.", autocompletion=machine_names),
+]
+Machines = Annotated[
+    list[str],
+    typer.Argument(metavar="MACHINE...", help="Names or ids.", autocompletion=machine_names),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+Cpus = Annotated[int, typer.Option("--cpus", "-c", help="Virtual CPUs.", min=1)]
+Memory = Annotated[str, typer.Option("--memory", "-m", help="In MiB, or such as 512M, 2G.")]
+PortOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--port", "-p", help="Exposed to the proxy; may be repeated.", min=1, max=_HIGHEST_PORT
+    ),
+]
+EnvOption = Annotated[
+    list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; may be repeated.")
+]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; may be repeated.")
+]
+RootfsOption = Annotated[
+    str | None, typer.Option("--rootfs", help="Its root disk; else the server's default.")
+]
+EgressOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--egress",
+        help="Whom it may speak to: all, none, or NETWORK[:PROTOCOL[:PORT,PORT]], such as "
+        "192.0.2.0/24:tcp:80,443; may be repeated.",
+    ),
+]
+RestartOption = Annotated[
+    str | None, typer.Option(help="When it comes up again by itself: never, on-failure, always.")
+]
+
+
+def variables(texts: list[str] | None, option: str = "--env") -> dict[str, str]:
+    """NAME=VALUE each.
+
+    Raises:
+        typer.BadParameter: one is not.
+    """
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{option} {text}: must be NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def mebibytes(text: str) -> int:
+    """`512`, `512M` or `2G`.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})(M|G|)(?:i?B)?", text, re.IGNORECASE)
+    if found is None:
+        raise typer.BadParameter(f"--memory {text}: must be MiB, or such as 512M or 2G")
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def egress(texts: list[str] | None) -> Egress | None:
+    """None where nothing was said.
+
+    Raises:
+        typer.BadParameter: one is no rule. Its network and ports are the server's to judge.
+    """
+    match texts or []:
+        case []:
+            return None
+        case ["all"]:
+            return "all"
+        case ["none"]:
+            return "none"
+        case rules:
+            return tuple(_rule(text) for text in rules)
+
+
+def _rule(text: str) -> EgressRule:
+    network, _, rest = text.partition(":")
+    protocol, _, ports = rest.partition(":")
+    listed = ports.split(",") if ports else []
+    if protocol not in ("", "tcp", "udp") or not all(port.isdigit() for port in listed):
+        raise typer.BadParameter(
+            f"--egress {text}: must be all, none, or NETWORK[:PROTOCOL[:PORT,PORT]]"
+        )
+    return EgressRule(
+        network=network,
+        protocol=protocol or None,  # type: ignore[arg-type]
+        ports=tuple(map(int, listed)),
+    )

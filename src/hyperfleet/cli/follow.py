@@ -1,0 +1,93 @@
+"""`hyperfleet logs` and `hyperfleet events`: what machines say, and what happens to them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+import typer
+
+from hyperfleet.cli.arguments import Machine, machine_names
+from hyperfleet.cli.connect import connect
+from hyperfleet.cli.output import complain, fit, say
+from hyperfleet.client import Event, Missed, to_json
+
+
+def logs(
+    machine: Machine,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written.")
+    ] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", help="Only the last lines.", min=1)
+    ] = None,
+) -> None:
+    """Show a machine's console: what its kernel and programs wrote to it.
+
+    On a terminal without control characters, which a machine could play tricks with.
+    """
+    with connect() as client:
+        if follow:
+            _write(client.follow_logs(machine, tail=tail))
+        else:
+            _write([client.machine_logs(machine, tail=tail)])
+
+
+def events(
+    machine: Annotated[
+        str | None,
+        typer.Argument(metavar="[MACHINE]", help="Only its events.", autocompletion=machine_names),
+    ] = None,
+    *,
+    after: Annotated[
+        str | None, typer.Option(help="The id of an event: begin with what came after it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, one event a line.")] = False,
+) -> None:
+    """Show what happens to machines, as it happens."""
+    with connect() as client:
+        for event in client.follow_events(machine=machine, after=after):
+            if isinstance(event, Missed):
+                complain("some events were missed: `hyperfleet list` shows how things stand")
+            elif as_json:
+                say(msgspec.json.encode(to_json(event)).decode())
+            else:
+                say(_line(event))
+            sys.stdout.flush()
+
+
+def _write(texts: Iterable[str]) -> None:
+    shown = sys.stdout.isatty()
+    for text in texts:
+        sys.stdout.write(fit(text) if shown else text)
+        sys.stdout.flush()
+
+
+def _line(event: Event) -> str:
+    at = event.at.astimezone().strftime("%H:%M:%S")
+    return f"{at}  {event.machine.name:20}  {_what(event)}  ({event.cause})"
+
+
+def _what(event: Event) -> str:
+    match event.type:
+        case "status":
+            why = f": {_first_line(event.message)}" if event.message else ""
+            return f"{event.before} -> {event.status}{why}"
+        case "port" if event.port is not None:
+            if event.port.listening:
+                url = event.port.urls.host or event.port.urls.path
+                return f"a server listens at port {event.port.port}: {url}"
+            return f"nothing listens at port {event.port.port} any more"
+        case "changed":
+            return f"changed: {', '.join(event.fields)}"
+        case "fault":
+            return _first_line(event.message or "")
+        case _:
+            return event.type
+
+
+def _first_line(text: str) -> str:
+    return fit(text.partition("\n")[0])

@@ -1,0 +1,39 @@
+"""docs/how-to/command-line.md: every command on it is run as it stands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import page, proxy
+from support.need import Need
+from support.server import Server, hyperfleet
+
+PAGE = page.Page("docs/how-to/command-line.md")
+
+
+@pytest.fixture(scope="module")
+def server(need: Need) -> Iterator[Server]:
+    """Where `hyperfleet` is a command, as it is for a reader."""
+    proxy.binary(need)
+    made = Server(HYPERFLEET_VMM="fake")
+    made.environment["PATH"] += f":{Path(hyperfleet()[0]).parent}"
+    with made:
+        yield made
+
+
+@pytest.mark.parametrize("block", [block for block in PAGE.blocks() if " run " not in block])
+def test_a_block(server: Server, block: str) -> None:
+    page.types(server, block)
+    assert server.api.get("/machines").json()["total"] == 0
+
+
+def test_the_one_command(server: Server) -> None:
+    """As it stands, but that its server ends by itself; Ctrl-C: tests/e2e/test_run.py."""
+    command = PAGE.block_with("hyperfleet run").replace("exec httpd -f", "httpd")
+    assert shlex.split(command)[-1].endswith("; httpd -p 80 -h /")
+    page.types(server, command)
+    assert server.api.get("/machines").json()["total"] == 0

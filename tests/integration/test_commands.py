@@ -1,0 +1,256 @@
+"""The command line on machines, against the whole server; the machines are fakes.
+
+What needs a real process: tests/e2e/test_run.py, tests/e2e/test_exec_stream.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import typer
+
+from hyperfleet.cli import arguments
+from hyperfleet.client import EgressRule
+from support import proxy
+from support.need import Need
+from support.server import END, Server
+
+FAILED, USAGE = 1, 2
+
+
+@pytest.fixture(scope="module")
+def shared(need: Need) -> Iterator[Server]:
+    proxy.binary(need)
+    with Server(HYPERFLEET_VMM="fake") as running:
+        yield running
+
+
+@pytest.fixture
+def server(shared: Server) -> Iterator[Server]:
+    """Without machines, before and after."""
+    yield shared
+    for machine in shared.api.get("/machines").json()["machines"]:
+        shared.api.delete(f"/machines/{machine['id']}?force=true")
+
+
+def said(server: Server, *arguments: str) -> str:
+    """What a command that must go well prints."""
+    done = server.run(*arguments, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def shown(server: Server, *arguments: str) -> Any:
+    return json.loads(said(server, *arguments, "--json"))
+
+
+def test_a_machines_life(server: Server) -> None:
+    made = said(
+        server, "create", "web", "-c", "2", "-m", "1G", "-p", "80", "-p", "81", "-e", "A=b=c",
+        "-l", "tier=front", "--restart", "on-failure", "--egress", "none",
+    )  # fmt: skip
+    assert made == "web is made; start it with `hyperfleet start web`.\n"
+    machine = shown(server, "show", "web")
+    assert (machine["vcpu_count"], machine["mem_size_mib"]) == (2, 1024)
+    assert (machine["exposed_ports"], machine["labels"]) == ([80, 81], {"tier": "front"})
+    assert machine["egress"] == "none"
+    url = f"{server.proxy_url.replace('127.0.0.1', 'localhost')}/proxy/{machine['id']}/80/"
+    lines = said(server, "start", "web").splitlines()
+    assert lines[:2] == ["web is running.", f"  port 80: {url}"]
+    serves = 'echo "$A" > /index.html; httpd -p 80 -h /'
+    assert said(server, "exec", "web", "--", "sh", "-c", serves) == ""
+    listed = said(server, "ports", "web").splitlines()
+    assert [line.split() for line in listed] == [
+        ["PORT", "SERVER", "BOUND", "TO", "URL"],
+        ["80", "listens", "0.0.0.0", url],
+        ["81", "-", "-", url.replace("/80/", "/81/")],
+    ]
+    assert httpx.get(url).text == "b=c\n"
+    table = [line.split() for line in said(server, "list").splitlines()]
+    assert table[0] == ["NAME", "ID", "STATUS", "CPUS", "MEMORY", "PORTS", "SINCE"]
+    assert table[1][:8] == ["web", machine["id"], "running", "2", "1024", "MiB", "80*", "81"]
+    details = said(server, "show", "web")
+    assert f"{url} (a server on 0.0.0.0, since " in details
+
+    changed = shown(server, "change", "web", "-p", "80", "--no-labels")
+    assert (changed["exposed_ports"], changed["labels"]) == ([80], {})
+    assert shown(server, "change", "web", "--no-ports")["exposed_ports"] == []
+    assert said(server, "wait", "web", "--for", "running") == "web is running.\n"
+    assert said(server, "logs", "web", "-n", "1") == "hyperfleet-agent: ready\n"
+    assert said(server, "restart", machine["id"]) == "web is running.\n"
+    assert said(server, "stop", "web") == "web is stopped.\n"
+    assert said(server, "rm", "web") == "web is deleted.\n"
+    assert shown(server, "list") == {"machines": []}
+
+
+def test_several_at_once_and_what_fails_of_them(server: Server) -> None:
+    for name in ("a", "b"):
+        said(server, "create", name)
+    done = server.run("start", "a", "nobody", "b", "a", check=False)
+    assert done.returncode == FAILED
+    assert done.stdout == "a is running.\nb is running.\n"
+    assert done.stderr == "hyperfleet: nobody: Machine not found: nobody\n"
+    stopped = shown(server, "stop", "a", "b")["machines"]
+    assert [machine["status"] for machine in stopped] == ["stopped", "stopped"]
+    assert shown(server, "list", "--status", "stopped")["machines"] != []
+    assert shown(server, "list", "--label", "none")["machines"] == []
+    refused = server.run("start", "nobody", check=False)
+    assert (refused.returncode, refused.stdout) == (FAILED, "")
+    assert refused.stderr == "hyperfleet: Machine not found: nobody\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["create", "web", "-m", "much"], USAGE, "--memory much: must be MiB, or such as 512M"),
+        (["create", "web", "-p", "0"], USAGE, "greater than or equal to 1"),
+        (["create", "web", "-e", "A"], USAGE, "--env A: must be NAME=VALUE"),
+        (["create", "web", "-l", "=b"], USAGE, "--label =b: must be NAME=VALUE"),
+        (["create", "web", "--egress", "10.0.0.0/8:icmp"], USAGE, "all, none, or NETWORK"),
+        (["create", "Web"], FAILED, "name must be a DNS label"),
+        (["create", "web", "--restart", "soon"], FAILED, "restart must be never"),
+        (["wait", "web", "--for", "gone"], FAILED, "status must be one of"),
+        (["logs", "nobody", "-f"], FAILED, "Machine not found: nobody"),
+        (["events", "nobody"], FAILED, "Machine not found: nobody"),
+        (["events", "--after", "x"], FAILED, "the id of an event"),
+        (["run", "--name", "No", "--", "true"], FAILED, "name must be a DNS label"),
+    ],
+)
+def test_what_is_asked_wrongly(server: Server, command: list[str], code: int, words: str) -> None:
+    done = server.run(*command, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in " ".join(done.stderr.replace("│", "").split())
+
+
+def test_a_wait_in_vain(server: Server) -> None:
+    said(server, "create", "web")
+    done = server.run("wait", "web", "--timeout", "1", check=False)
+    assert done.returncode == FAILED
+    assert "was not running within 1 s" in done.stderr
+
+
+def _started(server: Server, *arguments: str) -> subprocess.Popen[bytes]:
+    return server.popen(
+        *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def _lines(process: subprocess.Popen[bytes], count: int) -> list[str]:
+    assert process.stdout is not None
+    return [process.stdout.readline().decode().rstrip("\n") for _ in range(count)]
+
+
+def test_events_and_logs_that_are_followed(server: Server) -> None:
+    with httpx.stream("GET", f"{server.api_url}/events", headers=server.api.headers) as answer:
+        begin = next(line for line in answer.iter_lines() if line.startswith("id: "))[4:]
+    said(server, "create", "web")
+    said(server, "start", "web")
+    with (
+        _started(server, "logs", "-f", "web") as logs,
+        _started(server, "events", "web", "--after", begin) as told,
+        _started(server, "events", "--json", "--after", begin) as json_told,
+    ):
+        try:
+            assert _lines(logs, 1) == ["hyperfleet-agent: ready"]
+            said(server, "restart", "web")
+            assert _lines(logs, 1) == ["hyperfleet-agent: ready"]
+            said(server, "rm", "-f", "web")
+            # These end with the machine.
+            assert told.wait(END) == logs.wait(END) == 0
+            rows = [re.split(r" {2,}", line) for line in _lines(told, 8)]
+            assert [row[1:] for row in rows[:4]] == [
+                ["web", "created", "(request)"],
+                ["web", "pending -> starting", "(request)"],
+                ["web", "starting -> running", "(request)"],
+                ["web", "running -> stopping", "(request)"],
+            ]
+            assert json.loads(_lines(json_told, 1)[0])["type"] == "created"
+        finally:
+            json_told.kill()
+
+
+def test_a_program_in_a_machine_of_its_own(server: Server) -> None:
+    serves = "echo hi > /index.html; httpd -p 80 -h /; sleep 600"
+    command = ("run", "--name", "mine", "-p", "80", "-e", "A=b", "--", "sh", "-c", serves)
+    with _started(server, *command) as running:
+        assert running.stderr is not None
+        line = running.stderr.readline().decode()
+        words = "hyperfleet: port 80 is served at "
+        assert line.startswith(words)
+        assert httpx.get(line.removeprefix(words).strip()).text == "hi\n"
+        running.send_signal(signal.SIGINT)
+        # What it died of, as a shell tells it.
+        assert running.wait(END) == 128 + signal.SIGINT
+        assert b"INT is passed on" in running.stderr.read()
+    assert shown(server, "list") == {"machines": []}
+
+
+def test_a_program_that_ends_takes_its_machine_with_it(server: Server) -> None:
+    done = server.run("run", "-w", "/srv", "-e", "A=b", "--", "sh", "-c", "pwd; echo $A; false",
+                      check=False)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "/srv\nb\n", "")
+    assert shown(server, "list") == {"machines": []}
+
+
+def test_a_machine_that_is_kept(server: Server) -> None:
+    done = server.run("run", "--name", "mine", "--keep", "--", "true", check=False)
+    assert done.returncode == 0
+    assert "mine stays; `hyperfleet rm -f mine` deletes it" in done.stderr
+    assert shown(server, "show", "mine")["status"] == "running"
+
+
+def test_a_machine_that_dies_under_its_program(server: Server) -> None:
+    done = server.run("run", "--", "sh", "-c", "poweroff; sleep 600", check=False)
+    assert done.returncode == FAILED
+    assert done.stderr.startswith("hyperfleet: ")
+    assert shown(server, "list") == {"machines": []}
+
+
+def test_names_complete(server: Server) -> None:
+    for name in ("web", "worker", "db"):
+        said(server, "create", name)
+    environment = {
+        "_HYPERFLEET_COMPLETE": "complete_bash",
+        "COMP_WORDS": "hyperfleet start w",
+        "COMP_CWORD": "2",
+    }
+    before = dict(server.environment)
+    server.environment.update(environment)
+    try:
+        completed = server.run(check=False).stdout.split()
+    finally:
+        server.environment.clear()
+        server.environment.update(before)
+    assert completed == ["web", "worker"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512", 512), ("512M", 512), ("2G", 2048), ("2gib", 2048), ("1MB", 1)]
+)
+def test_memory(text: str, size: int) -> None:
+    assert arguments.mebibytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "1.5G", "-1", "1T", "1 G", "1e3"])
+def test_what_is_no_memory(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        arguments.mebibytes(text)
+
+
+def test_egress() -> None:
+    assert arguments.egress(None) is None
+    assert arguments.egress(["none"]) == "none"
+    assert arguments.egress(["10.0.0.0/8", "192.0.2.1/32:udp:53"]) == (
+        EgressRule(network="10.0.0.0/8"),
+        EgressRule(network="192.0.2.1/32", protocol="udp", ports=(53,)),
+    )
+    for wrong in (["10.0.0.0/8:x"], ["10.0.0.0/8:tcp:a"]):
+        with pytest.raises(typer.BadParameter):
+            arguments.egress(wrong)
