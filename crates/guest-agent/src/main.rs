@@ -2,7 +2,7 @@
 //! and a disk, then does what the host asks, over a virtio-serial port.
 //!
 //! `hyperfleet-guest-agent --test-socket PATH` does the same for clients of a Unix socket, as an
-//! ordinary process that leaves the computer as it is.
+//! ordinary process that leaves the computer as it is. `hyperfleet-guest-agent files …` is `files`.
 
 mod answers;
 mod boot;
@@ -11,6 +11,7 @@ mod confines;
 mod credit;
 mod exec;
 mod failure;
+mod files;
 mod leftovers;
 mod listeners;
 mod network;
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
         [option] if option == "--version" => {
             println!("hyperfleet-guest-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(())
+        }
+        // What the host has run for files, as a process like any other.
+        [first, rest @ ..] if first == hyperfleet_wire::files::SUBCOMMAND => {
+            return files::main(rest);
         }
         [option, path] if option == "--test-socket" => {
             let path = Path::new(path);

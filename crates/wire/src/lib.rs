@@ -14,6 +14,7 @@
 //! `crates/wire/vectors/` hold both languages to the same bytes.
 
 pub mod control;
+pub mod files;
 pub mod guest;
 pub mod length;
 pub mod slip;

@@ -1,7 +1,7 @@
 //! Rust's side of `vectors/`; Python's is `tests/unit/wire/test_vectors.py`. The same bytes and the
 //! same verdicts in both languages.
 
-use hyperfleet_wire::{control, decode, encode, guest, length, slip, WireError};
+use hyperfleet_wire::{control, decode, encode, files, guest, length, slip, WireError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,16 @@ fn guest_messages_and_frames() {
         }
         let mut frame = Vec::new();
         slip::write(&bytes(&vector.payload), &mut frame).unwrap();
+        assert_eq!(frame, bytes(&vector.frame), "{}", vector.name);
+    }
+}
+
+#[test]
+fn messages_about_files_and_their_frames() {
+    for vector in vectors::<Message>("files.json") {
+        agree::<files::FileMessage>(&vector);
+        let mut frame = Vec::new();
+        length::write(&bytes(&vector.payload), &mut frame).unwrap();
         assert_eq!(frame, bytes(&vector.frame), "{}", vector.name);
     }
 }

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from hyperfleet import __version__
-from hyperfleet.api import document, errors, exec_stream, keys, machines, service, streams
+from hyperfleet.api import document, errors, exec_stream, files, keys, machines, service, streams
 from hyperfleet.api.head import HeadAsGet
 from hyperfleet.api.measured import Measured
 from hyperfleet.api.parts import Parts
@@ -38,7 +38,14 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
         max_body_bytes=parts.settings.hyperfleet_max_body_bytes,
         arrival_s=parts.settings.hyperfleet_request_arrival_ms / 1000,
     )
-    routers = (machines.router, streams.router, keys.router, service.router)
+    routers = (
+        machines.router,
+        files.router,
+        files.uploads,
+        streams.router,
+        keys.router,
+        service.router,
+    )
     for router in routers:
         app.include_router(router)
     app.include_router(exec_stream.router)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hyperfleet.guest.values import (
     ExecRequest,
     ExecResult,
+    FileInfo,
     Listener,
     Piece,
     ProcessEnd,
@@ -40,6 +41,78 @@ class ProcessStream(Protocol):
 
     async def abandon(self) -> None:
         """Ends it if it has not ended, with all that nobody reads of it; never raises."""
+
+
+class Contents(Protocol):
+    """A file, or a folder as a tar: what it is, then its bytes, once."""
+
+    @property
+    def info(self) -> FileInfo:
+        """Of the file or the folder."""
+
+    @property
+    def size(self) -> int | None:
+        """Of all that `pieces` gives; None: it is not known before."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """All of it; GuestError when it has not come whole."""
+
+    async def close(self) -> None:
+        """Nobody wants the rest."""
+
+
+class Listing(Protocol):
+    """A folder and what is in it, by name."""
+
+    @property
+    def folder(self) -> FileInfo:
+        """The folder itself."""
+
+    @property
+    def entries(self) -> Sequence[FileInfo]:
+        """What is in it."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether there is more."""
+
+
+class Files(Protocol):
+    """On a machine's disk; paths begin with /.
+
+    NotFoundError: there is nothing; ConflictError: a folder where it may be none, or none where one
+    is needed, or one that is not empty; ValidationError: no file system has that; GuestError.
+    """
+
+    async def get(self, path: str) -> Contents:
+        """A file's bytes."""
+
+    async def pack(self, path: str) -> Contents:
+        """A folder as a tar."""
+
+    async def put(
+        self,
+        path: str,
+        content: AsyncIterable[bytes],
+        *,
+        size: int | None,
+        mode: int | None,
+        owner: tuple[int, int] | None,
+        parents: bool,
+    ) -> FileInfo:
+        """Makes a file, whole or not at all; what is None is as it was before."""
+
+    async def unpack(self, path: str, content: AsyncIterable[bytes]) -> None:
+        """Makes what a tar holds in a folder."""
+
+    async def stat(self, path: str) -> FileInfo:
+        """What is at a path, links followed."""
+
+    async def list(self, path: str) -> Listing:
+        """What is in a folder."""
+
+    async def delete(self, path: str, *, whole: bool) -> None:
+        """Removes a file, an empty folder, or with `whole` all that is in one."""
 
 
 class Batch(Protocol):
@@ -115,6 +188,9 @@ class Machines(Protocol):
 
     async def run(self, ref: str, request: ProcessRequest) -> ProcessStream:
         """Runs one process whose streams are carried; raises as `exec` does."""
+
+    def files(self, ref: str) -> Files:
+        """What is on the machine's disk; it must run for that."""
 
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
         """Exposed ports, and what listens without being exposed."""

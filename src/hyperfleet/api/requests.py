@@ -366,6 +366,51 @@ class ReadLogs(Query):
     )
 
 
+_PATH = "the path of a file or folder in the machine, which begins with /"
+FilePath = Annotated[
+    str,
+    Field(min_length=1, max_length=4095, pattern="^/", json_schema_extra=_WITHOUT_NUL),
+    AfterValidator(_no_nul),
+]
+
+
+class ReadFile(Query):
+    """What to read, and how."""
+
+    path: FilePath = Field(description=_PATH)
+    archive: Annotated[bool, BeforeValidator(_boolean)] = Field(
+        default=False, description="true or false; true gives a folder with all in it as a tar"
+    )
+
+
+class WriteFile(Query):
+    """What to write."""
+
+    path: FilePath = Field(description=_PATH)
+    archive: Annotated[bool, BeforeValidator(_boolean)] = Field(
+        default=False,
+        description="true or false; true: the body is a tar, which is unpacked into that folder",
+    )
+    mode: Annotated[str, Field(pattern="^[0-7]{3,4}$")] | None = Field(
+        default=None, description="permission bits in octal, three or four digits, such as 0755"
+    )
+    owner: Annotated[str, Field(pattern="^[0-9]{1,9}:[0-9]{1,9}$")] | None = Field(
+        default=None, description="user and group id, such as 1000:1000"
+    )
+    parents: Annotated[bool, BeforeValidator(_boolean)] = Field(
+        default=False, description="true or false; true makes the folders that lead to it"
+    )
+
+
+class DeleteFile(Query):
+    """What to delete."""
+
+    path: FilePath = Field(description=_PATH)
+    recursive: Annotated[bool, BeforeValidator(_boolean)] = Field(
+        default=False, description="true or false; true deletes a folder with all that is in it"
+    )
+
+
 class FollowEvents(Query):
     """Which events, and after which."""
 

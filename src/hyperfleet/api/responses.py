@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 from pydantic import BaseModel, Field
@@ -12,7 +13,7 @@ from pydantic import BaseModel, Field
 from hyperfleet.api.egress import EgressOut, egress_out
 from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
-from hyperfleet.guest.values import ExecResult, Listener
+from hyperfleet.guest.values import ExecResult, FileInfo, Listener
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Cause, Event, EventKind, ExposedPort, Machine, Restart
 from hyperfleet.proxy.interface import Activity
@@ -147,6 +148,21 @@ class ErrorDetail(BaseModel):
 
 class ErrorOut(BaseModel):
     error: ErrorDetail
+
+
+class FileOut(BaseModel):
+    name: str = Field(description="Within its folder; bytes not UTF-8 became U+FFFD.")
+    type: Literal["file", "folder", "link", "other"]
+    size: int | None = Field(description="In bytes; null: not known before it is read.")
+    mode: str = Field(description="Permission bits in octal, such as 0644.")
+    owner: str = Field(description="User and group id, such as 0:0.")
+    modified: int = Field(description="Seconds since 1970, UTC.")
+    target: str | None = Field(description="Where a symbolic link leads.")
+
+
+class FolderOut(BaseModel):
+    entries: list[FileOut] = Field(description="By name; links are not followed.")
+    truncated: bool = Field(description="Whether there are more than are listed.")
 
 
 class EventMachine(BaseModel):
@@ -296,6 +312,19 @@ def _port_out(machine_id: str, port: ExposedPort, urls: Urls) -> PortOut:
         since=port.since,
         address=port.address,
         urls=urls.to(machine_id, port.port),
+    )
+
+
+def file_out(info: FileInfo) -> FileOut:
+    """What is at a path."""
+    return FileOut(
+        name=info.name,
+        type=info.kind,  # type: ignore[arg-type]
+        size=info.size,
+        mode=f"{info.mode:04o}",
+        owner=f"{info.uid}:{info.gid}",
+        modified=info.mtime,
+        target=info.target,
     )
 
 

@@ -64,6 +64,9 @@ class Guard(msgspec.Struct, frozen=True):
 class GuardedRoute(APIRoute):
     """A route that its row in `ENDPOINTS` guards."""
 
+    # Whether the handler reads the body itself, as it comes.
+    streamed = False
+
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         endpoint = ENDPOINTS[self.name]
@@ -74,14 +77,21 @@ class GuardedRoute(APIRoute):
             guard: Guard = request.app.state.guard
             await admit(request, endpoint, guard)
             check_query(request, query)
-            raw = await _read(request, guard)
-            document = _document(request, raw, body)
+            if not self.streamed:
+                raw = await _read(request, guard)
+                request = _Parsed(request, raw, _document(request, raw, body))
             try:
-                return await handle(_Parsed(request, raw, document))
+                return await handle(request)
             except RequestValidationError as error:
                 raise ValidationError(explain(error.errors(), body, query)) from error
 
         return guarded
+
+
+class StreamedRoute(GuardedRoute):
+    """The same, whose bodies are not read before the handler is called."""
+
+    streamed = True
 
 
 class _Parsed(Request):

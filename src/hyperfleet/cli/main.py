@@ -13,6 +13,7 @@ import typer
 
 from hyperfleet import __version__
 from hyperfleet.cli import follow, keys, machines
+from hyperfleet.cli.cp import cp
 from hyperfleet.cli.down import down
 from hyperfleet.cli.exec import run_in_machine, shell
 from hyperfleet.cli.host import doctor, serve, setup
@@ -43,6 +44,7 @@ app.command("rm")(machines.remove)
 app.command()(machines.wait)
 app.command("exec")(run_in_machine)
 app.command()(shell)
+app.command()(cp)
 app.command()(machines.ports)
 app.command()(follow.logs)
 app.command()(follow.events)

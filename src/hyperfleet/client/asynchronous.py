@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,7 +14,16 @@ from hyperfleet.client import calls, values
 from hyperfleet.client.answers import read
 from hyperfleet.client.calls import Call
 from hyperfleet.client.follow import EventReader, Missed
-from hyperfleet.client.http import follow_request, headers_for, options, refused, unreachable
+from hyperfleet.client.http import (
+    download,
+    follow_request,
+    headers_for,
+    options,
+    refused,
+    stat_of,
+    unreachable,
+    upload,
+)
 
 T = TypeVar("T")
 
@@ -163,6 +172,57 @@ class AsyncClient:
             calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
         )
 
+    def read_file(self, ref: str, path: str) -> AsyncIterator[bytes]:
+        """A file's bytes, as they come."""
+        return self._bytes(calls.read_file(ref, path, archive=False))
+
+    def pack_folder(self, ref: str, path: str) -> AsyncIterator[bytes]:
+        """A folder as a tar, as it comes."""
+        return self._bytes(calls.read_file(ref, path, archive=True))
+
+    async def list_folder(self, ref: str, path: str) -> values.Folder:
+        """What is in a folder."""
+        return await self._do(calls.list_folder(ref, path))
+
+    async def stat_file(self, ref: str, path: str) -> values.FileInfo:
+        """What is at a path, symbolic links followed."""
+        call = calls.read_file(ref, path, archive=False)
+        try:
+            answer = await self._http.request(**{**options(call), "method": "HEAD"})
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        if answer.is_error:
+            # HEAD has no words; GET of what is refused has no more than those.
+            await self._do(call)
+        return stat_of(path, answer.headers)
+
+    async def write_file(
+        self,
+        ref: str,
+        path: str,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        mode: int | None = None,
+        owner: str | None = None,
+        parents: bool = False,
+    ) -> values.FileInfo:
+        """Makes a file of these bytes, whole or not at all; mode and owner stay, or are as told.
+
+        `mode`: permission bits; `owner`: `UID:GID`; `parents` makes the folders that lead to it.
+        """
+        call = calls.write_file(ref, path, mode=mode, owner=owner, parents=parents)
+        return await self._send(call, content)
+
+    async def unpack_folder(
+        self, ref: str, path: str, tar: bytes | AsyncIterable[bytes]
+    ) -> values.FileInfo:
+        """Makes what a tar holds in a folder, which is made if need be."""
+        return await self._send(calls.write_file(ref, path, archive=True), tar)
+
+    async def delete_file(self, ref: str, path: str, *, recursive: bool = False) -> None:
+        """Removes a file, an empty folder, or with `recursive` a whole one."""
+        await self._do(calls.delete_file(ref, path, recursive=recursive))
+
     async def machine_ports(self, ref: str) -> values.Ports:
         """The exposed ports with their URLs, and what else listens."""
         return await self._do(calls.machine_ports(ref))
@@ -234,6 +294,24 @@ class AsyncClient:
             reader.ended()
             if not reader.over:
                 await asyncio.sleep(reader.pause)
+
+    async def _bytes(self, call: Call[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async with self._http.stream(**download(call)) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise refused(answer)
+                async for piece in answer.aiter_bytes():
+                    yield piece
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+
+    async def _send(self, call: Call[T], content: bytes | AsyncIterable[bytes]) -> T:
+        try:
+            answer = await self._http.request(**upload(call, content))
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
 
     async def _do(self, call: Call[T]) -> T:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,7 +14,16 @@ from hyperfleet.client import calls, values
 from hyperfleet.client.answers import read
 from hyperfleet.client.calls import Call
 from hyperfleet.client.follow import EventReader, Missed
-from hyperfleet.client.http import follow_request, headers_for, options, refused, unreachable
+from hyperfleet.client.http import (
+    download,
+    follow_request,
+    headers_for,
+    options,
+    refused,
+    stat_of,
+    unreachable,
+    upload,
+)
 
 T = TypeVar("T")
 
@@ -157,6 +166,55 @@ class Client:
             calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
         )
 
+    def read_file(self, ref: str, path: str) -> Iterator[bytes]:
+        """A file's bytes, as they come."""
+        return self._bytes(calls.read_file(ref, path, archive=False))
+
+    def pack_folder(self, ref: str, path: str) -> Iterator[bytes]:
+        """A folder as a tar, as it comes."""
+        return self._bytes(calls.read_file(ref, path, archive=True))
+
+    def list_folder(self, ref: str, path: str) -> values.Folder:
+        """What is in a folder."""
+        return self._do(calls.list_folder(ref, path))
+
+    def stat_file(self, ref: str, path: str) -> values.FileInfo:
+        """What is at a path, symbolic links followed."""
+        call = calls.read_file(ref, path, archive=False)
+        try:
+            answer = self._http.request(**{**options(call), "method": "HEAD"})
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        if answer.is_error:
+            # HEAD has no words; GET of what is refused has no more than those.
+            self._do(call)
+        return stat_of(path, answer.headers)
+
+    def write_file(
+        self,
+        ref: str,
+        path: str,
+        content: bytes | Iterable[bytes],
+        *,
+        mode: int | None = None,
+        owner: str | None = None,
+        parents: bool = False,
+    ) -> values.FileInfo:
+        """Makes a file of these bytes, whole or not at all; mode and owner stay, or are as told.
+
+        `mode`: permission bits; `owner`: `UID:GID`; `parents` makes the folders that lead to it.
+        """
+        call = calls.write_file(ref, path, mode=mode, owner=owner, parents=parents)
+        return self._send(call, content)
+
+    def unpack_folder(self, ref: str, path: str, tar: bytes | Iterable[bytes]) -> values.FileInfo:
+        """Makes what a tar holds in a folder, which is made if need be."""
+        return self._send(calls.write_file(ref, path, archive=True), tar)
+
+    def delete_file(self, ref: str, path: str, *, recursive: bool = False) -> None:
+        """Removes a file, an empty folder, or with `recursive` a whole one."""
+        self._do(calls.delete_file(ref, path, recursive=recursive))
+
     def machine_ports(self, ref: str) -> values.Ports:
         """The exposed ports with their URLs, and what else listens."""
         return self._do(calls.machine_ports(ref))
@@ -226,6 +284,23 @@ class Client:
             reader.ended()
             if not reader.over:
                 time.sleep(reader.pause)
+
+    def _bytes(self, call: Call[bytes]) -> Iterator[bytes]:
+        try:
+            with self._http.stream(**download(call)) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise refused(answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+
+    def _send(self, call: Call[T], content: bytes | Iterable[bytes]) -> T:
+        try:
+            answer = self._http.request(**upload(call, content))
+        except httpx.HTTPError as error:
+            raise unreachable(self._url, error) from error
+        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
 
     def _do(self, call: Call[T]) -> T:
         try:

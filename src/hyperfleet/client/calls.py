@@ -176,6 +176,60 @@ def exec_in_machine(
     )
 
 
+def read_file(ref: str, path: str, *, archive: bool) -> Call[bytes]:
+    """GET /machines/{id}/files, of a file or of a folder as a tar."""
+    return Call(
+        method="GET",
+        path=_machine(ref, "files"),
+        decode=bytes,
+        query=(("path", path), *((("archive", "true"),) if archive else ())),
+    )
+
+
+def list_folder(ref: str, path: str) -> Call[values.Folder]:
+    """GET /machines/{id}/files, of a folder."""
+    return Call(
+        method="GET",
+        path=_machine(ref, "files"),
+        decode=_json(values.Folder),
+        query=(("path", path),),
+    )
+
+
+def write_file(
+    ref: str,
+    path: str,
+    *,
+    archive: bool = False,
+    mode: int | None = None,
+    owner: str | None = None,
+    parents: bool = False,
+) -> Call[values.FileInfo]:
+    """PUT /machines/{id}/files; the body is the caller's."""
+    query = [("path", path)]
+    if archive:
+        query.append(("archive", "true"))
+    if mode is not None:
+        query.append(("mode", f"{mode:04o}"))
+    if owner is not None:
+        query.append(("owner", owner))
+    if parents:
+        query.append(("parents", "true"))
+    return Call(
+        method="PUT",
+        path=_machine(ref, "files"),
+        decode=_json(values.FileInfo),
+        query=tuple(query),
+        patience=_LONG,
+    )
+
+
+def delete_file(ref: str, path: str, *, recursive: bool) -> Call[None]:
+    """DELETE /machines/{id}/files."""
+    query = [("path", path), *([("recursive", "true")] if recursive else [])]
+    return Call(method="DELETE", path=_machine(ref, "files"), decode=_nothing, query=tuple(query))
+
+
 def machine_ports(ref: str) -> Call[values.Ports]:
     """GET /machines/{id}/ports."""
     return Call(method="GET", path=_machine(ref, "ports"), decode=_json(values.Ports))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -9,8 +11,11 @@ import httpx
 from hyperfleet import __version__
 from hyperfleet.client.answers import ApiError, UnreachableError, refusal
 from hyperfleet.client.calls import Call
+from hyperfleet.client.values import FileInfo
 
 _CONNECT = 5.0
+# Seconds without a byte, of an answer that has begun.
+_STALLED = 300.0
 
 
 def headers_for(key: str | None) -> dict[str, str]:
@@ -32,10 +37,44 @@ def options(call: Call[Any]) -> dict[str, Any]:
     }
 
 
+def download(call: Call[Any]) -> dict[str, Any]:
+    """A call whose answer may be large, as `httpx.Client.stream` takes it."""
+    return {**options(call), "timeout": httpx.Timeout(_STALLED, connect=_CONNECT)}
+
+
 def follow_request(call: Call[Any], **query: str) -> dict[str, Any]:
-    """A call whose answer goes on, as `httpx.Client.stream` takes it; quiet for however long."""
+    """A call whose answer goes on; it may be quiet for however long."""
     timeout = httpx.Timeout(None, connect=_CONNECT)
     return {**options(call), "params": [*call.query, *query.items()], "timeout": timeout}
+
+
+def upload(call: Call[Any], content: Any) -> dict[str, Any]:
+    """A call whose body is these bytes, or what an iterable of bytes gives."""
+    return {**options(call), "json": None, "content": content}
+
+
+def stat_of(path: str, headers: httpx.Headers) -> FileInfo:
+    """What the headers of an answer say of the file at `path`.
+
+    Raises:
+        ApiError: they are not Hyperfleet's.
+    """
+    try:
+        length = headers.get("Content-Length")
+        kind = headers["X-File-Type"]
+        written = headers.get("Last-Modified")
+        return FileInfo(
+            name=posixpath.basename(path.rstrip("/")),
+            type=kind,
+            size=int(length) if length is not None and kind == "file" else None,
+            mode=headers["X-File-Mode"],
+            owner=headers["X-File-Owner"],
+            modified=int(parsedate_to_datetime(written).timestamp()) if written else 0,
+        )
+    except (KeyError, ValueError) as error:
+        raise ApiError(
+            "INTERNAL_ERROR", f"The answer is not Hyperfleet's: {error}", 200, None
+        ) from error
 
 
 def refused(answer: httpx.Response) -> ApiError:

@@ -131,6 +131,29 @@ class Event(msgspec.Struct, frozen=True):
     fields: tuple[str, ...] = ()
 
 
+class FileInfo(msgspec.Struct, frozen=True):
+    """What is at a path. `type`: file, folder, link, other; `mode` in octal; `owner`: UID:GID.
+
+    `size` in bytes, None where it is not known before it is read; `modified`: seconds since 1970,
+    UTC; `target`: where a symbolic link leads.
+    """
+
+    name: str
+    type: str
+    size: int | None
+    mode: str
+    owner: str
+    modified: int
+    target: str | None = None
+
+
+class Folder(msgspec.Struct, frozen=True):
+    """What is in a folder, by name; `truncated`: there is more."""
+
+    entries: tuple[FileInfo, ...]
+    truncated: bool
+
+
 class ExecResult(msgspec.Struct, frozen=True):
     """How a process ended."""
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 from hyperfleet.errors import (
     CapacityError,
@@ -25,6 +26,7 @@ from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
+from hyperfleet.guest.files import Files
 from hyperfleet.guest.stream import Stream
 from hyperfleet.guest.values import (
     ExecRequest,
@@ -269,11 +271,13 @@ class Fleet:
         """Runs a program whose streams are carried while it runs; environment as in `exec`.
 
         Raises:
-            NotFoundError: there is no such machine.
-            InvalidStateError: it does not run.
-            GuestError: its agent can't be reached.
+            NotFoundError, InvalidStateError, GuestError: as `exec`.
         """
         return await processes.stream(self._driven(ref), request, self._observer)
+
+    def files(self, ref: str) -> Files:
+        """What is on the machine's disk; this and each call raises as `run` does."""
+        return processes.files(self._driven(ref))
 
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:
         """The exposed ports, and what listens besides; as seen now if the agent answers.
@@ -309,9 +313,7 @@ class Fleet:
         Raises:
             NotFoundError: there is no such machine.
         """
-        machine = self.get(ref)
-        launch = layout.known_launch(machine, self._layout.directory(machine.id))
-        return await asyncio.to_thread(console.tail, self._driver.console(launch), tail)
+        return await asyncio.to_thread(console.tail, self._console_of(self.get(ref)), tail)
 
     @contextmanager
     def follow(self, ref: str | None, after: str | None) -> Iterator[Follower]:
@@ -335,8 +337,7 @@ class Fleet:
             NotFoundError: there is no such machine.
         """
         owner = self._owner(ref)
-        launch = layout.known_launch(owner.machine, self._layout.directory(owner.machine.id))
-        path = self._driver.console(launch)
+        path = self._console_of(owner.machine)
         return console.follow(path, tail, gone=lambda: owner.state.removed)
 
     async def probe(self, machine_id: str, port: int) -> Answer | None:
@@ -353,6 +354,10 @@ class Fleet:
             return None
         listening = sight.servers[port] is not None
         return Answer(upstream=sight.upstreams[port] if listening else None)
+
+    def _console_of(self, machine: Machine) -> Path:
+        launch = layout.known_launch(machine, self._layout.directory(machine.id))
+        return self._driver.console(launch)
 
     def _owner(self, ref: str) -> Owner:
         owner = self._owners.get(ref) or self._owners.get(self._names.get(ref, ""))

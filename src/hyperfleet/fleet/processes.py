@@ -9,6 +9,7 @@ import msgspec
 from hyperfleet.errors import HyperfleetError, OperationTimeoutError
 from hyperfleet.fleet.observer import Observer, outcome
 from hyperfleet.fleet.owner import Owner
+from hyperfleet.guest.files import Files
 from hyperfleet.guest.stream import Stream
 from hyperfleet.guest.values import ExecRequest, ExecResult, ProcessEnd, ProcessRequest
 
@@ -45,6 +46,15 @@ async def stream(owner: Owner, request: ProcessRequest, observer: Observer) -> S
 
     carried.when_over(over)
     return carried
+
+
+def files(owner: Owner) -> Files:
+    """What is on the machine's disk; the agent's own program sees to it."""
+
+    async def run(request: ProcessRequest) -> Stream:
+        return (await owner.agent()).run(request)
+
+    return Files(run)
 
 
 def _in_machine(owner: Owner, request: R) -> R:

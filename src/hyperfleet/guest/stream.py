@@ -58,6 +58,11 @@ class Stream:
         # Read by `ended`, if by anybody.
         call.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, or was lost."""
+        return self._call.answer.done()
+
     async def read(self) -> Piece | None:
         """The next piece of its output; None when there will be no more. Cancelled, loses nothing.
 

@@ -59,6 +59,23 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool = False
 
 
+class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is at a path. `kind`: file, folder, link, other.
+
+    `size` in bytes, None where it is not known before it is read; `mode`: permission bits; `mtime`:
+    seconds since 1970, UTC; `target`: where a symbolic link leads.
+    """
+
+    name: str
+    kind: str
+    size: int | None
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    target: str | None = None
+
+
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """A listening TCP socket in the guest; `direct`: reached on the guest's own address."""
 

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol
 
+from hyperfleet.vmm import fake_files
+
 # Yields seconds to sleep, returns the exit status.
 Run = Generator[float, None, int]
 
@@ -60,6 +62,8 @@ class Programs:
             "cat": self._cat,
             "echo": self._echo,
             "env": self._env,
+            # The agent's own program, `wire.files.PROGRAM`.
+            "exe": self._agent,
             "false": _false,
             "hostname": self._hostname,
             "httpd": self._httpd,
@@ -119,6 +123,12 @@ class Programs:
         yield from ()
         self._print("".join(f"{name}={value}\n" for name, value in self._environment.items()))
         return 0
+
+    def _agent(self, arguments: Sequence[str]) -> Run:
+        yield from ()
+        said, code = fake_files.perform(self._system.files, arguments[1:], self._stdin)
+        self.stdout += said
+        return code
 
     def _hostname(self, _: Sequence[str]) -> Run:
         yield from ()

@@ -179,7 +179,7 @@ _to_guest: msgspec.msgpack.Decoder[ToGuest] = msgspec.msgpack.Decoder(ToGuest)
 _from_guest: msgspec.msgpack.Decoder[FromGuest] = msgspec.msgpack.Decoder(FromGuest)
 
 
-def encode(message: ToGuest | FromGuest) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """A message as the payload of one frame."""
     return msgspec.msgpack.encode(message)
 

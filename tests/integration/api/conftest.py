@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from hyperfleet.api.app import create_app
-from hyperfleet.api.interface import ProcessStream
+from hyperfleet.api.interface import Files, ProcessStream
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
@@ -178,6 +178,10 @@ class MemoryFleet:
         self.get(ref)
         lines = [b"one\n", b"two \xff\n", b"three\n"]
         return b"".join(lines if tail is None else lines[-tail:])
+
+    def files(self, ref: str) -> Files:
+        self.get(ref)
+        raise NotImplementedError("tests/integration/test_files.py has a whole server")
 
     async def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
         """Ends, since nothing else would end it here."""

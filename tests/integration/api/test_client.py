@@ -25,7 +25,7 @@ async def client(api: Api) -> AsyncIterator[AsyncClient]:
 def test_both_clients_can_do_the_same() -> None:
     def public(kind: type) -> dict[str, str]:
         return {
-            name: str(inspect.signature(member)).replace("AsyncIterator", "Iterator")
+            name: str(inspect.signature(member)).replace("AsyncIter", "Iter")
             for name, member in vars(kind).items()
             if callable(member) and not name.startswith("_")
         }

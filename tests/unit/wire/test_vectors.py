@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperfleet.wire import WireError, control, guest, length, slip
+from hyperfleet.wire import WireError, control, files, guest, length, slip
 
 VECTORS = Path(__file__).parents[3] / "crates/wire/vectors"
 DECODERS = {
@@ -20,6 +20,7 @@ DECODERS = {
     "from_guest": guest.decode_from_guest,
     "to_proxy": msgspec.msgpack.Decoder(control.ToProxy).decode,
     "from_proxy": control.decode_from_proxy,
+    "from_files": files.decode,
 }
 
 
@@ -37,7 +38,9 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("vector", vectors("guest.json") + vectors("control.json"))
+@pytest.mark.parametrize(
+    "vector", vectors("guest.json") + vectors("control.json") + vectors("files.json")
+)
 def test_messages_and_frames(vector):
     payload = bytes.fromhex(vector["payload"])
     message = DECODERS[vector["direction"]](payload)
