@@ -96,7 +96,7 @@ def test_bytes_in_and_out(server: Server) -> None:
         ("PUT", "web", {"path": "/x", "mode": "9"}, 400, "mode must be"),
         ("PUT", "web", {"path": "/x", "owner": "me"}, 400, "owner must be"),
         ("PUT", "web", {"path": "/x", "archive": "true", "mode": "0644"}, 400, "leave them out"),
-        ("DELETE", "web", {"path": "/", "recursive": "true"}, 400, "root folder"),
+        ("DELETE", "web", {"path": "/", "recursive": "true"}, 409, "root folder"),
     ],
 )
 def test_what_is_asked_wrongly(

@@ -19,7 +19,7 @@ pub const SUBCOMMAND: &str = "files";
 pub enum FileMessage {
     /// A file, folder or other thing, as it is.
     Entry(Entry),
-    /// It can't be. `code`: `not_found`, `is_folder`, `not_folder`, `not_empty`, `permission`,
+    /// It can't be. `code`: `not_found`, `is_folder`, `not_folder`, `not_empty`, `busy`, `permission`,
     /// `no_space`, `invalid` or `failed`.
     Refused { code: String, message: String },
     /// That was all; `truncated`: there are more entries than were asked for.

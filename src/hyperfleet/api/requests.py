@@ -369,7 +369,7 @@ class ReadLogs(Query):
 _PATH = "the path of a file or folder in the machine, which begins with /"
 FilePath = Annotated[
     str,
-    Field(min_length=1, max_length=4095, pattern="^/", json_schema_extra=_WITHOUT_NUL),
+    Field(min_length=1, max_length=4095, pattern="^/[^\\x00]*$"),
     AfterValidator(_no_nul),
 ]
 

@@ -34,6 +34,7 @@ _ERRORS: dict[str, type[HyperfleetError]] = {
     "is_folder": ConflictError,
     "not_folder": ConflictError,
     "not_empty": ConflictError,
+    "busy": ConflictError,
     "invalid": ValidationError,
 }
 

@@ -79,7 +79,7 @@ class _Disk:
 
     def _delete(self, path: str, *, whole: bool) -> None:
         if path == "/":
-            raise _RefusedError("invalid", "it is the root folder")
+            raise _RefusedError("busy", "it is the root folder")
         self._entry(path)
         if self._is_folder(path) and not whole:
             raise _RefusedError("not_empty", "Directory not empty")

@@ -178,7 +178,7 @@ async def test_delete(files: Files, folder: Path) -> None:
     with pytest.raises(NotFoundError):
         await files.delete(str(folder / "full"), whole=True)
     for root in ("/", "/..", f"{folder}/../../../../.."):
-        with pytest.raises(ValidationError, match="root folder"):
+        with pytest.raises(ConflictError, match="root folder"):
             await files.delete(root, whole=True)
 
 

@@ -280,7 +280,7 @@ fn list(path: &Path, most: usize, out: &mut impl Write) -> Result<(), Refusal> {
 fn delete(path: &Path, whole: bool, out: &mut impl Write) -> Result<(), Refusal> {
     let found = fs::symlink_metadata(path)?;
     if fs::canonicalize(path).is_ok_and(|real| real == Path::new("/")) {
-        return Err(Refusal::invalid("it is the root folder"));
+        return Err(Refusal::new("busy", "it is the root folder"));
     }
     if !found.is_dir() {
         fs::remove_file(path)?;
