@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from hyperfleet.auth import keys
@@ -42,6 +42,7 @@ from hyperfleet.store.keys import SqlKeyStore
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.store.sql import SqlAddressStore, SqlMachineStore
 from hyperfleet.store.tables import Base
+from hyperfleet.store.upgrade import migration_config, upgrade
 
 NOW = datetime(2030, 1, 31, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -306,6 +307,11 @@ async def test_a_database_of_a_later_version(tmp_path: Path) -> None:
         await open_database(None, file)
 
 
+def test_states_of_the_tables_are_numbered_in_their_order() -> None:
+    scripts = ScriptDirectory.from_config(migration_config()).walk_revisions()
+    assert database_module.revisions() == [script.revision for script in scripts][::-1]
+
+
 async def test_a_record_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "record.db"
     spec = {
@@ -317,9 +323,7 @@ async def test_a_record_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
     }
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        config = database_module.migration_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        upgrade(connection, "0001")
         connection.exec_driver_sql(
             "INSERT INTO machines (id, name, status, spec, vmm, network, lifecycle, created_at,"
             " updated_at) VALUES ('abc123def456', 'web', 'stopped', ?, 'fake',"

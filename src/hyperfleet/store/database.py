@@ -10,9 +10,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -37,6 +34,9 @@ _PASSING = frozenset(
 )
 # The file itself is broken: torn, overwritten, or something else altogether.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Database:
@@ -125,15 +125,13 @@ def database_file(url: str | None, path: Path) -> Path:
 
 def is_known_revision(revision: str) -> bool:
     """Whether this version knows that state of the tables."""
-    return revision in _known_revisions(migration_config())
+    return revision in revisions()
 
 
-def migration_config() -> Config:
-    """Alembic's configuration; there is no alembic.ini."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    return config
+def revisions() -> list[str]:
+    """Every state of the tables, oldest first: migrations are numbered, one after the other."""
+    found = (MIGRATIONS / "versions").glob("[0-9]*_*.py")
+    return sorted(path.name.partition("_")[0] for path in found)
 
 
 def _primary(cause: BaseException | None) -> int:
@@ -173,19 +171,19 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _known_revisions(config: Config) -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-
-
 def _migrate(connection: Connection, shown: str) -> None:
-    config = migration_config()
-    config.attributes["connection"] = connection
-    known = _known_revisions(config)
+    known = revisions()
     if connection.dialect.has_table(connection, "alembic_version"):
-        rows = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars()
-        if not set(rows) <= known:
+        query = "SELECT version_num FROM alembic_version"
+        rows = set(connection.exec_driver_sql(query).scalars())
+        if rows == {known[-1]}:
+            return
+        if not rows <= set(known):
             raise SettingsError(
                 f"the database {shown} was made by a later version of Hyperfleet; "
                 "run that one, or choose another file with DATABASE_PATH"
             )
-    command.upgrade(config, "head")
+    # Slow to import, and most starts have nothing for it to do.
+    from hyperfleet.store.upgrade import upgrade  # noqa: PLC0415
+
+    upgrade(connection, "head")
