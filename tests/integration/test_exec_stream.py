@@ -6,6 +6,7 @@ and tests/e2e/test_exec_stream.py.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -19,7 +20,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from hyperfleet.client import ProcessStream, UnreachableError
+from hyperfleet.client import (
+    ApiError,
+    AsyncProcessStream,
+    ProcessExit,
+    ProcessStream,
+    UnreachableError,
+)
 from support import proxy
 from support.need import Need
 from support.page import Page
@@ -317,6 +324,41 @@ def test_the_references_example(server: Server, capsys: pytest.CaptureFixture[st
     example = Page("docs/reference/exec-stream.md").block_with("ProcessStream(", "python")
     exec(example, {"url": server.api_url, "key": server.key})  # noqa: S102 - our own page
     assert capsys.readouterr().out == "b'hello'\n0\n"
+
+
+async def test_with_asyncio(server: Server) -> None:
+    data = bytes(range(256)) * 12_000
+    async with await AsyncProcessStream.open(server.api_url, server.key, "web", ["cat"]) as cat:
+
+        async def feed() -> None:
+            await cat.write(data)
+            await cat.end_input()
+
+        feeding = asyncio.create_task(feed())
+        said = [output async for output in cat]
+        await feeding
+        assert b"".join(output.data for output in said) == data
+        assert not any(output.is_error for output in said)
+        assert cat.exit == ProcessExit(exit_code=0, signal=None, timed_out=False)
+        # It has ended: what it is told now is nobody's.
+        await cat.write(b"more")
+        await cat.signal("TERM")
+
+
+async def test_what_is_refused_with_asyncio(server: Server) -> None:
+    async def run(ref: str, *command: str) -> None:
+        stream = AsyncProcessStream.open(server.api_url, server.key, ref, command, stdin=False)
+        async with await stream as opened:
+            async for _ in opened:
+                pass
+
+    with pytest.raises(ApiError, match="Machine not found: nobody"):
+        await run("nobody", "true")
+    with pytest.raises(ApiError, match="start it first"):
+        await run("still", "true")
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(UnreachableError, match="no server answers"):
+        await AsyncProcessStream.open(url, None, "web", ["true"])
 
 
 def test_what_nobody_answers_or_allows() -> None:

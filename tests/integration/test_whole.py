@@ -13,6 +13,7 @@ import pytest
 from hyperfleet.failpoints import CONTROL_PLANE, Point
 from support import crash, proxy
 from support.need import Need
+from support.page import Page
 from support.server import Server
 from support.table import printed
 
@@ -106,6 +107,13 @@ def test_a_home_whose_path_is_longer_than_a_sockets(server: Server) -> None:
     server.start()
     assert len(os.fspath(server.home / "proxy.sock")) > 108
     assert _page(server, "/proxy/unknown/80/")[0] == 404
+
+
+def test_the_sdks_example(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.start()
+    example = Page("docs/reference/sdk.md").block_with("create_machine(name", "python")
+    exec(example, {"url": server.api_url, "key": server.key})  # noqa: S102 - our own page
+    assert capsys.readouterr().out == "hello\n\n"
 
 
 def test_bounds_of_driver_and_host(server: Server) -> None:

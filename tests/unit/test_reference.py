@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperfleet.api import reference
+from hyperfleet.client import reference as sdk
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +17,11 @@ ROOT = Path(__file__).parents[2]
 def test_a_page_is_its_tables(name: str) -> None:
     written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert written == reference.PAGES[name](), "python -m hyperfleet.api.reference docs/reference"
+
+
+def test_the_sdks_page_is_its_docstrings() -> None:
+    written = (ROOT / "docs/reference/sdk.md").read_text(encoding="utf-8")
+    assert written == sdk.page(), "python -m hyperfleet.client.reference docs/reference/sdk.md"
 
 
 def test_every_error_of_the_data_planes_has_its_row() -> None:

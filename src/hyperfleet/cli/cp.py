@@ -84,7 +84,8 @@ def _within(client: Client, machine: str, path: str, name: str) -> str:
     try:
         folder = client.stat_file(machine, path).type == "folder"
     except ApiError as error:
-        if error.code != "NOT_FOUND" or error.message.startswith("Machine"):
+        # Where it is the machine that is not there, what follows says so.
+        if error.code != "NOT_FOUND":
             raise
         folder = path.endswith("/")
     return str(PurePosixPath(path) / name) if folder else path

@@ -1,10 +1,12 @@
-"""The SDK: `Client`, `AsyncClient` for asyncio, `ProcessStream` for what runs."""
+"""The SDK: `Client` and `ProcessStream`; for asyncio `AsyncClient` and `AsyncProcessStream`."""
 
 from hyperfleet.client.answers import ApiError, UnreachableError, to_json
+from hyperfleet.client.async_exec_stream import AsyncProcessStream
 from hyperfleet.client.asynchronous import AsyncClient
 from hyperfleet.client.blocking import Client
-from hyperfleet.client.exec_stream import Output, ProcessExit, ProcessStream
+from hyperfleet.client.exec_stream import ProcessStream
 from hyperfleet.client.follow import Missed
+from hyperfleet.client.process import Output, ProcessExit
 from hyperfleet.client.values import (
     Activity,
     Egress,
@@ -26,6 +28,7 @@ __all__ = [
     "Activity",
     "ApiError",
     "AsyncClient",
+    "AsyncProcessStream",
     "Client",
     "Egress",
     "EgressRule",

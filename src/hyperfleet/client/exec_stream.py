@@ -1,43 +1,32 @@
-"""A process in a machine over a WebSocket, blocking; its words: docs/reference/exec-stream.md.
+"""A process in a machine over a WebSocket, blocking.
 
 One thread reads, any may write and give orders.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Self
 
-import msgspec
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
-from hyperfleet.client.answers import ApiError, UnreachableError, refusal
-
-# Bytes of input sent and not told as taken, which the server bears; and of one message of ours.
-_WINDOW = 1024 * 1024
-_PIECE = 64 * 1024
-_CONNECT_S = 10.0
-_STDERR = 2
-
-
-class Output(msgspec.Struct, frozen=True):
-    """Some output, of standard error or of standard output."""
-
-    data: bytes
-    is_error: bool
-
-
-class ProcessExit(msgspec.Struct, frozen=True):
-    """How it ended. `exit_code` is 127 for a program that is missing, 128 + n for signal n."""
-
-    exit_code: int
-    signal: str | None
-    timed_out: bool
+from hyperfleet.client.answers import UnreachableError, refusal
+from hyperfleet.client.process import (
+    CONNECT_S,
+    PIECE,
+    WINDOW,
+    Output,
+    ProcessExit,
+    Taken,
+    first_message,
+    headers_of,
+    heard,
+    order,
+    socket_url,
+)
 
 
 class ProcessStream:
@@ -73,15 +62,6 @@ class ProcessStream:
             ApiError: the server refused.
             UnreachableError: none answers.
         """
-        first: dict[str, Any] = {"command": list(command), "env": dict(env or {}), "stdin": stdin}
-        if cwd is not None:
-            first["cwd"] = cwd
-        if timeout is not None:
-            first["timeout"] = timeout
-        if terminal is not None:
-            first["terminal"] = {"rows": terminal[0], "columns": terminal[1]}
-        socket = f"{url.rstrip('/').replace('http', 'ws', 1)}/machines/{quote(ref, safe='')}/exec"
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.exit: ProcessExit | None = None
         self._room = threading.Condition()
         self._under_way = 0
@@ -90,20 +70,23 @@ class ProcessStream:
             try:
                 self._socket = opened.enter_context(
                     connect(
-                        socket,
-                        additional_headers=headers,
+                        socket_url(url, ref),
+                        additional_headers=headers_of(key),
                         compression=None,
                         proxy=None,
-                        open_timeout=_CONNECT_S,
+                        open_timeout=CONNECT_S,
                     )
                 )
             except InvalidStatus as error:
                 answer = error.response
-                content = bytes(answer.body or b"")
-                raise refusal(answer.status_code, content, None) from error
+                raise refusal(answer.status_code, bytes(answer.body or b""), None) from error
             except (InvalidHandshake, OSError, TimeoutError) as error:
                 raise UnreachableError(f"no server answers at {url}: {error}") from error
-            self._say(first)
+            self._send(
+                first_message(
+                    command, cwd=cwd, env=env, stdin=stdin, terminal=terminal, timeout=timeout
+                )
+            )
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -126,11 +109,15 @@ class ProcessStream:
         """
         try:
             while True:
-                message = self._socket.recv()
-                if isinstance(message, bytes):
-                    yield Output(message[1:], is_error=message[0] == _STDERR)
-                else:
-                    self._heard(json.loads(message))
+                match heard(self._socket.recv()):
+                    case Output() as output:
+                        yield output
+                    case Taken(size):
+                        with self._room:
+                            self._under_way -= size
+                            self._room.notify_all()
+                    case ended:
+                        self.exit = ended
         except ConnectionClosed as error:
             if self.exit is None:
                 raise UnreachableError(f"the server ended the connection: {error}") from error
@@ -139,10 +126,10 @@ class ProcessStream:
 
     def write(self, data: bytes) -> None:
         """Gives it input; waits while too much of it is not taken. Once it has ended, drops it."""
-        for at in range(0, len(data), _PIECE):
-            piece = data[at : at + _PIECE]
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
             with self._room:
-                while not self._over and self._under_way + len(piece) > _WINDOW:
+                while not self._over and self._under_way + len(piece) > WINDOW:
                     self._room.wait()
                 if self._over:
                     return
@@ -151,18 +138,15 @@ class ProcessStream:
 
     def end_input(self) -> None:
         """There is no more."""
-        self._say({"type": "eof"})
+        self._send(order("eof"))
 
     def resize(self, rows: int, columns: int) -> None:
         """Its terminal has another size."""
-        self._say({"type": "resize", "rows": rows, "columns": columns})
+        self._send(order("resize", rows=rows, columns=columns))
 
     def signal(self, name: str) -> None:
         """Signals it and its group; `INT`, `TERM` and the like."""
-        self._say({"type": "signal", "signal": name})
-
-    def _say(self, order: Mapping[str, Any]) -> None:
-        self._send(json.dumps(order))
+        self._send(order("signal", signal=name))
 
     def _send(self, message: str | bytes) -> None:
         try:
@@ -170,19 +154,6 @@ class ProcessStream:
         except ConnectionClosed:
             # Whoever reads hears why.
             self._give_up_room()
-
-    def _heard(self, said: dict[str, Any]) -> None:
-        match said:
-            case {"type": "stdin_taken", "bytes": int(taken)}:
-                with self._room:
-                    self._under_way -= taken
-                    self._room.notify_all()
-            case {"type": "exited"}:
-                self.exit = msgspec.convert(said, ProcessExit)
-            case {"type": "error", "error": {"code": str(code), "message": str(message)}}:
-                raise ApiError(code, message, 0, None)
-            case _:
-                raise ApiError("INTERNAL_ERROR", "The server said what is not known here", 0, None)
 
     def _give_up_room(self) -> None:
         with self._room:

@@ -1,0 +1,147 @@
+"""A process in a machine over a WebSocket, for asyncio.
+
+One task reads, any may write and give orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from hyperfleet.client.answers import UnreachableError, refusal
+from hyperfleet.client.process import (
+    CONNECT_S,
+    PIECE,
+    WINDOW,
+    Output,
+    ProcessExit,
+    Taken,
+    first_message,
+    headers_of,
+    heard,
+    order,
+    socket_url,
+)
+
+
+class AsyncProcessStream:
+    """Made by `open`. The process ends with it: close it, or use it in `async with`."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        """For `open` alone."""
+        self.exit: ProcessExit | None = None
+        self._socket = socket
+        self._room = asyncio.Condition()
+        self._under_way = 0
+        self._over = False
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        key: str | None,
+        ref: str,
+        command: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bool = True,
+        terminal: tuple[int, int] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the process's
+    ) -> Self:
+        """Runs `command` in the machine `ref`; arguments and errors as of `ProcessStream`."""
+        try:
+            socket = await connect(
+                socket_url(url, ref),
+                additional_headers=headers_of(key),
+                compression=None,
+                proxy=None,
+                open_timeout=CONNECT_S,
+            )
+        except InvalidStatus as error:
+            answer = error.response
+            raise refusal(answer.status_code, bytes(answer.body or b""), None) from error
+        except (InvalidHandshake, OSError, TimeoutError) as error:
+            raise UnreachableError(f"no server answers at {url}: {error}") from error
+        stream = cls(socket)
+        await stream._send(
+            first_message(
+                command, cwd=cwd, env=env, stdin=stdin, terminal=terminal, timeout=timeout
+            )
+        )
+        return stream
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection, and the process if it has not ended."""
+        await self._give_up_room()
+        await self._socket.close()
+
+    async def __aiter__(self) -> AsyncIterator[Output]:
+        """Its output as it comes; when there is no more, `exit` is how it ended.
+
+        Raises:
+            ApiError: it could not be run, or went lost.
+            UnreachableError: the server has gone.
+        """
+        try:
+            while True:
+                match heard(await self._socket.recv()):
+                    case Output() as output:
+                        yield output
+                    case Taken(size):
+                        async with self._room:
+                            self._under_way -= size
+                            self._room.notify_all()
+                    case ended:
+                        self.exit = ended
+        except ConnectionClosed as error:
+            if self.exit is None:
+                raise UnreachableError(f"the server ended the connection: {error}") from error
+        finally:
+            await self._give_up_room()
+
+    async def write(self, data: bytes) -> None:
+        """Gives it input; waits while too much of it is not taken. Once it has ended, drops it."""
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            async with self._room:
+                while not self._over and self._under_way + len(piece) > WINDOW:
+                    await self._room.wait()
+                if self._over:
+                    return
+                self._under_way += len(piece)
+            await self._send(piece)
+
+    async def end_input(self) -> None:
+        """There is no more."""
+        await self._send(order("eof"))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Its terminal has another size."""
+        await self._send(order("resize", rows=rows, columns=columns))
+
+    async def signal(self, name: str) -> None:
+        """Signals it and its group; `INT`, `TERM` and the like."""
+        await self._send(order("signal", signal=name))
+
+    async def _send(self, message: str | bytes) -> None:
+        try:
+            await self._socket.send(message)
+        except ConnectionClosed:
+            # Whoever reads hears why.
+            await self._give_up_room()
+
+    async def _give_up_room(self) -> None:
+        async with self._room:
+            self._over = True
+            self._room.notify_all()
