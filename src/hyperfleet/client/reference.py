@@ -72,7 +72,7 @@ def _values() -> Iterator[str]:
         fields = msgspec.structs.fields(kind)
         if fields:
             annotations = inspect.get_annotations(kind)
-            rows = "".join(f"{field.name}: {annotations[field.name]}\n" for field in fields)
+            rows = "".join(f"{field.name}: {_plain(annotations[field.name])}\n" for field in fields)
             yield f"```python\n{rows}```\n"
     yield "## Errors\n"
     for kind in (client.ApiError, client.UnreachableError):
@@ -114,12 +114,17 @@ def _parameters(found: inspect.Signature) -> Iterator[str]:
         if one.kind is one.KEYWORD_ONLY and not star:
             star = True
             yield "*"
-        default = "" if one.default is one.empty else f" = {one.default!r}"
+        default = "" if one.default is one.empty else f" = {_quoted(repr(one.default))}"
         yield f"{one.name}: {_plain(one.annotation)}{default}"
 
 
 def _plain(annotation: Any) -> str:
-    return str(annotation).replace("values.", "")
+    return _quoted(str(annotation)).replace("values.", "")
+
+
+def _quoted(code: str) -> str:
+    """As the formatter has it."""
+    return code.replace("'", '"')
 
 
 def _doc(thing: Any) -> str:
