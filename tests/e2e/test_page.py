@@ -21,6 +21,7 @@ import httpx
 import pytest
 import websockets
 
+from support.nginx import nginx as running_nginx
 from support.page import Page, Reader, promised
 from support.server import Server, free_port
 
@@ -134,33 +135,8 @@ def https(server: Server, need: Any, tmp_path: Path) -> Iterator[tuple[int, ssl.
         .replace("/path/to/key.pem", str(key))
         .replace("http://localhost:4000", f"http://localhost:{server.proxy_port}")
     )
-    configuration = tmp_path / "nginx.conf"
-    temporary = "".join(
-        f"{name}_temp_path {tmp_path}/{name};\n"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    configuration.write_text(
-        f"daemon off;\npid {tmp_path}/nginx.pid;\nerror_log {tmp_path}/error.log;\n"
-        f"worker_processes 1;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{filled}}}\n"
-    )
-    process = subprocess.Popen([nginx, "-c", configuration, "-e", tmp_path / "error.log"])
-    try:
-        deadline = time.monotonic() + 10
-        while not _accepts(port):
-            assert process.poll() is None, (tmp_path / "error.log").read_text()
-            assert time.monotonic() < deadline
+    with running_nginx(nginx, tmp_path, filled, port):
         yield port, ssl.create_default_context(cafile=str(certificate))
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        httpx.get(f"http://127.0.0.1:{port}/", timeout=1)
-    except httpx.TransportError:
-        return False
-    return True
 
 
 def test_https_by_nginx_in_front(
