@@ -25,11 +25,9 @@ pytestmark = pytest.mark.vm
 POINTS = {
     Point.SPAWN_READY: "failed",
     Point.SPAWN_DONE: "running",
-    Point.BOOT_CONFIGURED: "running",
     Point.LOOK_RELAYED: "running",
     Point.CHANGE_AIMED: "running",
     Point.STOP_PUBLISHED: "stopped",
-    Point.DEATH_SEEN: "failed",
     Point.DELETE_DECIDED: "none",
     Point.ADOPT_HELD: "running",
 }

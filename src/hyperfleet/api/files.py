@@ -96,6 +96,9 @@ async def write_file(
         return file_out(info)
     except ClientDisconnect:
         raise GuestError("The client went before all had come; nothing was made") from None
+    except RequestTimeoutError:
+        # Nothing more will come.
+        raise
     except HyperfleetError:
         await _drop(request)
         raise
