@@ -63,18 +63,18 @@ def test_one_machine_is_over_with_its_deletion() -> None:
 def test_a_server_that_has_answered_is_waited_for() -> None:
     now = 0.0
     reader = EventReader(None, None, clock=lambda: now)
-    assert not reader.broke()
+    assert not reader.may_try_again()
     with pytest.raises(ApiError):
         reader.refused(STARTING)
     assert heard(reader, block(1)) == ["e-1"]
-    assert reader.broke()
+    assert reader.may_try_again()
     now = 59.0
     reader.refused(STARTING)
     # What such an answer says is no event.
     assert heard(reader, b'{"error": {}}\n\n') == []
     reader.ended()
     now = 61.0
-    assert not reader.broke()
+    assert not reader.may_try_again()
     with pytest.raises(ApiError):
         reader.refused(STARTING)
     with pytest.raises(ApiError):

@@ -11,10 +11,11 @@ import hyperfleet
 # A part is a module or package right under `hyperfleet`, and may import of ours what stands here
 # (a name, or what lies under it); a part that is not here may import nothing of ours.
 VALUES = frozenset({"errors", "lifecycle", "machine"})
-BASE = VALUES | {"durable", "failpoints", "settings", "unix_sockets", "wire"}
+BASE = VALUES | {"controls", "durable", "failpoints", "settings", "unix_sockets", "wire"}
 # These never import each other: `fleet` brings them together through their interfaces.
 PARTS = ("vmm", "network", "guest", "images", "store", "proxy")
 RULES: dict[str, frozenset[str]] = {
+    "controls": frozenset(),
     "durable": frozenset(),
     "errors": frozenset(),
     "failpoints": frozenset({"errors"}),
@@ -33,7 +34,9 @@ RULES: dict[str, frozenset[str]] = {
     "metrics": BASE,
     "client": frozenset({"errors"}),
     # It talks to the client; the rest are the entry points that it starts.
-    "cli": frozenset({"client", "errors", "settings", "server", "doctor", "images.command"}),
+    "cli": frozenset(
+        {"client", "controls", "errors", "settings", "server", "doctor", "images.command"}
+    ),
 }
 # The composition root puts everything together.
 ROOT = "server"

@@ -132,10 +132,11 @@ class _Body(StreamingResponse):
 
 
 def _headers(info: FileInfo) -> dict[str, str]:
+    shown = file_out(info)
     headers = {
-        "X-File-Type": info.kind,
-        "X-File-Mode": f"{info.mode:04o}",
-        "X-File-Owner": f"{info.uid}:{info.gid}",
+        "X-File-Type": shown.type,
+        "X-File-Mode": shown.mode,
+        "X-File-Owner": shown.owner,
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
     }

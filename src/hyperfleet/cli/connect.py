@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 from dotenv import dotenv_values
 
-from hyperfleet.client import Client
+from hyperfleet.client import Client, Machine
 from hyperfleet.errors import SettingsError
 from hyperfleet.settings import Settings, is_loopback, load
 
 ENV_FILE = Path(".env")
+# As many as one page of the list may hold.
+_PAGE = 500
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -29,6 +31,20 @@ def connect() -> Client:
     """A client of the server that environment, `.env` and settings say."""
     target = find(os.environ, ENV_FILE)
     return Client(target.url, target.key)
+
+
+def every_machine(
+    client: Client, *, status: str | None = None, labels: Sequence[str] = ()
+) -> list[Machine]:
+    """All machines of that status and those labels, oldest first, page by page."""
+    found: list[Machine] = []
+    while True:
+        page = client.list_machines(
+            status=status, labels=labels, limit=_PAGE, offset=len(found)
+        ).machines
+        found += page
+        if len(page) < _PAGE:
+            return found
 
 
 def find(environment: Mapping[str, str], env_file: Path) -> Target:

@@ -8,14 +8,12 @@ import signal
 
 import typer
 
-from hyperfleet.cli.connect import ENV_FILE, connect
+from hyperfleet.cli.connect import ENV_FILE, connect, every_machine
 from hyperfleet.cli.output import complain, say
-from hyperfleet.client import ApiError, Client, Machine
+from hyperfleet.client import ApiError, Client
 from hyperfleet.server.lock import holder_of
 from hyperfleet.settings import load
 
-# As many as one page of the list may hold.
-_PAGE = 500
 _ALIVE = ("starting", "running", "paused", "stopping")
 _LAST_REQUESTS = 60.0
 
@@ -41,7 +39,8 @@ def down() -> None:
 
 def _stop_all(client: Client) -> bool:
     failed = False
-    for machine in _alive(client):
+    alive = [machine for machine in every_machine(client) if machine.status in _ALIVE]
+    for machine in alive:
         try:
             client.stop_machine(machine.id)
         except ApiError as error:
@@ -50,15 +49,6 @@ def _stop_all(client: Client) -> bool:
         else:
             say(f"{machine.name} is stopped.")
     return failed
-
-
-def _alive(client: Client) -> list[Machine]:
-    found: list[Machine] = []
-    offset = 0
-    while page := client.list_machines(limit=_PAGE, offset=offset).machines:
-        found += [machine for machine in page if machine.status in _ALIVE]
-        offset += _PAGE
-    return found
 
 
 def _end(server: int) -> None:

@@ -11,8 +11,9 @@ import typer
 
 from hyperfleet.cli.arguments import Machine, machine_names
 from hyperfleet.cli.connect import connect
-from hyperfleet.cli.output import complain, fit, say
+from hyperfleet.cli.output import complain, say
 from hyperfleet.client import Event, Missed, to_json
+from hyperfleet.controls import without_controls
 
 
 def logs(
@@ -62,7 +63,7 @@ def events(
 def _write(texts: Iterable[str]) -> None:
     shown = sys.stdout.isatty()
     for text in texts:
-        sys.stdout.write(fit(text) if shown else text)
+        sys.stdout.write(without_controls(text, tabs=True) if shown else text)
         sys.stdout.flush()
 
 
@@ -78,7 +79,7 @@ def _what(event: Event) -> str:
             return f"{event.before} -> {event.status}{why}"
         case "port" if event.port is not None:
             if event.port.listening:
-                url = event.port.urls.host or event.port.urls.path
+                url = event.port.url
                 return f"a server listens at port {event.port.port}: {url}"
             return f"nothing listens at port {event.port.port} any more"
         case "changed":
@@ -90,4 +91,4 @@ def _what(event: Event) -> str:
 
 
 def _first_line(text: str) -> str:
-    return fit(text.partition("\n")[0])
+    return without_controls(text.partition("\n")[0], tabs=True)

@@ -25,15 +25,14 @@ from hyperfleet.cli.arguments import (
     mebibytes,
     variables,
 )
-from hyperfleet.cli.connect import connect
+from hyperfleet.cli.connect import connect, every_machine
 from hyperfleet.cli.output import complain, moment, say, say_json, say_table, span, working
 from hyperfleet.client import ApiError, Client, Port, to_json
 from hyperfleet.client import Machine as MachineValue
 
 T = TypeVar("T")
 
-# One page of the API's list; and requests at once, of those that wait for machines.
-_PAGE = 500
+# Requests at once, of those that wait for machines.
 _AT_ONCE = 16
 
 
@@ -93,7 +92,7 @@ def list_machines(
 ) -> None:
     """List machines, oldest first."""
     with connect() as client:
-        machines = _all(client, status, label or ())
+        machines = every_machine(client, status=status, labels=label or ())
     if as_json:
         say_json({"machines": to_json(machines)})
         return
@@ -234,23 +233,12 @@ def ports(machine: Machine, as_json: AsJson = False) -> None:
             str(port.port),
             "listens" if port.listening else "-",
             port.address or "-",
-            port.urls.host or port.urls.path,
+            port.url,
         )
         for port in found.ports
     ]
     rows += [(str(port.port), "listens", port.address, "not exposed") for port in found.unexposed]
     say_table(("PORT", "SERVER", "BOUND TO", "URL"), rows)
-
-
-def _all(client: Client, status: str | None, labels: Sequence[str]) -> list[MachineValue]:
-    found: list[MachineValue] = []
-    while True:
-        page = client.list_machines(
-            status=status, labels=labels, limit=_PAGE, offset=len(found)
-        ).machines
-        found += page
-        if len(page) < _PAGE:
-            return found
 
 
 def _each(
@@ -297,7 +285,7 @@ def _say_status(machine: MachineValue) -> None:
 def _say_running(machine: MachineValue) -> None:
     _say_status(machine)
     for port in machine.ports:
-        say(f"  port {port.port}: {port.urls.host or port.urls.path}")
+        say(f"  port {port.port}: {port.url}")
 
 
 def _short(port: Port) -> str:
@@ -306,10 +294,9 @@ def _short(port: Port) -> str:
 
 
 def _long(port: Port) -> str:
-    url = port.urls.host or port.urls.path
     if not port.listening:
-        return f"{url} (nothing listens)"
-    return f"{url} (a server on {port.address}, since {moment(port.since)})"
+        return f"{port.url} (nothing listens)"
+    return f"{port.url} (a server on {port.address}, since {moment(port.since)})"
 
 
 def _since(machine: MachineValue) -> datetime:

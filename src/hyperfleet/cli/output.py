@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-# ANSI escape sequences (ECMA-48: CSI, OSC, two-byte ones), then all other controls but tab and LF.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def say(line: str) -> None:
@@ -53,11 +48,6 @@ def working(what: str) -> Iterator[None]:
     """Says on a terminal what is waited for, while the block lasts."""
     with Console(stderr=True).status(Text(what)):
         yield
-
-
-def fit(text: str) -> str:
-    """A guest's words, for a terminal: without what would move its cursor or rename its window."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text))
 
 
 def span(lasting: timedelta) -> str:

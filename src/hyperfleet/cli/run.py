@@ -147,4 +147,4 @@ def _tell_urls(client: Client, machine: Machine, over: threading.Event) -> None:
         for port in ports:
             if port.listening and port.port in waited_for:
                 waited_for.discard(port.port)
-                complain(f"port {port.port} is served at {port.urls.host or port.urls.path}")
+                complain(f"port {port.port} is served at {port.url}")

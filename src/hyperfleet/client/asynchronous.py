@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -22,7 +23,6 @@ from hyperfleet.client.http import (
     refused,
     stat_of,
     unreachable,
-    upload,
 )
 
 T = TypeVar("T")
@@ -260,15 +260,9 @@ class AsyncClient:
     async def follow_logs(self, ref: str, *, tail: int | None = None) -> AsyncIterator[str]:
         """The console's last lines (None: all), then what comes, until the machine is deleted."""
         request = follow_request(calls.machine_logs(ref, tail=tail), follow="true")
-        try:
-            async with self._http.stream(**request) as answer:
-                if answer.is_error:
-                    await answer.aread()
-                    raise refused(answer)
-                async for text in answer.aiter_text():
-                    yield text
-        except httpx.HTTPError as error:
-            raise unreachable(self._url, error) from error
+        async with self._answer(request) as answer:
+            async for text in answer.aiter_text():
+                yield text
 
     async def follow_events(
         self, *, machine: str | None = None, after: str | None = None
@@ -289,33 +283,35 @@ class AsyncClient:
                         for told in reader.feed(data):
                             yield told
             except httpx.HTTPError as error:
-                if not reader.broke():
+                if not reader.may_try_again():
                     raise unreachable(self._url, error) from error
             reader.ended()
             if not reader.over:
                 await asyncio.sleep(reader.pause)
 
     async def _bytes(self, call: Call[bytes]) -> AsyncIterator[bytes]:
+        async with self._answer(download(call)) as answer:
+            async for piece in answer.aiter_bytes():
+                yield piece
+
+    @asynccontextmanager
+    async def _answer(self, request: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """An answer that is read as it comes."""
         try:
-            async with self._http.stream(**download(call)) as answer:
+            async with self._http.stream(**request) as answer:
                 if answer.is_error:
                     await answer.aread()
                     raise refused(answer)
-                async for piece in answer.aiter_bytes():
-                    yield piece
+                yield answer
         except httpx.HTTPError as error:
             raise unreachable(self._url, error) from error
 
     async def _send(self, call: Call[T], content: bytes | AsyncIterable[bytes]) -> T:
-        try:
-            answer = await self._http.request(**upload(call, content))
-        except httpx.HTTPError as error:
-            raise unreachable(self._url, error) from error
-        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
+        return await self._do(call, content=content)
 
-    async def _do(self, call: Call[T]) -> T:
+    async def _do(self, call: Call[T], **more: Any) -> T:
         try:
-            answer = await self._http.request(**options(call))
+            answer = await self._http.request(**options(call), **more)
         except httpx.HTTPError as error:
             raise unreachable(self._url, error) from error
         return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -22,7 +23,6 @@ from hyperfleet.client.http import (
     refused,
     stat_of,
     unreachable,
-    upload,
 )
 
 T = TypeVar("T")
@@ -252,14 +252,8 @@ class Client:
     def follow_logs(self, ref: str, *, tail: int | None = None) -> Iterator[str]:
         """The console's last lines (None: all), then what comes, until the machine is deleted."""
         request = follow_request(calls.machine_logs(ref, tail=tail), follow="true")
-        try:
-            with self._http.stream(**request) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise refused(answer)
-                yield from answer.iter_text()
-        except httpx.HTTPError as error:
-            raise unreachable(self._url, error) from error
+        with self._answer(request) as answer:
+            yield from answer.iter_text()
 
     def follow_events(
         self, *, machine: str | None = None, after: str | None = None
@@ -279,32 +273,34 @@ class Client:
                     for data in answer.iter_bytes():
                         yield from reader.feed(data)
             except httpx.HTTPError as error:
-                if not reader.broke():
+                if not reader.may_try_again():
                     raise unreachable(self._url, error) from error
             reader.ended()
             if not reader.over:
                 time.sleep(reader.pause)
 
     def _bytes(self, call: Call[bytes]) -> Iterator[bytes]:
+        with self._answer(download(call)) as answer:
+            yield from answer.iter_bytes()
+
+    @contextmanager
+    def _answer(self, request: dict[str, Any]) -> Iterator[httpx.Response]:
+        """An answer that is read as it comes."""
         try:
-            with self._http.stream(**download(call)) as answer:
+            with self._http.stream(**request) as answer:
                 if answer.is_error:
                     answer.read()
                     raise refused(answer)
-                yield from answer.iter_bytes()
+                yield answer
         except httpx.HTTPError as error:
             raise unreachable(self._url, error) from error
 
     def _send(self, call: Call[T], content: bytes | Iterable[bytes]) -> T:
-        try:
-            answer = self._http.request(**upload(call, content))
-        except httpx.HTTPError as error:
-            raise unreachable(self._url, error) from error
-        return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
+        return self._do(call, content=content)
 
-    def _do(self, call: Call[T]) -> T:
+    def _do(self, call: Call[T], **more: Any) -> T:
         try:
-            answer = self._http.request(**options(call))
+            answer = self._http.request(**options(call), **more)
         except httpx.HTTPError as error:
             raise unreachable(self._url, error) from error
         return read(call, answer.status_code, answer.content, answer.headers.get("X-Request-ID"))

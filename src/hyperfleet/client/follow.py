@@ -11,11 +11,11 @@ import httpx
 import msgspec
 
 from hyperfleet.client.answers import ApiError
+from hyperfleet.client.http import CONNECT
 from hyperfleet.client.values import Event
 
 # The server says something every 15 s.
 _QUIET = 60.0
-_CONNECT = 5.0
 _PAUSE = 1.0
 # Seconds for which no server may answer, once one has: time to start it anew.
 _PATIENCE = 60.0
@@ -55,7 +55,7 @@ class EventReader:
             "url": "/events",
             "params": [] if self._machine is None else [("machine", self._machine)],
             "headers": headers,
-            "timeout": httpx.Timeout(_CONNECT, read=_QUIET),
+            "timeout": httpx.Timeout(CONNECT, read=_QUIET),
         }
 
     def refused(self, error: ApiError) -> None:
@@ -64,13 +64,9 @@ class EventReader:
         Raises:
             ApiError: as it is, if it stays so.
         """
-        if error.code != "CAPACITY" or not self._may_try_again():
+        if error.code != "CAPACITY" or not self.may_try_again():
             raise error
         self._refused = True
-
-    def broke(self) -> bool:
-        """The connection has, or none could be made; whether to try again."""
-        return self._may_try_again()
 
     def feed(self, data: bytes) -> Iterator[Event | Missed]:
         """What the bytes complete. Blocks end with an empty line (HTML, 9.2.6)."""
@@ -97,7 +93,7 @@ class EventReader:
         self._buffer = b""
         self._refused = False
 
-    def _may_try_again(self) -> bool:
+    def may_try_again(self) -> bool:
         """Whether a server has answered, and not too long ago."""
         return self._heard_at is not None and self._clock() - self._heard_at < _PATIENCE
 

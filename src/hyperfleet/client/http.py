@@ -13,7 +13,8 @@ from hyperfleet.client.answers import ApiError, UnreachableError, refusal
 from hyperfleet.client.calls import Call
 from hyperfleet.client.values import FileInfo
 
-_CONNECT = 5.0
+# Seconds for a connection to be there.
+CONNECT = 5.0
 # Seconds without a byte, of an answer that has begun.
 _STALLED = 300.0
 
@@ -33,24 +34,19 @@ def options(call: Call[Any]) -> dict[str, Any]:
         "url": call.path,
         "params": list(call.query),
         "json": call.body,
-        "timeout": httpx.Timeout(call.patience, connect=_CONNECT),
+        "timeout": httpx.Timeout(call.patience, connect=CONNECT),
     }
 
 
 def download(call: Call[Any]) -> dict[str, Any]:
     """A call whose answer may be large, as `httpx.Client.stream` takes it."""
-    return {**options(call), "timeout": httpx.Timeout(_STALLED, connect=_CONNECT)}
+    return {**options(call), "timeout": httpx.Timeout(_STALLED, connect=CONNECT)}
 
 
 def follow_request(call: Call[Any], **query: str) -> dict[str, Any]:
     """A call whose answer goes on; it may be quiet for however long."""
-    timeout = httpx.Timeout(None, connect=_CONNECT)
+    timeout = httpx.Timeout(None, connect=CONNECT)
     return {**options(call), "params": [*call.query, *query.items()], "timeout": timeout}
-
-
-def upload(call: Call[Any], content: Any) -> dict[str, Any]:
-    """A call whose body is these bytes, or what an iterable of bytes gives."""
-    return {**options(call), "json": None, "content": content}
 
 
 def stat_of(path: str, headers: httpx.Headers) -> FileInfo:

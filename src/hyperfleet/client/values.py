@@ -24,6 +24,11 @@ class Port(msgspec.Struct, frozen=True):
     address: str | None
     urls: Urls
 
+    @property
+    def url(self) -> str:
+        """Where it is reached: by host where the server has a suffix for that, else by path."""
+        return self.urls.host or self.urls.path
+
 
 class UnexposedPort(msgspec.Struct, frozen=True):
     """A port that listens and is not exposed."""

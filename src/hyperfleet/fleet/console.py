@@ -8,6 +8,8 @@ import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from hyperfleet.controls import without_controls
+
 # A guest may write what it likes; nobody gets more of it at once.
 _MOST_BYTES = 16 * 1024 * 1024
 _KEPT_BYTES = 1024 * 1024
@@ -20,9 +22,6 @@ _QUIET_S = 5.0
 _LAST_LINES = 8
 _LINE_CHARACTERS = 200
 
-# ANSI escape sequences (ECMA-48: CSI, OSC, two-byte ones), then all other controls but LF.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 # The lines that say why, from the kernel and from the agent; the first ones count, since a panic
 # may be the end of what another line began.
 _TELLING = re.compile(
@@ -98,7 +97,7 @@ def bound(path: Path) -> None:
 
 def last_words(console: bytes) -> str:
     """The first telling lines and the last ones; without controls, at most 2 KiB."""
-    text = _CONTROLS.sub("", _ESCAPES.sub("", console.decode(errors="replace").replace("\r", "")))
+    text = without_controls(console.decode(errors="replace").replace("\r", ""))
     lines = [line.rstrip()[:_LINE_CHARACTERS] for line in text.split("\n") if line.strip()]
     last = lines[-_LAST_LINES:]
     told = [line for line in lines if _TELLING.search(line)][:_TELLING_LINES]
@@ -127,11 +126,7 @@ def _after(path: Path, place: int, most: int = _PIECE_BYTES) -> bytes:
 
 
 def _read(path: Path, since: int, most: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            # Shorter than it was: it was cut down since, and what is left came after.
-            file.seek(max(since if since <= end else 0, end - most))
-            return file.read(most)
-    except FileNotFoundError:
-        return b""
+    """The last `most` bytes of what came after byte `since`."""
+    end = size(path)
+    # Shorter than it was: it was cut down since, and what is left came after.
+    return _after(path, max(since if since <= end else 0, end - most), most)

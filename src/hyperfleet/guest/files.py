@@ -7,7 +7,7 @@ takes no memory here. The guest is hostile: what it says is bounded and checked.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -107,23 +107,11 @@ class Files:
         Raises:
             NotFoundError, ConflictError, ValidationError, GuestError: it can't be; see `_ERRORS`.
         """
-        said = await _ask(self._run, path, "get", path)
-        try:
-            info = await said.entry()
-        except BaseException:
-            await said.close()
-            raise
-        return Contents(info, said, size=info.size)
+        return await self._open(path, "get")
 
     async def pack(self, path: str) -> Contents:
         """A folder as a tar; raises as `get` does."""
-        said = await _ask(self._run, path, "pack", path)
-        try:
-            info = await said.entry()
-        except BaseException:
-            await said.close()
-            raise
-        return Contents(info, said, size=None)
+        return await self._open(path, "pack")
 
     async def put(
         self,
@@ -195,6 +183,15 @@ class Files:
         """Removes a file, an empty folder, or with `whole` all that is in one; raises as `get`."""
         async with _asking(self._run, path, "delete-all" if whole else "delete", path) as said:
             await said.done()
+
+    async def _open(self, path: str, how: str) -> Contents:
+        said = await _ask(self._run, path, how, path)
+        try:
+            info = await said.entry()
+        except BaseException:
+            await said.close()
+            raise
+        return Contents(info, said, size=info.size)
 
 
 class _Said:
@@ -299,8 +296,8 @@ class _Said:
 
 
 async def _ask(run: Run, path: str, *arguments: str, stdin: bool = False) -> _Said:
-    argv: Sequence[str] = (wire.PROGRAM, wire.SUBCOMMAND, *arguments)
-    process = await run(ProcessRequest(argv=tuple(argv), stdin=stdin))
+    argv = (wire.PROGRAM, wire.SUBCOMMAND, *arguments)
+    process = await run(ProcessRequest(argv=argv, stdin=stdin))
     return _Said(process, path)
 
 

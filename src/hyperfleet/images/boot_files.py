@@ -152,7 +152,8 @@ def kernel_source(workshop: Workshop, given: Path | None) -> KernelSource:
 
 def kernel_is_made(workshop: Workshop, source: KernelSource) -> bool:
     """Whether this kernel is in place, and its modules with it."""
-    return all(workshop.is_made(name, source.inputs) for name in (MODULES, KERNEL))
+    inputs = source.inputs
+    return all(workshop.is_made(name, inputs) for name in (MODULES, KERNEL))
 
 
 def make_kernel(workshop: Workshop, source: KernelSource) -> None:
@@ -168,8 +169,9 @@ def make_kernel(workshop: Workshop, source: KernelSource) -> None:
     (folder / ORDER).write_text("".join(f"{module.name}.ko\n" for module in chosen))
     new = workshop.scratch / KERNEL
     new.write_bytes(plain)
-    workshop.publish(folder, MODULES, source.inputs)
-    workshop.publish(new, KERNEL, source.inputs)
+    inputs = source.inputs
+    workshop.publish(folder, MODULES, inputs)
+    workshop.publish(new, KERNEL, inputs)
 
 
 def initramfs_inputs(workshop: Workshop, agent: Path) -> Inputs:

@@ -60,10 +60,7 @@ class Workshop:
         (then it is made again), never half of one.
         """
         place = self.home / name
-        _flush(made)
-        reach(Point.SETUP_MADE)
-        self._recipe_path(name).unlink(missing_ok=True)
-        reach(Point.SETUP_UNSIGNED)
+        self._withdraw_recipe(made, name)
         if place.is_dir() and not place.is_symlink():
             place.rename(self.scratch / f"old-{name}")
             reach(Point.SETUP_CLEARED)
@@ -81,10 +78,7 @@ class Workshop:
         before = place.resolve() if place.is_symlink() and place.exists() else None
         version = self.home / VERSIONS / f"{place.stem}-{secrets.token_hex(4)}{place.suffix}"
         version.parent.mkdir(exist_ok=True)
-        _flush(made)
-        reach(Point.SETUP_MADE)
-        self._recipe_path(name).unlink(missing_ok=True)
-        reach(Point.SETUP_UNSIGNED)
+        self._withdraw_recipe(made, name)
         placing = self.scratch / _PLACING
         placing.write_text(f"{name}\n{version.name}\n")
         _flush(placing)
@@ -121,6 +115,13 @@ class Workshop:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         return path
+
+    def _withdraw_recipe(self, made: Path, name: str) -> None:
+        """Before `made` takes its place, which has no recipe until its own is written."""
+        _flush(made)
+        reach(Point.SETUP_MADE)
+        self._recipe_path(name).unlink(missing_ok=True)
+        reach(Point.SETUP_UNSIGNED)
 
     def _record(self, name: str, inputs: Inputs) -> None:
         recipe = self.scratch / f"{name}.recipe"

@@ -76,18 +76,15 @@ impl From<rustix::io::Errno> for Refusal {
 /// Does what the arguments say; the exit code is 0 when it is done.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let mut out = io::stdout().lock();
-    let done = perform(arguments, &mut out);
-    let said = match done {
-        Ok(()) => Ok(()),
-        Err(Refusal { code, message }) => {
-            let code = code.to_owned();
-            say(&mut out, &FileMessage::Refused { code, message })
-                .and(Err(io::ErrorKind::Other.into()))
-        }
-    };
+    let refused = perform(arguments, &mut out).err();
+    let done = refused.is_none();
+    let said = refused.map_or(Ok(()), |Refusal { code, message }| {
+        let code = code.to_owned();
+        say(&mut out, &FileMessage::Refused { code, message })
+    });
     match said.and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) if done => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -362,6 +359,5 @@ fn done(out: &mut impl Write, truncated: bool) -> io::Result<()> {
 fn say(out: &mut impl Write, message: &FileMessage) -> io::Result<()> {
     let mut framed = Vec::new();
     length::write(&encode(message), &mut framed).map_err(io::Error::other)?;
-    out.write_all(&framed)?;
-    out.flush()
+    out.write_all(&framed)
 }
