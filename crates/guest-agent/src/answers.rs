@@ -1,7 +1,4 @@
-//! How calls answer: through one bounded queue to the channel, each tagged with its session.
-
-use std::cell::Cell;
-use std::rc::Rc;
+//! How calls answer: through one bounded queue to the channel, which ends with its session.
 
 use hyperfleet_wire::guest::FromGuest;
 use tokio::sync::mpsc;
@@ -63,49 +60,41 @@ impl From<crate::failure::Failure> for Refusal {
 
 /// The queue's reading end, held by the service.
 pub struct Queue {
-    receiver: mpsc::Receiver<(u64, FromGuest)>,
-    sender: mpsc::Sender<(u64, FromGuest)>,
-    current: Rc<Cell<u64>>,
+    receiver: mpsc::Receiver<FromGuest>,
 }
 
 /// One session's way to the host, for its calls. Clones share it.
 #[derive(Clone)]
 pub struct Answers {
-    session: u64,
-    current: Rc<Cell<u64>>,
-    sender: mpsc::Sender<(u64, FromGuest)>,
+    sender: mpsc::Sender<FromGuest>,
 }
 
 impl Queue {
+    /// Without a session: nothing comes out of it.
     pub fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        Self {
-            receiver,
-            sender,
-            current: Rc::new(Cell::new(0)),
-        }
+        let (_, receiver) = mpsc::channel(QUEUE);
+        Self { receiver }
     }
 
-    /// Ends the session there is: its answers, queued ones too, are dropped from now on. What
-    /// comes back is the way for calls of the session that begins.
-    pub fn next_session(&self) -> Answers {
-        self.current.set(self.current.get() + 1);
-        Answers {
-            session: self.current.get(),
-            current: Rc::clone(&self.current),
-            sender: self.sender.clone(),
-        }
+    /// Begins a session: what comes back is the way for its calls. Answers of the one before, those
+    /// too that wait for their turn, are dropped; nothing holds up its calls from now on.
+    pub fn next_session(&mut self) -> Answers {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        self.receiver = receiver;
+        Answers { sender }
+    }
+
+    /// Ends the session there is, as [`Self::next_session`] does.
+    pub fn end_session(&mut self) {
+        *self = Self::new();
     }
 
     /// The next answer of the current session. Loses nothing when dropped.
     pub async fn next(&mut self) -> FromGuest {
-        loop {
-            match self.receiver.recv().await {
-                Some((session, message)) if session == self.current.get() => return message,
-                Some(_) => {}
-                // `sender` is ours, so the queue never ends.
-                None => std::future::pending().await,
-            }
+        match self.receiver.recv().await {
+            Some(message) => message,
+            // No session.
+            None => std::future::pending().await,
         }
     }
 }
@@ -113,8 +102,34 @@ impl Queue {
 impl Answers {
     /// Sends `message` in its turn; drops it when the session has ended.
     pub async fn send(&self, message: FromGuest) {
-        if self.session == self.current.get() {
-            let _ = self.sender.send((self.session, message)).await;
+        let _ = self.sender.send(message).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call whose host went away while it waited for its turn must not wait for the next host.
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_end_of_a_session_lets_go_of_all_that_wait_for_their_turn() {
+        let mut queue = Queue::new();
+        let old = queue.next_session();
+        let mut calls = tokio::task::JoinSet::new();
+        for id in 1..=QUEUE as u32 * 3 {
+            let answers = old.clone();
+            calls.spawn(async move { answers.send(FromGuest::Done { id }).await });
         }
+        // All of them ask for their turn before the first is answered.
+        for _ in 0..=QUEUE * 3 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(queue.next().await, FromGuest::Done { id: 1 }));
+        queue.end_session();
+        calls.join_all().await;
+        let new = queue.next_session();
+        old.send(FromGuest::Done { id: 1000 }).await;
+        new.send(FromGuest::Done { id: 1001 }).await;
+        assert!(matches!(queue.next().await, FromGuest::Done { id: 1001 }));
     }
 }

@@ -155,7 +155,7 @@ impl Service {
 
     /// Forgets the session's calls: their answers are dropped, their processes run on.
     fn end_session(&mut self) {
-        self.queue.next_session();
+        self.queue.end_session();
         if let Some(session) = self.session.take() {
             for call in session.execs.borrow().values() {
                 if let Some(stdin) = &call.stdin {
