@@ -229,7 +229,7 @@ async def _bare(line: list[str], directory: Path) -> AsyncIterator[tuple[Agent, 
                 network = GuestNetwork(
                     address=user.GUEST_ADDRESS, gateway=user.GATEWAY, dns=user.DNS
                 )
-                await agent.configure("bare", network)
+                await agent.configure("bare", network, _BOOT_S)
                 yield agent, address, port
             finally:
                 await agent.close()

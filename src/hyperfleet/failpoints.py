@@ -69,6 +69,9 @@ class Point(StrEnum):
     ADOPT_DONE = "adopt.done"
     # A deletion that was cut off: its record is gone now, its directory is not.
     ADOPT_DELETING = "adopt.deleting"
+    # A template: a process that nobody else knows of; all of it is written, and has no name.
+    TEMPLATE_SPAWNED = "template.spawned"
+    TEMPLATE_WRITTEN = "template.written"
     # A set-up: an artefact is made, not in its place; the recipe of the one before is gone; the
     # folder before is out of the way; the new one is in its place; a disk is among the versions,
     # its name leads to the one before; its name leads to it; its recipe is written.
@@ -81,9 +84,10 @@ class Point(StrEnum):
     SETUP_RECORDED = "setup.recorded"
 
 
-# Those of a set-up, and those of a control plane: two programs.
+# Those of a set-up, those of a template, which real machines alone have, and the others.
 SETUP = tuple(point for point in Point if point.startswith("setup."))
-CONTROL_PLANE = tuple(point for point in Point if point not in SETUP)
+TEMPLATE = tuple(point for point in Point if point.startswith("template."))
+CONTROL_PLANE = tuple(point for point in Point if point not in (*SETUP, *TEMPLATE))
 
 
 def _die() -> None:

@@ -105,6 +105,17 @@ class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
     upstream: str | None = None
 
 
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """How a start went. `duration_ms`: from its turn to boot until the machine could be used.
+
+    `warm`: it was a clone of a template. `note`: why not, although there was one.
+    """
+
+    warm: bool
+    duration_ms: int
+    note: str | None = None
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A machine as it stands. Times are aware, UTC."""
 
@@ -130,6 +141,26 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     host_boot: str | None = None
     # What its guest last did against the agent's protocol since it was last started; None: nothing.
     guest_fault: str | None = None
+    # None: it never came up.
+    last_start: Start | None = None
+
+
+class TemplateInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What machines of one shape are started from, so that they need not boot.
+
+    `size_bytes`: what it takes of the disk, and of memory once it is used. `used_at`: when the last
+    clone was made of it, or it itself was.
+    """
+
+    id: str
+    kernel_image_path: str
+    kernel_args: str | None
+    vcpu_count: int
+    mem_size_mib: int
+    size_bytes: int
+    made_in_ms: int
+    made_at: datetime
+    used_at: datetime
 
 
 class EventKind(StrEnum):

@@ -59,7 +59,7 @@ class Bench:
         return launch
 
     async def start(self, launch: LaunchSpec) -> Guest:
-        return await Guest.of(await self.driver.start(launch))
+        return await Guest.new(await self.driver.start(launch))
 
     async def close(self) -> None:
         for launch in self.launches:
@@ -76,6 +76,13 @@ class Guest:
     @classmethod
     async def of(cls, process: Process) -> Guest:
         return cls(process, await Agent.connect(*await process.channel(), timeout=BOOT_S))
+
+    @classmethod
+    async def new(cls, process: Process) -> Guest:
+        """One that no host has spoken to yet: with its first name it gets its disk."""
+        guest = await cls.of(process)
+        await guest.agent.configure("web", None, BOOT_S)
+        return guest
 
     async def run(self, *argv: str) -> ExecResult:
         return await self.agent.exec(ExecRequest(argv=argv))

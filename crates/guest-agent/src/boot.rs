@@ -16,6 +16,7 @@ use rustix::system::finit_module;
 use crate::failure::{say, Failure, OrCannot};
 use crate::network;
 use crate::uevent::Uevents;
+use crate::virtio;
 
 /// The name that the host gives to the virtio-serial port of the agent.
 const PORT_NAME: &str = "hyperfleet.agent";
@@ -49,25 +50,46 @@ impl Options {
     }
 }
 
-/// Makes the machine: when this returns, the process is in the root disk, with kernel file systems,
-/// loopback and limits as a program expects them. Gives the port to the host.
+/// Goes as far as a guest can that does not know yet which machine it is: kernel file systems,
+/// modules, the port to the host, which comes back. A template of machines stops here, so nothing
+/// of a disk, a network card or a source of random numbers has been looked at.
 ///
 /// # Errors
 /// The step that failed. There is nothing to go on with then.
-pub fn bring_up() -> Result<OwnedFd, Failure> {
+pub fn bring_up() -> Result<(OwnedFd, Door), Failure> {
     attach("proc", "/proc", "proc", MountFlags::empty(), None)?;
     attach("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
     attach("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), None)?;
     let command_line = fs::read_to_string("/proc/cmdline").or_cannot("read the command line")?;
     let options = Options::parse(&command_line);
     let uevents = Uevents::open().or_cannot("listen for devices")?;
+    virtio::hold();
     load_modules(Path::new("/modules"))?;
-    mount_root(&options, &uevents)?;
+    virtio::keep_held().or_cannot("take devices back")?;
+    virtio::give(virtio::Kind::Console).or_cannot("find the console")?;
     let port = open_port(&uevents)?;
-    switch_root()?;
-    finish();
-    network::loopback_up()?;
-    Ok(port)
+    Ok((port, Door { options, uevents }))
+}
+
+/// Before the root disk.
+pub struct Door {
+    options: Options,
+    uevents: Uevents,
+}
+
+impl Door {
+    /// Makes the machine: when this returns, the process is in the root disk, with devices,
+    /// loopback and limits as a program expects them.
+    ///
+    /// # Errors
+    /// The step that failed. There is nothing to go on with then.
+    pub fn enter(&self) -> Result<(), Failure> {
+        virtio::give_all().or_cannot("give devices to their drivers")?;
+        mount_root(&self.options, &self.uevents)?;
+        switch_root()?;
+        finish();
+        network::loopback_up()
+    }
 }
 
 /// Mounts, making the place for it first.
@@ -96,6 +118,8 @@ fn load_modules(directory: &Path) -> Result<(), Failure> {
         Err(why) => return Err(Failure::new("read the order of modules", why)),
     };
     for name in order.lines().map(str::trim).filter(|name| !name.is_empty()) {
+        // The bus is there once its module is.
+        virtio::hold();
         let load = || -> io::Result<()> {
             let file = File::open(directory.join(name))?;
             match finit_module(file, c"", 0) {

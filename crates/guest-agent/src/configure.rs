@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyperfleet_wire::guest::{Config, Network};
+use rustix::rand::{getrandom, GetRandomFlags};
 use rustix::time::{clock_settime, ClockId, Timespec};
 
 use crate::answers::Refusal;
@@ -18,6 +19,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 /// The line of /etc/hosts that Debian's and our names stand in.
 const OWN_NAME_ADDRESS: &str = "127.0.1.1";
 const MAX_NAMESERVERS: usize = 3;
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// A checked [`Config`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Card {
     mac: Option<Mac>,
+    /// By what it is found in a clone of a template, which is to have `mac` instead.
+    found_as: Option<Mac>,
     ipv4: Ipv4,
     dns: Vec<IpAddr>,
 }
@@ -46,6 +50,7 @@ impl Card {
         };
         Ok(Self {
             mac: told.mac.as_deref().map(Mac::parse).transpose()?,
+            found_as: told.found_as.as_deref().map(Mac::parse).transpose()?,
             ipv4: Ipv4::parse(&told.address, told.gateway.as_deref())?,
             dns: told.dns.iter().map(server).collect::<Result<_, _>>()?,
         })
@@ -88,10 +93,13 @@ impl Plan {
 /// When name, clock or network can't be set. Files of the user's disk that can't be written are
 /// only told of on the console.
 pub fn apply(plan: &Plan, before: Option<&Plan>) -> Result<(), Failure> {
-    set_clock(plan.time)?;
+    set_clock(plan)?;
     rustix::system::sethostname(plan.hostname.as_bytes()).or_cannot("set the hostname")?;
     if before.map(|before| &before.hostname) != Some(&plan.hostname) {
         tell(write_hostname(&plan.hostname));
+    }
+    if before.is_none() {
+        tell(write_machine_id(Path::new(MACHINE_ID)));
     }
     let cards = cards(plan)?;
     for (name, card) in &cards {
@@ -115,13 +123,13 @@ pub fn apply(plan: &Plan, before: Option<&Plan>) -> Result<(), Failure> {
 /// The cards that there are, the one that leads out last: it alone has a gateway then.
 fn cards(plan: &Plan) -> Result<Vec<(String, Card)>, Failure> {
     let outward = match &plan.outward {
-        Some(card) => network::find(card.mac)?.map(|name| (name, card.clone())),
+        Some(card) => find(card)?.map(|name| (name, card.clone())),
         None => None,
     };
     let mut found = Vec::new();
     if let Some(card) = &plan.network {
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is none");
-        let name = network::find(card.mac)?
+        let name = find(card)?
             .ok_or_else(none)
             .or_cannot("find the network card")?;
         let mut card = card.clone();
@@ -134,13 +142,33 @@ fn cards(plan: &Plan) -> Result<Vec<(String, Card)>, Failure> {
     Ok(found)
 }
 
+/// The name of the card; one that is found by a template's address is given its own.
+fn find(card: &Card) -> Result<Option<String>, Failure> {
+    if let Some(name) = network::find(card.mac)? {
+        return Ok(Some(name));
+    }
+    let (Some(mac), Some(found_as)) = (card.mac, card.found_as) else {
+        return Ok(None);
+    };
+    let Some(name) = network::find(Some(found_as))? else {
+        return Ok(None);
+    };
+    network::set_mac(&name, mac)?;
+    Ok(Some(name))
+}
+
 fn tell(written: Result<(), Failure>) {
     if let Err(failure) = written {
         say(failure);
     }
 }
 
-fn set_clock(time: Duration) -> Result<(), Failure> {
+/// Sets the clock, unless it is right.
+///
+/// # Errors
+/// When it can't be set.
+pub fn set_clock(plan: &Plan) -> Result<(), Failure> {
+    let time = plan.time;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -152,6 +180,25 @@ fn set_clock(time: Duration) -> Result<(), Failure> {
         tv_nsec: i64::from(time.subsec_nanos()),
     };
     clock_settime(ClockId::Realtime, time).or_cannot("set the clock")
+}
+
+/// Gives the disk an id of its own if it has none yet (machine-id(5): empty, missing, or
+/// `uninitialized`); it stays as long as the disk.
+fn write_machine_id(path: &Path) -> Result<(), Failure> {
+    let what = format!("write {}", path.display());
+    match fs::read_to_string(path) {
+        Ok(id) if !["", "uninitialized"].contains(&id.trim()) => return Ok(()),
+        Ok(_) => {}
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) => return Err(Failure::new(what, why)),
+    }
+    let mut id = [0; 16];
+    getrandom(&mut id, GetRandomFlags::empty()).or_cannot("make a machine id")?;
+    // As systemd-machine-id-setup has it: a UUID of version 4 (RFC 9562, 5.4) without its dashes.
+    id[6] = id[6] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    write_file(&path.to_string_lossy(), &format!("{digits}\n"))
 }
 
 fn write_hostname(name: &str) -> Result<(), Failure> {
@@ -256,6 +303,7 @@ mod tests {
                 gateway: gateway.map(Into::into),
                 dns: dns.iter().map(ToString::to_string).collect(),
                 mac: None,
+                found_as: None,
             });
             Plan::check(&config)
         };
@@ -288,6 +336,28 @@ mod tests {
         assert_eq!(hosts_with(users, "web"), users);
         let comment = "10.0.0.1 x # web\n";
         assert!(hosts_with(comment, "web").ends_with("127.0.1.1\tweb\n"));
+    }
+
+    #[test]
+    fn a_disk_without_an_id_gets_one_and_keeps_it() {
+        let directory = std::env::temp_dir().join(format!("hf-id-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("machine-id");
+        for empty in [None, Some(""), Some("uninitialized\n")] {
+            if let Some(content) = empty {
+                fs::write(&path, content).unwrap();
+            }
+            write_machine_id(&path).unwrap();
+            let id = fs::read_to_string(&path).unwrap();
+            assert_eq!(id.len(), 33);
+            assert!(
+                id.trim().bytes().all(|digit| digit.is_ascii_hexdigit()),
+                "{id}"
+            );
+            write_machine_id(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), id);
+        }
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod credit;
 mod exec;
 mod failure;
 mod files;
+mod flow;
 mod leftovers;
 mod listeners;
 mod network;
@@ -19,6 +20,7 @@ mod output;
 mod power;
 mod processes;
 mod program;
+mod random;
 mod relay;
 mod service;
 mod sock_diag;
@@ -27,10 +29,10 @@ mod system;
 mod terminal;
 mod transport;
 mod uevent;
+mod virtio;
 
 use std::fs;
 use std::future::Future;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -101,11 +103,11 @@ async fn be_a_machine() -> Result<(), Failure> {
         say(format_args!("cannot go on: {panic}"));
         power::restart()
     }));
-    let port = boot::bring_up()?;
+    let (port, door) = boot::bring_up()?;
     let processes = Processes::default();
     processes.reap_for_ever().or_cannot("watch for children")?;
     let channel = Channel::virtio_serial(port).or_cannot("use the port")?;
-    let mut service = Service::new(boot_id()?, System::Guest(None), processes.clone());
+    let mut service = Service::new(System::guest(door), processes.clone());
     let end = tokio::select! {
         end = service.serve(&channel) => end.or_cannot("serve the host")?,
         stop = stop_signal() => stop.map(|()| End::Shutdown { grace: GRACE })?,
@@ -127,7 +129,7 @@ async fn be_a_test(socket: &Path) -> Result<(), Failure> {
         UnixListener::bind(socket).or_cannot(format_args!("listen at {}", socket.display()))?;
     // For whoever started this and waits to connect.
     println!("listening");
-    let mut service = Service::new(boot_id()?, System::Host, processes.clone());
+    let mut service = Service::new(System::host(), processes.clone());
     let serve = async {
         loop {
             let (stream, _) = listener.accept().await.or_cannot("accept a host")?;
@@ -172,9 +174,4 @@ async fn stop_signal() -> Result<(), Failure> {
         _ = usr2.recv() => {}
     }
     Ok(())
-}
-
-fn boot_id() -> Result<String, Failure> {
-    let read: io::Result<String> = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    Ok(read.or_cannot("read the boot id")?.trim().to_owned())
 }

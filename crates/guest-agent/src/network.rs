@@ -99,6 +99,27 @@ pub fn find(mac: Option<Mac>) -> Result<Option<String>, Failure> {
     cards(mac).or_cannot("find the network card")
 }
 
+/// Gives the card another hardware address. It must be down.
+///
+/// # Errors
+/// When the kernel, or the device, would not.
+pub fn set_mac(name: &str, mac: Mac) -> Result<(), Failure> {
+    let set = || {
+        let card = Card::named(name)?;
+        let mut request = card.request();
+        let mut data = [0; 14];
+        for (to, from) in data.iter_mut().zip(mac.0) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_hwaddr = libc::sockaddr {
+            sa_family: libc::ARPHRD_ETHER,
+            sa_data: data,
+        };
+        card.ask(libc::SIOCSIFHWADDR, &mut request)
+    };
+    set().or_cannot(format_args!("give {name} its hardware address"))
+}
+
 /// Brings the card up with exactly `wanted`, and with its gateway's route if it has one. What is so
 /// already is left untouched, and with it the connections that use it.
 ///

@@ -2,21 +2,22 @@
 //! writes what calls have to tell. The rules of a session are those of `hyperfleet_wire::guest`.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyperfleet_wire::guest::{Exec, FromGuest, ToGuest, PROTOCOL};
-use hyperfleet_wire::{slip, WireError};
+use hyperfleet_wire::WireError;
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 
 use crate::answers::{Answers, Queue, Refusal};
-use crate::confines::{Confine, Confines};
+use crate::confines::Confine;
 use crate::credit::Credit;
 use crate::exec;
 use crate::failure::say;
+use crate::flow::Flow;
 use crate::leftovers::Leftovers;
 use crate::listeners;
 use crate::processes::Processes;
@@ -26,11 +27,6 @@ use crate::system::System;
 use crate::terminal::Terminal;
 use crate::transport::{Channel, Read};
 
-/// Bytes read from the channel at once.
-const PIECE: usize = 64 * 1024;
-/// While more than this waits to be written, no message of the host is taken: one that does not
-/// read its answers gets no more of them. One answer more may come on top.
-const MAX_UNWRITTEN: usize = 128 * 1024;
 /// How long the answer to `shutdown` may take to reach the host.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -45,10 +41,10 @@ pub enum End {
 
 /// All that outlives a session, and the session there is.
 pub struct Service {
-    boot_id: String,
+    /// Read for the first welcome: before it, a clone's is not its own.
+    boot_id: Option<String>,
     system: System,
     processes: Processes,
-    confines: Confines,
     leftovers: Leftovers,
     relays: Relays,
     queue: Queue,
@@ -72,25 +68,11 @@ struct ExecCall {
     terminal: Option<Rc<Terminal>>,
 }
 
-/// What of one channel is on its way in or out.
-struct Flow {
-    reader: slip::Reader,
-    landing: Box<[u8]>,
-    inbox: VecDeque<Result<Vec<u8>, WireError>>,
-    /// The last message encoded; kept for its memory.
-    payload: Vec<u8>,
-    unwritten: Vec<u8>,
-    written: usize,
-    readable: bool,
-    writable: bool,
-}
-
 impl Service {
-    /// A service without a session. `boot_id` is the kernel's, new at each boot.
-    pub fn new(boot_id: String, system: System, processes: Processes) -> Self {
+    /// A service without a session.
+    pub fn new(system: System, processes: Processes) -> Self {
         Self {
-            boot_id,
-            confines: system.confines(),
+            boot_id: None,
             system,
             processes,
             leftovers: Leftovers::default(),
@@ -118,7 +100,7 @@ impl Service {
                     let last_word = async {
                         while flow.write(channel)? {
                             channel.edge().await?;
-                            flow.writable = true;
+                            flow.edge();
                         }
                         io::Result::Ok(())
                     };
@@ -132,10 +114,7 @@ impl Service {
             if flow.wants_to_read() {
                 if flow.read(channel)? == Read::HostGone {
                     self.end_session();
-                    flow = Flow {
-                        readable: false,
-                        ..Flow::new()
-                    };
+                    flow = Flow::after_host();
                     if !channel.is_lasting() {
                         return Ok(End::HostGone);
                     }
@@ -145,8 +124,7 @@ impl Service {
             tokio::select! {
                 edge = channel.edge() => {
                     edge?;
-                    flow.readable = true;
-                    flow.writable = true;
+                    flow.edge();
                 }
                 message = self.queue.next(), if flow.has_room() => flow.push(&message),
             }
@@ -219,8 +197,22 @@ impl Service {
     }
 
     fn handle(&mut self, message: ToGuest, flow: &mut Flow) -> Option<Duration> {
-        if let ToGuest::Hello { nonce, min, max } = message {
-            self.hello(nonce, min, max, flow);
+        if let ToGuest::Hello {
+            nonce,
+            min,
+            max,
+            seed,
+        } = message
+        {
+            if (min..=max).contains(&PROTOCOL) {
+                self.hello(nonce, seed.as_deref().map_or(&[], |seed| &**seed), flow);
+            } else {
+                let refusal = Refusal::new(
+                    "version",
+                    format!("the host speaks protocol {min} to {max}, this agent {PROTOCOL}"),
+                );
+                flow.push(&refusal.into_message(0));
+            }
             return None;
         }
         let Some(session) = &self.session else {
@@ -234,6 +226,16 @@ impl Service {
                 flow.push(&refusal.into_message(0));
                 return None;
             }
+        }
+        let needs_the_disk = matches!(
+            message,
+            ToGuest::Exec { .. } | ToGuest::Ports { .. } | ToGuest::Relay { .. }
+        );
+        if let (true, Some(id), Err(refusal)) =
+            (needs_the_disk, call_id(&message), self.system.must_be_up())
+        {
+            flow.push(&refusal.into_message(id));
+            return None;
         }
         match message {
             ToGuest::Hello { .. } => {}
@@ -288,21 +290,14 @@ impl Service {
 
     /// Opens a session, or welcomes again the host that has it: a hello is repeated until its
     /// welcome comes, since either may be lost while the other end is not open yet.
-    fn hello(&mut self, nonce: u64, min: u32, max: u32, flow: &mut Flow) {
-        if !(min..=max).contains(&PROTOCOL) {
-            let refusal = Refusal::new(
-                "version",
-                format!("the host speaks protocol {min} to {max}, this agent {PROTOCOL}"),
-            );
-            flow.push(&refusal.into_message(0));
-            return;
-        }
+    fn hello(&mut self, nonce: u64, seed: &[u8], flow: &mut Flow) {
         if self
             .session
             .as_ref()
             .is_none_or(|session| session.nonce != nonce)
         {
             self.end_session();
+            self.system.seed(seed);
             // The last session's answers; a frame cut here ends at the welcome's first byte.
             flow.drop_unwritten();
             self.session = Some(Session {
@@ -315,7 +310,7 @@ impl Service {
             nonce,
             protocol: PROTOCOL,
             agent: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot_id.clone(),
+            boot_id: self.boot_id.get_or_insert_with(boot_id).clone(),
         });
     }
 
@@ -323,7 +318,7 @@ impl Service {
         let Some(session) = &self.session else {
             return Ok(());
         };
-        let running = exec::start(&call, &self.processes, &self.confines)?;
+        let running = exec::start(&call, &self.processes, self.system.confines())?;
         let execs = Rc::clone(&session.execs);
         execs.borrow_mut().insert(
             id,
@@ -408,75 +403,13 @@ fn call_id(message: &ToGuest) -> Option<u32> {
     }
 }
 
-impl Flow {
-    fn new() -> Self {
-        Self {
-            reader: slip::Reader::new(),
-            landing: vec![0; PIECE].into(),
-            inbox: VecDeque::new(),
-            payload: Vec::new(),
-            unwritten: Vec::new(),
-            written: 0,
-            readable: true,
-            writable: true,
+/// The kernel's, new at each boot; it is made when it is first asked for.
+fn boot_id() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => id.trim().to_owned(),
+        Err(why) => {
+            say(format_args!("cannot read the boot id: {why}"));
+            "unknown".to_owned()
         }
-    }
-
-    fn has_room(&self) -> bool {
-        self.unwritten.len() - self.written < MAX_UNWRITTEN
-    }
-
-    fn wants_to_read(&self) -> bool {
-        self.readable && self.inbox.is_empty() && self.has_room()
-    }
-
-    fn next_frame(&mut self) -> Option<Result<Vec<u8>, WireError>> {
-        if self.has_room() {
-            self.inbox.pop_front()
-        } else {
-            None
-        }
-    }
-
-    fn push(&mut self, message: &FromGuest) {
-        hyperfleet_wire::encode_into(message, &mut self.payload);
-        if let Err(why) = slip::write(&self.payload, &mut self.unwritten) {
-            // Every message is bounded well below the frame's bound.
-            say(format_args!("dropped an answer: {why}"));
-        }
-    }
-
-    fn drop_unwritten(&mut self) {
-        self.unwritten.clear();
-        self.written = 0;
-    }
-
-    /// Writes until nothing is left or nothing fits; true when something is left.
-    fn write(&mut self, channel: &Channel) -> io::Result<bool> {
-        while self.writable && self.written < self.unwritten.len() {
-            match channel.write(&self.unwritten[self.written..])? {
-                Some(count) => self.written += count,
-                None => self.writable = false,
-            }
-        }
-        if self.written == self.unwritten.len() {
-            self.drop_unwritten();
-            self.unwritten.shrink_to(MAX_UNWRITTEN);
-        }
-        Ok(!self.unwritten.is_empty())
-    }
-
-    fn read(&mut self, channel: &Channel) -> io::Result<Read> {
-        let read = channel.read(&mut self.landing)?;
-        match read {
-            Read::Bytes(count) => {
-                let inbox = &mut self.inbox;
-                self.reader.feed(&self.landing[..count], |frame| {
-                    inbox.push_back(frame.map(<[u8]>::to_vec))
-                });
-            }
-            Read::Nothing | Read::HostGone => self.readable = false,
-        }
-        Ok(read)
     }
 }

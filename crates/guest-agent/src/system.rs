@@ -8,39 +8,98 @@ use hyperfleet_wire::guest::Config;
 use rustix::process::Signal;
 
 use crate::answers::Refusal;
+use crate::boot::Door;
 use crate::configure::{self, Plan};
 use crate::confines::Confines;
+use crate::failure::say;
 use crate::power;
 use crate::processes::Processes;
+use crate::random;
 
 /// Where the agent runs.
 pub enum System {
-    /// PID 1 of a machine. Holds what the last `configure` asked for.
-    Guest(Option<Plan>),
+    /// PID 1 of a machine.
+    Guest(Guest),
     /// A host, for tests: `configure` is checked and not carried out, `shutdown` ends the agent and
     /// what it started.
-    Host,
+    Host(Confines),
+}
+
+/// A machine's guest.
+pub struct Guest {
+    root: Root,
+    /// What the last `configure` asked for.
+    plan: Option<Plan>,
+    /// What holds the processes of a call together.
+    confines: Confines,
+}
+
+/// Where the guest stands with its disk.
+enum Root {
+    /// Before it.
+    Before(Door),
+    On,
+    /// It can't be had: why.
+    Lost(String),
 }
 
 impl System {
-    /// Makes name, clock and network be as `config` says; nothing changes that already is.
+    /// A guest that has not been told yet that it is one.
+    pub fn guest(door: Door) -> Self {
+        Self::Guest(Guest {
+            root: Root::Before(door),
+            plan: None,
+            confines: Confines::none(),
+        })
+    }
+
+    /// A host.
+    pub fn host() -> Self {
+        Self::Host(Confines::none())
+    }
+
+    /// Makes name, clock and network be as `config` says; nothing changes that already is. The
+    /// first one has a guest enter its disk.
     ///
     /// # Errors
     /// `invalid` for what can't be, `failed` for what the kernel would not do.
     pub fn configure(&mut self, config: &Config) -> Result<(), Refusal> {
         let plan = Plan::check(config)?;
-        if let System::Guest(current) = self {
-            configure::apply(&plan, current.as_ref())?;
-            *current = Some(plan);
+        if let System::Guest(guest) = self {
+            // What is mounted and written from here on has the right time.
+            configure::set_clock(&plan)?;
+            guest.enter()?;
+            configure::apply(&plan, guest.plan.as_ref())?;
+            guest.plan = Some(plan);
         }
         Ok(())
+    }
+
+    /// Takes random bytes of the host's for the kernel's own.
+    pub fn seed(&self, seed: &[u8]) {
+        if let (System::Guest(_), false) = (self, seed.is_empty()) {
+            if let Err(failure) = random::add(seed) {
+                say(failure);
+            }
+        }
+    }
+
+    /// Whether programs can run.
+    ///
+    /// # Errors
+    /// `failed`: there is no disk, or not yet.
+    pub fn must_be_up(&self) -> Result<(), Refusal> {
+        match self {
+            System::Guest(guest) => guest.must_be_up(),
+            System::Host(_) => Ok(()),
+        }
     }
 
     /// The guest's own IPv4 address.
     pub fn own_address(&self) -> Option<Ipv4Addr> {
         match self {
-            System::Guest(plan) => plan.as_ref()?.address(),
-            System::Host => None,
+            System::Guest(guest) => guest.plan.as_ref()?.address(),
+            System::Host(_) => None,
         }
     }
 
@@ -48,15 +107,14 @@ impl System {
     pub fn relay_address(&self) -> IpAddr {
         match self {
             System::Guest(_) => self.own_address().unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
-            System::Host => Ipv4Addr::LOCALHOST.into(),
+            System::Host(_) => Ipv4Addr::LOCALHOST.into(),
         }
     }
 
     /// What holds the processes of a call together.
-    pub fn confines(&self) -> Confines {
+    pub fn confines(&self) -> &Confines {
         match self {
-            System::Guest(_) => Confines::of_guest(),
-            System::Host => Confines::none(),
+            System::Guest(Guest { confines, .. }) | System::Host(confines) => confines,
         }
     }
 
@@ -64,7 +122,7 @@ impl System {
     pub async fn end_all(&self, processes: &Processes, grace: Duration) {
         let signal = |signal| match self {
             System::Guest(_) => power::signal_everyone(signal),
-            System::Host => processes.signal_all(signal),
+            System::Host(_) => processes.signal_all(signal),
         };
         signal(Signal::TERM);
         // A stopped process takes its TERM only when it goes on.
@@ -78,6 +136,34 @@ impl System {
             if processes.all_gone(power::KILL_ROUND).await {
                 return;
             }
+        }
+    }
+}
+
+impl Guest {
+    fn enter(&mut self) -> Result<(), Refusal> {
+        let Root::Before(door) = &self.root else {
+            return self.must_be_up();
+        };
+        let entered = door.enter();
+        self.root = match &entered {
+            Ok(()) => Root::On,
+            Err(failure) => {
+                // The kernel's own words stand there too.
+                say(failure);
+                Root::Lost(failure.to_string())
+            }
+        };
+        entered?;
+        self.confines = Confines::of_guest();
+        Ok(())
+    }
+
+    fn must_be_up(&self) -> Result<(), Refusal> {
+        match &self.root {
+            Root::Before(_) => Err(Refusal::failed("not configured yet: configure comes first")),
+            Root::On => Ok(()),
+            Root::Lost(why) => Err(Refusal::failed(why.as_str())),
         }
     }
 }

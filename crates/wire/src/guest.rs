@@ -29,9 +29,18 @@ pub const MAX_LISTENERS: usize = 2048;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToGuest {
     /// Opens a session. The guest picks its own [`PROTOCOL`] if it lies within min..=max, else
-    /// refuses with `id` 0 and code `version`.
-    Hello { nonce: u64, min: u32, max: u32 },
-    /// Name, network and clock of the machine; may come again (after adoption or a clone).
+    /// refuses with `id` 0 and code `version`. `seed`: random bytes for the guest's kernel, taken
+    /// before anything that is random is told or done in the session: a clone's memory is its
+    /// template's. Older hosts send none.
+    Hello {
+        nonce: u64,
+        min: u32,
+        max: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<ByteBuf>,
+    },
+    /// Name, network and clock of the machine; may come again (after adoption). With the first one
+    /// the guest mounts its disk; before it, nothing can be run.
     Configure { id: u32, config: Config },
     /// Starts a process in a process group (session) of its own.
     Exec { id: u32, exec: Exec },
@@ -133,6 +142,10 @@ pub struct Network {
     /// The card's hardware address, `52:00:00:00:00:01`; `None`: there is one card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// If no card has `mac`: the one that has this address is to have it. A clone's card has its
+    /// template's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_as: Option<String>,
 }
 
 /// One process to run.

@@ -10,7 +10,17 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from hyperfleet import __version__
-from hyperfleet.api import document, errors, exec_stream, files, keys, machines, service, streams
+from hyperfleet.api import (
+    document,
+    errors,
+    exec_stream,
+    files,
+    keys,
+    machines,
+    service,
+    streams,
+    templates,
+)
 from hyperfleet.api.head import HeadAsGet
 from hyperfleet.api.measured import Measured
 from hyperfleet.api.parts import Parts
@@ -43,6 +53,7 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
         files.router,
         files.uploads,
         streams.router,
+        templates.router,
         keys.router,
         service.router,
     )

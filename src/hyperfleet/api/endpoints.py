@@ -41,6 +41,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "machine_activity": Endpoint(Scope.READ, _FOUND),
     "machine_logs": Endpoint(Scope.READ, _FOUND),
     "events": Endpoint(Scope.READ, _FOUND),
+    "list_templates": Endpoint(Scope.READ),
+    "remove_template": Endpoint(Scope.WRITE, _FOUND),
     "create_key": Endpoint(Scope.ALL),
     "list_keys": Endpoint(Scope.ALL),
     "revoke_key": Endpoint(Scope.ALL, _FOUND),

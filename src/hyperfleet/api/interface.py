@@ -17,7 +17,14 @@ from hyperfleet.guest.values import (
     ProcessRequest,
 )
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import Event, ExposedPort, Machine, MachineChange, MachineSpec
+from hyperfleet.machine import (
+    Event,
+    ExposedPort,
+    Machine,
+    MachineChange,
+    MachineSpec,
+    TemplateInfo,
+)
 from hyperfleet.proxy.interface import Activity
 
 
@@ -113,6 +120,20 @@ class Files(Protocol):
 
     async def delete(self, path: str, *, whole: bool) -> None:
         """Removes a file, an empty folder, or with `whole` all that is in one."""
+
+
+class Templates(Protocol):
+    """What machines are started from without booting."""
+
+    def templates(self) -> Sequence[TemplateInfo]:
+        """All, the last used first. May block for a moment."""
+
+    async def remove_template(self, template_id: str) -> None:
+        """Removes one.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
 
 
 class Batch(Protocol):

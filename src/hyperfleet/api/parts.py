@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from fastapi import Depends, Request
 
-from hyperfleet.api.interface import Machines, Metrics
+from hyperfleet.api.interface import Machines, Metrics, Templates
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.settings import Settings
@@ -22,6 +22,7 @@ class Parts(msgspec.Struct, frozen=True):
     settings: Settings
     urls: Urls
     metrics: Metrics
+    templates: Templates
     # Set when the server stops: answers that have no end of their own end then.
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 

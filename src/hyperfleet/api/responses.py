@@ -15,7 +15,15 @@ from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, FileInfo, Listener
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import Cause, Event, EventKind, ExposedPort, Machine, Restart
+from hyperfleet.machine import (
+    Cause,
+    Event,
+    EventKind,
+    ExposedPort,
+    Machine,
+    Restart,
+    TemplateInfo,
+)
 from hyperfleet.proxy.interface import Activity
 from hyperfleet.settings import Settings
 
@@ -65,6 +73,32 @@ class NetworkOut(BaseModel):
     tap_ip: str | None
 
 
+class StartOut(BaseModel):
+    warm: bool = Field(description="Whether it was a clone of a template: it did not boot.")
+    duration_ms: int = Field(
+        description="From its turn to boot until it could be used, milliseconds."
+    )
+    note: str | None = Field(
+        description="Why it booted although there was a template; null: no such thing."
+    )
+
+
+class TemplateOut(BaseModel):
+    id: str
+    kernel_image_path: str
+    kernel_args: str | None
+    vcpu_count: int
+    mem_size_mib: int
+    size_bytes: int = Field(description="What it takes on disk, and of memory once it is used.")
+    made_in_ms: int
+    made_at: datetime
+    used_at: datetime = Field(description="When a machine was last started from it.")
+
+
+class TemplatesOut(BaseModel):
+    templates: list[TemplateOut] = Field(description="The last used first.")
+
+
 class MachineOut(BaseModel):
     id: str
     name: str
@@ -97,6 +131,9 @@ class MachineOut(BaseModel):
     guest_fault: str | None = Field(
         description="What its guest last did against the protocol of the agent, for which its "
         "channel was closed, since it was last started; null: nothing."
+    )
+    last_start: StartOut | None = Field(
+        description="How its last start went; null: it never came up."
     )
 
 
@@ -242,6 +279,18 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         restarts=machine.restarts,
         next_start_at=machine.next_start_at,
         guest_fault=machine.guest_fault,
+        last_start=(
+            None
+            if machine.last_start is None
+            else StartOut(**msgspec.to_builtins(machine.last_start))
+        ),
+    )
+
+
+def templates_out(templates: Sequence[TemplateInfo]) -> TemplatesOut:
+    """Templates as the API shows them."""
+    return TemplatesOut(
+        templates=[TemplateOut(**msgspec.structs.asdict(template)) for template in templates]
     )
 
 

@@ -138,7 +138,7 @@ def show(machine: Machine, as_json: AsJson = False) -> None:
         ("restarts", str(found.restarts) if found.restarts else None),
         ("starts at", moment(found.next_start_at) if found.next_start_at else None),
         ("made", moment(found.created_at)),
-        ("started", moment(found.started_at)),
+        ("started", _started(found)),
         *((f"port {port.port}", _long(port)) for port in found.ports),
     ]
     say_table(("", ""), [(name, value) for name, value in rows if value], headed=False)
@@ -286,6 +286,15 @@ def _say_running(machine: MachineValue) -> None:
     _say_status(machine)
     for port in machine.ports:
         say(f"  port {port.port}: {port.url}")
+
+
+def _started(machine: MachineValue) -> str:
+    """When, how, and how long it took."""
+    at, how = moment(machine.started_at), machine.last_start
+    if how is None:
+        return at
+    kind = "from a template" if how.warm else "by booting"
+    return f"{at}, {kind}, in {how.duration_ms / 1000:.2f} s{f' ({how.note})' if how.note else ''}"
 
 
 def _short(port: Port) -> str:

@@ -22,6 +22,8 @@ from hyperfleet.client.values import (
     NewKey,
     Port,
     Ports,
+    Start,
+    Template,
 )
 
 __all__ = [
@@ -47,6 +49,8 @@ __all__ = [
     "Ports",
     "ProcessExit",
     "ProcessStream",
+    "Start",
+    "Template",
     "UnreachableError",
     "to_json",
 ]

@@ -249,6 +249,14 @@ class AsyncClient:
         """Ends a key."""
         await self._do(calls.revoke_key(key_id))
 
+    async def list_templates(self) -> tuple[values.Template, ...]:
+        """What machines are started from without booting, the last used first."""
+        return (await self._do(calls.list_templates())).templates
+
+    async def remove_template(self, template_id: str) -> None:
+        """Removes a template; machines that were started from it run on."""
+        await self._do(calls.remove_template(template_id))
+
     async def health(self) -> values.Health:
         """Whether the server is there."""
         return await self._do(calls.health())

@@ -241,6 +241,14 @@ class Client:
         """Ends a key."""
         self._do(calls.revoke_key(key_id))
 
+    def list_templates(self) -> tuple[values.Template, ...]:
+        """What machines are started from without booting, the last used first."""
+        return self._do(calls.list_templates()).templates
+
+    def remove_template(self, template_id: str) -> None:
+        """Removes a template; machines that were started from it run on."""
+        self._do(calls.remove_template(template_id))
+
     def health(self) -> values.Health:
         """Whether the server is there."""
         return self._do(calls.health())

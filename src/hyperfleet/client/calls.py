@@ -268,6 +268,17 @@ def revoke_key(key_id: str) -> Call[None]:
     return Call(method="DELETE", path=f"/keys/{quote(key_id, safe='')}", decode=_nothing)
 
 
+def list_templates() -> Call[values.TemplatePage]:
+    """GET /templates."""
+    return Call(method="GET", path="/templates", decode=_json(values.TemplatePage))
+
+
+def remove_template(template_id: str) -> Call[None]:
+    """DELETE /templates/{id}."""
+    path = f"/templates/{quote(template_id, safe='')}"
+    return Call(method="DELETE", path=path, decode=_nothing)
+
+
 def health() -> Call[values.Health]:
     """GET /health."""
     return Call(method="GET", path="/health", decode=_json(values.Health))

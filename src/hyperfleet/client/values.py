@@ -77,6 +77,14 @@ class EgressRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 Egress = Literal["all", "none"] | tuple[EgressRule, ...]
 
 
+class Start(msgspec.Struct, frozen=True):
+    """How a start went. `warm`: from a template; `note`: why not, although there was one."""
+
+    warm: bool
+    duration_ms: int
+    note: str | None = None
+
+
 class Machine(msgspec.Struct, frozen=True):
     """A machine as it stood when the server answered."""
 
@@ -104,7 +112,28 @@ class Machine(msgspec.Struct, frozen=True):
     restarts: int = 0
     next_start_at: datetime | None = None
     guest_fault: str | None = None
+    last_start: Start | None = None
     egress: Egress = "all"
+
+
+class Template(msgspec.Struct, frozen=True):
+    """What machines of a shape are started from; `size_bytes`: of disk, and of memory once used."""
+
+    id: str
+    kernel_image_path: str
+    kernel_args: str | None
+    vcpu_count: int
+    mem_size_mib: int
+    size_bytes: int
+    made_in_ms: int
+    made_at: datetime
+    used_at: datetime
+
+
+class TemplatePage(msgspec.Struct, frozen=True):
+    """Every template, the last used first."""
+
+    templates: tuple[Template, ...]
 
 
 class MachinePage(msgspec.Struct, frozen=True):

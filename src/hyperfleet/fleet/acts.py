@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
@@ -113,22 +112,26 @@ class Acts:
         assert self._place is not None  # noqa: S101 - `prepare` has taken it
         try:
             await self._place.turn()
-            began = time.monotonic()
-            await self._or_fail(self._boot_with(self._boot().start()))
+            boot = self._boot()
+            await self._or_fail(self._boot_with(boot, boot.start()))
         except asyncio.CancelledError:
             observer.start_given_up()
             raise
         except Exception:
             observer.start_failed()
             raise
-        observer.started(time.monotonic() - began)
         self._leave_place()
+        if (start := self._state.machine.last_start) is not None:
+            observer.started(start.duration_ms / 1000, warm=start.warm)
+            if not start.warm:
+                self._tools.templating.want(self.launch)
 
     async def come_up(self) -> None:
         """The rest of a boot that another control plane began; raises as `boot` does."""
         process, self._found = self._found, None
         if process is not None:
-            await self._or_fail(self._boot_with(self._boot().come_up(process)))
+            boot = self._boot()
+            await self._or_fail(self._boot_with(boot, boot.come_up(process)))
 
     async def halt(self) -> None:
         """From whatever it is to stopped, and stays so; clients are turned away first."""
@@ -313,7 +316,7 @@ class Acts:
         self._hold(process, await process.forwards(), link)
         await self._first_look()
 
-    async def _boot_with(self, coming_up: Coroutine[Any, Any, Process]) -> None:
+    async def _boot_with(self, boot: Boot, coming_up: Coroutine[Any, Any, Process]) -> None:
         process = await coming_up
         reach(Point.BOOT_SEEN)
         await self._state.go(
@@ -321,6 +324,7 @@ class Acts:
             pid=process.pid,
             lifecycle=self._state.machine.lifecycle + 1,
             started_at=now(),
+            last_start=boot.told(process),
         )
         reach(Point.BOOT_RECORDED)
         await self._state.publish()

@@ -50,6 +50,12 @@ class Boots:
         self._at_once = at_once
         self._longest = longest
         self._turns: Turns[Place] = Turns()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Returns when nothing boots or waits to."""
+        await self._quiet.wait()
 
     def enter(self, key: str, *, bounded: bool) -> Place:
         """A place for one more.
@@ -65,6 +71,7 @@ class Boots:
                 retry_after=again,
             )
         place = Place(self, key)
+        self._quiet.clear()
         self._turns.add(key, place)
         self._call()
         return place
@@ -76,6 +83,8 @@ class Boots:
         else:
             self._turns.remove(key, place)
         self._call()
+        if self._free == self._at_once:
+            self._quiet.set()
 
     def _call(self) -> None:
         while self._free and (place := self._turns.take()) is not None:

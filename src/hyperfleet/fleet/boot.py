@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from hyperfleet.errors import GuestError, OperationTimeoutError
+from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, layout
 from hyperfleet.fleet.link import AgentLink
@@ -17,7 +18,7 @@ from hyperfleet.fleet.pulse import until_stuck
 from hyperfleet.fleet.running import before_end, describe
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
-from hyperfleet.machine import Machine
+from hyperfleet.machine import Machine, Start
 from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
@@ -49,14 +50,29 @@ class Boot:
         directory = tools.layout.directory(machine.id)
         self._console = tools.driver.console(layout.known_launch(machine, directory))
         self._console_start = 0
+        # Why it boots although there was a template.
+        self._note: str | None = None
+        self._began: float | None = None
+        self._suspect: str | None = None
         # What is waited for, and what went before, as an error says it.
         self._awaited = ""
         self._again = ""
 
     async def start(self) -> Process:
         """Spawns a process and has it come up; raises as `come_up` does, and as the driver."""
+        self._began = time.monotonic()
         self._console_start = console.size(self._console)
         return await self.come_up(await self._spawn())
+
+    def told(self, process: Process) -> Start | None:
+        """How it went; None for one that another control plane began."""
+        if self._began is None:
+            return None
+        return Start(
+            warm=process.beginning.template is not None,
+            duration_ms=round((time.monotonic() - self._began) * 1000),
+            note=self._note,
+        )
 
     async def come_up(self, process: Process) -> Process:
         """Returns when the guest is met: its process, which is another one if the first hung.
@@ -67,22 +83,38 @@ class Boot:
         deadline = self._tools.config.boot_deadline
         try:
             async with asyncio.timeout(deadline):
-                outcome = await before_end(process, self._introduce(process, once=False))
+                outcome = await self._try(process)
                 if isinstance(outcome, _Stuck):
                     process = await self._start_anew(process, outcome.why)
                     outcome = await before_end(process, self._introduce(process, once=True))
         except TimeoutError as error:
             what = f"the machine did not come up within {deadline:g} s: {self._awaited}"
-            if (time := process.cpu_time()) is not None:
-                what = f"{what}; its process has used {time.used:.1f} s of CPU"
+            if (cpu := process.cpu_time()) is not None:
+                what = f"{what}; its process has used {cpu.used:.1f} s of CPU"
             raise OperationTimeoutError(await self._told(f"{what}{self._again}")) from error
         except OperationTimeoutError as error:
             what = f"the machine did not come up: {error}"
             raise OperationTimeoutError(await self._told(what)) from error
+        if self._suspect is not None and outcome is None:
+            # It boots, so it is the template that does not.
+            await self._tools.driver.distrust(self._suspect)
         if isinstance(outcome, Exit):
             what = f"the machine ended while it booted ({describe(outcome)})"
             raise GuestError(await self._told(what))
         return process
+
+    async def _try(self, process: Process) -> Exit | _Stuck | None:
+        """The first of two tries. A clone that fails in any way is one that hangs."""
+        if process.beginning.template is None:
+            return await before_end(process, self._introduce(process, once=False))
+        try:
+            async with asyncio.timeout(self._tools.config.clone_deadline):
+                outcome = await before_end(process, self._introduce(process, once=False))
+        except (TimeoutError, HyperfleetError) as error:
+            return _Stuck(str(error) or self._awaited)
+        if isinstance(outcome, Exit):
+            return _Stuck(f"it ended ({describe(outcome)})")
+        return outcome
 
     async def _introduce(self, process: Process, *, once: bool) -> _Stuck | None:
         """Agent found, guest told about itself, and met; or stuck, if it was not `once` before."""
@@ -97,7 +129,11 @@ class Boot:
             self._awaited = "its agent has not taken its name and addresses"
             network = self._machine.network
             cards = self._tools.networks.of(network).introduce(network)
-            await agent.configure(self._machine.spec.name, cards)
+            try:
+                limit = self._tools.config.boot_deadline
+                await agent.configure(self._machine.spec.name, cards, limit)
+            except GuestError as error:
+                raise GuestError(f"the machine did not come up: {error}") from error
         except BaseException:
             await link.close()
             raise
@@ -125,13 +161,23 @@ class Boot:
             await asyncio.gather(connecting, watching, return_exceptions=True)
 
     async def _start_anew(self, process: Process, why: str) -> Process:
-        _log.warning("machine %s hangs as it boots (%s); it is started anew", self._machine.id, why)
-        self._again = f"; it had been started anew, since {why} before its agent answered"
+        template = process.beginning.template
+        if template is None:
+            _log.warning(
+                "machine %s hangs as it boots (%s); it is started anew", self._machine.id, why
+            )
+            self._again = f"; it had been started anew, since {why} before its agent answered"
+        else:
+            self._note = f"a clone of template {template} did not come up: {why}"
+            _log.warning("machine %s boots: %s", self._machine.id, self._note)
+            self._again = f"; before it booted, {self._note}"
+            self._suspect = template
         await process.kill()
-        return await self._spawn()
+        return await self._spawn(anew=template is not None)
 
-    async def _spawn(self) -> Process:
-        process = await self._tools.driver.start(self._launch())
+    async def _spawn(self, *, anew: bool = False) -> Process:
+        process = await self._tools.driver.start(self._launch(), anew=anew)
+        self._note = process.beginning.note or self._note
         reach(Point.BOOT_SPAWNED)
         return process
 

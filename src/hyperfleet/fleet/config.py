@@ -21,6 +21,9 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval: float = 10.0
     # From the spawn of the process to the agent's answer.
     boot_deadline: float = 60.0
+    # What a clone of a template has to answer in, before its machine is booted instead; a clone
+    # takes a tenth of a boot, and a busy host ten times that.
+    clone_deadline: float = 10.0
     # When a guest that boots is taken to hang, and started anew, once.
     pulse: PulseLimits = PulseLimits()
     # What processes in the guest get to end by themselves, before they are killed.

@@ -25,6 +25,7 @@ from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.templating import Templating
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.files import Files
 from hyperfleet.guest.stream import Stream
@@ -73,15 +74,10 @@ class Fleet:
         traffic: Traffic,
         observer: Observer,
     ) -> None:
-        self._driver = driver
-        self._networks = networks
-        self._store = store
         self._routes = routes
         self._traffic = traffic
-        self._observer = observer
-        self._images = images
-        self._config = config
         self._layout = Layout(config.home)
+        boots = Boots(config.boots_at_once, config.boot_queue)
         self._tools = Tools(
             driver=driver,
             networks=networks,
@@ -89,9 +85,10 @@ class Fleet:
             images=images,
             config=config,
             layout=self._layout,
-            admission=Admission(config.room, Boots(config.boots_at_once, config.boot_queue)),
+            admission=Admission(config.room, boots),
             slots=Slots(),
             observer=observer,
+            templating=Templating(driver, boots),
         )
         self._events = Events()
         # Oldest first; an id is taken from the moment that its record is being written.
@@ -107,8 +104,9 @@ class Fleet:
         """
         self._layout.prepare()
         await self._complete_deletions()
-        machines = await self._store.all()
-        await self._networks.open(machines)
+        machines = await self._tools.store.all()
+        await self._tools.networks.open(machines)
+        await self._tools.driver.open()
         for machine in machines:
             self._enter(machine)
         gate = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
@@ -121,8 +119,10 @@ class Fleet:
 
     async def close(self) -> None:
         """Lets go of every machine; they run on."""
+        await self._tools.templating.close()
         await _all(owner.close() for owner in self._owners.values())
-        await self._networks.close()
+        await self._tools.driver.close()
+        await self._tools.networks.close()
 
     async def create(self, spec: MachineSpec) -> Machine:
         """Records a new machine, pending.
@@ -137,11 +137,11 @@ class Fleet:
         machine_id = new_machine_id()
         while machine_id in self._owners or machine_id in self._names:
             machine_id = new_machine_id()
-        network = await self._networks.first.assign(machine_id)
+        network = await self._tools.networks.first.assign(machine_id)
         try:
             owner = await self._record(machine_id, spec, network)
         except BaseException:
-            self._networks.first.release(network, used=False)
+            self._tools.networks.first.release(network, used=False)
             raise
         self._events.add(EventKind.CREATED, owner.machine, Cause.REQUEST, now())
         reach(Point.CREATE_RECORDED)
@@ -265,7 +265,7 @@ class Fleet:
             GuestError: its agent can't be reached, or refused.
             OperationTimeoutError: the program's time was up; it was killed.
         """
-        return await processes.execute(self._driven(ref), request, self._observer)
+        return await processes.execute(self._driven(ref), request, self._tools.observer)
 
     async def run(self, ref: str, request: ProcessRequest) -> Stream:
         """Runs a program whose streams are carried while it runs; environment as in `exec`.
@@ -273,7 +273,7 @@ class Fleet:
         Raises:
             NotFoundError, InvalidStateError, GuestError: as `exec`.
         """
-        return await processes.stream(self._driven(ref), request, self._observer)
+        return await processes.stream(self._driven(ref), request, self._tools.observer)
 
     def files(self, ref: str) -> Files:
         """What is on the machine's disk; this and each call raises as `run` does."""
@@ -357,7 +357,7 @@ class Fleet:
 
     def _console_of(self, machine: Machine) -> Path:
         launch = layout.known_launch(machine, self._layout.directory(machine.id))
-        return self._driver.console(launch)
+        return self._tools.driver.console(launch)
 
     def _owner(self, ref: str) -> Owner:
         owner = self._owners.get(ref) or self._owners.get(self._names.get(ref, ""))
@@ -366,7 +366,7 @@ class Fleet:
         return owner
 
     def _drives(self, owner: Owner) -> bool:
-        return owner.machine.vmm == self._driver.name
+        return owner.machine.vmm == self._tools.driver.name
 
     def _driven(self, ref: str) -> Owner:
         """The owner, where something is to be done with the machine."""
@@ -375,12 +375,12 @@ class Fleet:
             machine = owner.machine
             raise InvalidStateError(
                 f"machine {machine.spec.name!r} belongs to the {machine.vmm} driver; this control "
-                f"plane runs with {self._driver.name} (HYPERFLEET_VMM)"
+                f"plane runs with {self._tools.driver.name} (HYPERFLEET_VMM)"
             )
         return owner
 
     def _enter(self, machine: Machine) -> Owner:
-        owner = Owner(State(machine, self._store, self._routes, self._noted), self._tools)
+        owner = Owner(State(machine, self._tools.store, self._routes, self._noted), self._tools)
         self._tools.admission.note(machine)
         self._owners[machine.id] = owner
         self._names[machine.spec.name] = machine.id
@@ -404,7 +404,7 @@ class Fleet:
             id=machine_id,
             spec=spec,
             status=Status.PENDING,
-            vmm=self._driver.name,
+            vmm=self._tools.driver.name,
             network=network,
             ports=discovery.unseen(spec.exposed_ports, {}),
             created_at=moment,
@@ -414,25 +414,25 @@ class Fleet:
         owner = self._enter(machine)
         reach(Point.CREATE_BEGUN)
         try:
-            await self._store.add(machine)
+            await self._tools.store.add(machine)
         except BaseException:
             self._leave(owner)
             raise
         return owner
 
     def _check(self, spec: MachineSpec) -> None:
-        sizes.check(spec, self._config, self._driver)
-        self._networks.first.check(spec.egress, running=False)
-        self._images.kernel(spec.kernel_image_path)
-        self._images.root_disk(spec.rootfs_path)
+        sizes.check(spec, self._tools.config, self._tools.driver)
+        self._tools.networks.first.check(spec.egress, running=False)
+        self._tools.images.kernel(spec.kernel_image_path)
+        self._tools.images.root_disk(spec.rootfs_path)
 
     async def _complete_deletions(self) -> None:
         for machine_id in self._layout.condemned():
             _log.info("machine %s: its deletion was cut off; completed", machine_id)
-            await self._store.remove(machine_id)
+            await self._tools.store.remove(machine_id)
             reach(Point.ADOPT_DELETING)
             doomed = self._layout.doomed(machine_id)
-            await self._driver.remove(layout.nameless_launch(machine_id, doomed))
+            await self._tools.driver.remove(layout.nameless_launch(machine_id, doomed))
 
 
 def _bears(machine: Machine, labels: Iterable[tuple[str, str | None]]) -> bool:

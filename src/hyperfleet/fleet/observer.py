@@ -19,8 +19,8 @@ def outcome(end: ProcessEnd | None) -> ExecOutcome:
 class Observer(Protocol):
     """Hears of acts when they are over; must not wait nor raise."""
 
-    def started(self, seconds: float) -> None:
-        """A machine runs, so long after its boot was asked for."""
+    def started(self, seconds: float, *, warm: bool) -> None:
+        """A machine runs, so long after its turn to boot; `warm`: as a clone of a template."""
 
     def start_failed(self) -> None:
         """A boot failed."""

@@ -9,6 +9,7 @@ from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
+from hyperfleet.fleet.templating import Templating
 from hyperfleet.network.interface import Networks
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
@@ -26,3 +27,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     admission: Admission
     slots: Slots
     observer: Observer
+    templating: Templating

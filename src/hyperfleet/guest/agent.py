@@ -48,6 +48,8 @@ _CALL_TIMEOUT = 10.0
 _KILL_TAKES = 5.0
 _READ_BYTES = 64 * 1024
 _KILL_SIGNAL = 9
+# For the guest's random numbers: more than its kernel needs to be sure of them.
+_SEED_BYTES = 64
 _MAX_NAME = 64
 _MAX_ID = 2**32 - 1
 _NO_LIMIT = 2**64 - 1
@@ -116,8 +118,15 @@ class Agent:
         agent.boot_id = printable(welcome.boot_id[:_MAX_NAME])
         return agent
 
-    async def configure(self, hostname: str, network: GuestNetwork | None) -> None:
+    async def configure(
+        self,
+        hostname: str,
+        network: GuestNetwork | None,
+        timeout: float = _CALL_TIMEOUT,  # noqa: ASYNC109
+    ) -> None:
         """Tells the guest its name, its network cards' addresses, and the time.
+
+        With the first time it mounts its disk.
 
         Raises:
             GuestError: the guest could not do it, or the channel was lost.
@@ -131,7 +140,7 @@ class Agent:
         )
         call = SimpleCall(_future())
         self._begin(call, lambda call_id: wire.Configure(id=call_id, config=config))
-        await self._end(call, _CALL_TIMEOUT)
+        await self._end(call, timeout)
 
     async def exec(self, request: ExecRequest) -> ExecResult:
         """Runs a process to its end.
@@ -279,7 +288,12 @@ class Agent:
         # A hello written before the guest had opened its port may be lost, so it is repeated; the
         # agent welcomes the same nonce again and keeps the session.
         pause = _HELLO_FIRST
-        hello = wire.Hello(nonce=self._nonce, min=wire.PROTOCOL, max=wire.PROTOCOL)
+        hello = wire.Hello(
+            nonce=self._nonce,
+            min=wire.PROTOCOL,
+            max=wire.PROTOCOL,
+            seed=secrets.token_bytes(_SEED_BYTES),
+        )
         while True:
             self.say(hello)
             self._hellos += 1
@@ -449,5 +463,9 @@ def _card(network: GuestNetwork | None) -> wire.Network | None:
     if network is None:
         return None
     return wire.Network(
-        address=network.address, gateway=network.gateway, dns=network.dns, mac=network.mac
+        address=network.address,
+        gateway=network.gateway,
+        dns=network.dns,
+        mac=network.mac,
+        found_as=network.found_as,
     )

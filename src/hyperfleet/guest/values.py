@@ -87,12 +87,14 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
     """A card of the guest's: `address` with prefix length, `10.0.2.15/24`.
 
-    `mac`: which card; None: there is one. `outward`: what another card is to have, if the guest
-    has it: default route and resolvers are then that one's alone.
+    `mac`: which card; None: there is one. `found_as`: if no card has it, the one that has this
+    address is to have it; a clone's has its template's. `outward`: what another card is to have, if
+    the guest has it: default route and resolvers are then that one's alone.
     """
 
     address: str
     gateway: str | None = None
     dns: tuple[str, ...] = ()
     mac: str | None = None
+    found_as: str | None = None
     outward: GuestNetwork | None = None

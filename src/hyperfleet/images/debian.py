@@ -15,7 +15,9 @@ from hyperfleet.images.programs import run
 from hyperfleet.images.workshop import Inputs, Workshop
 
 _SIZE = 2048 * MIB
-_VERSION = "3"
+_VERSION = "4"
+# What packages made that must be each machine's own: machines of one disk would share their keys.
+_FORGET = 'rm -f -- "$1"/etc/ssh/ssh_host_*'
 # What a host that is no Debian gets.
 _DEFAULT_RELEASE = "bookworm"
 # Always there, so that https works in the machine.
@@ -80,6 +82,7 @@ class Debian:
                     *["mmdebstrap", "--quiet", "--variant=minbase"],
                     f"--include={','.join(self._include)}",
                     *(f"--aptopt={line}" for line in self._settings),
+                    f"--customize-hook={_FORGET}",
                     *[self._release, str(tarball), *sources],
                 ]
             )

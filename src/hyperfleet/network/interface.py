@@ -17,14 +17,27 @@ from hyperfleet.vmm.driver import LaunchSpec
 Monitor = Callable[[str], Awaitable[str]]
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """A network card of QEMU's, and what is behind it.
+
+    `backend`: the value of its `-netdev`, with `id` in it. `mac` is its hardware address, `mtu`
+    what its guest is told to be the largest packet, None: nothing.
+    """
+
+    id: str
+    backend: str
+    mac: str | None
+    mtu: int | None = None
+
+
 class Joint(msgspec.Struct, frozen=True, kw_only=True):
     """What QEMU is started with so that its machine is attached.
 
-    `inherited`: open file descriptors that `arguments` name. Whoever asked for the joint closes
+    `inherited`: open file descriptors that `cards` name. Whoever asked for the joint closes
     them here once QEMU has its own copies, or will never run.
     """
 
-    arguments: Sequence[str]
+    cards: Sequence[Card]
     inherited: tuple[int, ...] = ()
 
 
@@ -151,3 +164,8 @@ def guest_mac(machine_id: str) -> str:
     """
     digest = hashlib.sha256(machine_id.encode()).digest()
     return ":".join(f"{octet:02x}" for octet in (0x52, *digest[:5]))
+
+
+def template_mac(number: int) -> str:
+    """The hardware address of card `number` (from 0) in a template, until a clone has its own."""
+    return f"52:54:00:ff:ff:{number:02x}"

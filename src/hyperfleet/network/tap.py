@@ -30,7 +30,7 @@ from hyperfleet.network import conntrack, device, nft, tap_host
 from hyperfleet.network.blocks import Blocks, overlapping
 from hyperfleet.network.conntrack import Flow
 from hyperfleet.network.egress import permits
-from hyperfleet.network.interface import Joint, Monitor, guest_mac
+from hyperfleet.network.interface import Card, Joint, Monitor, guest_mac, template_mac
 from hyperfleet.network.nft_watch import Watch
 from hyperfleet.network.resolvers import resolvers
 from hyperfleet.network.ruleset import Guest, Rules
@@ -161,6 +161,8 @@ class TapNetwork:
             address=f"{network.guest_ip}/{device.PREFIX_LENGTH}",
             gateway=network.tap_ip,
             dns=self._config.dns or resolvers(),
+            mac=network.guest_mac,
+            found_as=template_mac(0),
         )
 
     async def attach(self, launch: LaunchSpec) -> Joint:
@@ -171,9 +173,12 @@ class TapNetwork:
         await self._forward()
         descriptor = await _make(network)
         return Joint(
-            arguments=(
-                *("-netdev", f"tap,id={_NETDEV},fd={descriptor}"),
-                *("-device", f"virtio-net-device,netdev={_NETDEV},mac={network.guest_mac}"),
+            cards=(
+                Card(
+                    id=_NETDEV,
+                    backend=f"tap,id={_NETDEV},fd={descriptor}",
+                    mac=network.guest_mac,
+                ),
             ),
             inherited=(descriptor,),
         )

@@ -26,7 +26,7 @@ from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.machine import Egress, Machine, MachineNetwork
 from hyperfleet.network import gate
 from hyperfleet.network.gate import Gates
-from hyperfleet.network.interface import Joint, Monitor, guest_mac
+from hyperfleet.network.interface import Card, Joint, Monitor, guest_mac, template_mac
 from hyperfleet.vmm.driver import LaunchSpec
 
 _log = logging.getLogger(__name__)
@@ -122,33 +122,34 @@ class UserNetwork:
             gateway=GATEWAY,
             dns=DNS,
             mac=network.guest_mac,
+            found_as=template_mac(0),
             outward=GuestNetwork(
                 address=gate.ADDRESS,
                 gateway=gate.GATEWAY,
                 dns=(gate.DNS,),
                 mac=outward_mac(network),
+                found_as=template_mac(1),
             ),
         )
 
     async def attach(self, launch: LaunchSpec) -> Joint:
         """See `interface.Network.attach`. Port 0 lets the host's kernel choose a free one."""
         forwards = "".join(f",hostfwd={_rule(launch.id, port)}" for port in launch.ports)
-        arguments = [
-            "-netdev",
-            f"user,id={_NETDEV},ipv6=off,restrict=on{forwards}",
-            "-device",
-            f"virtio-net-device,netdev={_NETDEV},mac={launch.network.guest_mac}",
-        ]
+        inward = Card(
+            id=_NETDEV,
+            backend=f"user,id={_NETDEV},ipv6=off,restrict=on{forwards}",
+            mac=launch.network.guest_mac,
+        )
         out = await self._way_out(launch)
         if out is None:
-            return Joint(arguments=arguments)
-        arguments += [
-            "-netdev",
-            f"stream,id={_OUTWARD},server=off,addr.type=fd,addr.str={out}",
-            "-device",
-            f"virtio-net-device,netdev={_OUTWARD},mac={outward_mac(launch.network)},host_mtu={_MTU}",
-        ]
-        return Joint(arguments=arguments, inherited=(out,))
+            return Joint(cards=(inward,))
+        outward = Card(
+            id=_OUTWARD,
+            backend=f"stream,id={_OUTWARD},server=off,addr.type=fd,addr.str={out}",
+            mac=outward_mac(launch.network),
+            mtu=_MTU,
+        )
+        return Joint(cards=(inward, outward), inherited=(out,))
 
     async def _way_out(self, launch: LaunchSpec) -> int | None:
         if self._gates is None or launch.egress == "none":

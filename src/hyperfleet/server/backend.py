@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from hyperfleet import binaries
+from hyperfleet.api.interface import Templates
 from hyperfleet.errors import SettingsError
 from hyperfleet.fleet import Fleet, FleetConfig, ImagesLike, Limits, room_of
 from hyperfleet.images.locate import Images
@@ -31,6 +32,7 @@ from hyperfleet.vmm import kvm
 from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
 from hyperfleet.vmm.qemu import QemuDriver
+from hyperfleet.vmm.templates import Templates as TemplateCache
 
 # Another one after each boot of the host (random(4)).
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -64,6 +66,7 @@ class Backend:
     def __init__(self, settings: Settings, database: Database) -> None:
         networks = _networks(settings, database)
         driver, self.driver = _driver(settings, networks)
+        self.templates: Templates = driver
         self._warm_up = driver.warm_up if isinstance(driver, QemuDriver) else None
         self._data_plane = DataPlane(data_plane_config(settings), self._probe)
         instruments = Instruments(driver=driver.name, proxy_pid=lambda: self._data_plane.pid)
@@ -180,14 +183,23 @@ def _driver(settings: Settings, networks: Networks) -> tuple[Driver, str]:
         SettingsError: the driver that is asked for can't work here.
     """
     if settings.hyperfleet_vmm == "fake":
-        return FakeDriver(), "fake (no real machines)"
+        fake = FakeDriver(templates=settings.hyperfleet_templates)
+        return fake, "fake (no real machines)"
     if shutil.which("qemu-system-x86_64") is None:
         raise SettingsError(
             f"HYPERFLEET_VMM={settings.hyperfleet_vmm}: QEMU is not installed;"
             " `apt-get install qemu-system-x86 qemu-utils` does it, `hyperfleet doctor` says more"
         )
     verdict = kvm.probe()
-    qemu = QemuDriver(networks=networks, kvm=verdict.usable, confine=binaries.confine)
+    templates = TemplateCache(
+        settings.hyperfleet_home,
+        most=settings.hyperfleet_templates,
+        confine=binaries.confine,
+        limit=settings.hyperfleet_boot_deadline_ms / 1000,
+    )
+    qemu = QemuDriver(
+        networks=networks, kvm=verdict.usable, confine=binaries.confine, templates=templates
+    )
     return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"
 
 

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from hyperfleet import __version__, failpoints
 from hyperfleet.api.app import create_app
 from hyperfleet.api.exec_stream import MOST_INPUT
-from hyperfleet.api.interface import Machines, Metrics
+from hyperfleet.api.interface import Machines, Metrics, Templates
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Issued, Keyring
@@ -51,6 +51,10 @@ class Backend(Protocol):
     @property
     def metrics(self) -> Metrics:
         """What is counted."""
+
+    @property
+    def templates(self) -> Templates:
+        """What machines are started from without booting."""
 
     @property
     def driver(self) -> str:
@@ -117,7 +121,7 @@ async def _serve(
 ) -> None:
     urls = Urls.of(settings, settings.proxy_port)
     starting: list[str] = ["The server is starting: machines are being adopted"]
-    parts = Parts(backend.machines, keyring, settings, urls, backend.metrics)
+    parts = Parts(backend.machines, keyring, settings, urls, backend.metrics, backend.templates)
     app = create_app(parts, not_ready=lambda: starting[0] if starting else None)
     try:
         # The API answers /health from here on; all else waits for the machines.

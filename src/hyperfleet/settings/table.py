@@ -70,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_subnet: str
     hyperfleet_boots_at_once: int
     hyperfleet_boot_queue: int
+    hyperfleet_templates: int
     hyperfleet_memory_reserve_mib: int
     hyperfleet_memory_overcommit_percent: int
     hyperfleet_cpu_overcommit_percent: int
@@ -333,6 +334,13 @@ SETTINGS: tuple[Setting, ...] = (
         "1000",
         *value.number(0, 1_000_000, "machines"),
         "How many starts may wait for their turn, the keys in turn; over it clients get 503.",
+    ),
+    Setting(
+        "HYPERFLEET_TEMPLATES",
+        "4",
+        *value.number(0, 1000, "templates"),
+        "How many shapes of machine are kept ready to be cloned, so that a start need not boot; "
+        "each takes 70 to 100 MiB of disk, and of memory once it is used. 0: every start boots.",
     ),
     Setting(
         "HYPERFLEET_MEMORY_RESERVE_MIB",

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hyperfleet.errors import ConflictError, NotFoundError
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
+from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, Start
 from hyperfleet.store.database import Database
 from hyperfleet.store.interface import RestingAddress
 from hyperfleet.store.tables import MachineRow, RestingAddressRow
@@ -103,6 +103,7 @@ def _to_row(machine: Machine) -> dict[str, Any]:
         "next_start_at": machine.next_start_at,
         "host_boot": machine.host_boot,
         "guest_fault": machine.guest_fault,
+        "last_start": msgspec.to_builtins(machine.last_start),
     }
 
 
@@ -125,4 +126,5 @@ def _from_row(row: Row[Any]) -> Machine:
         next_start_at=row.next_start_at,
         host_boot=row.host_boot,
         guest_fault=row.guest_fault,
+        last_start=msgspec.convert(row.last_start, Start | None),
     )

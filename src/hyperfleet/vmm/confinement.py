@@ -66,8 +66,8 @@ def is_mapped() -> bool:
     return any(first <= FIRST_USER and last < first + count for first, _, count in rows)
 
 
-def prefix(program: Callable[[], Path], user: User | None, disk: Path) -> list[str]:
-    """What stands before QEMU's command line. `disk`: the machine's, whose size bounds its files.
+def prefix(program: Callable[[], Path], user: User | None, largest_file: int) -> list[str]:
+    """What stands before QEMU's command line. `largest_file`: bytes that it may make one of.
 
     Raises:
         GuestError: the program is not there; the message says how to get it.
@@ -76,13 +76,22 @@ def prefix(program: Callable[[], Path], user: User | None, disk: Path) -> list[s
         words = [str(program()), "--oom-score", str(_OOM_SCORE)]
     except SetupError as error:
         raise GuestError(str(error)) from error
-    size = _virtual_size(disk)
-    words += ["--file-size", str(size + size // _METADATA + _SPARE)]
+    words += ["--file-size", str(largest_file)]
     if user is not None:
         words += ["--user", f"{user.uid}:{user.uid}"]
         for group in user.groups:
             words += ["--group", str(group)]
     return [*words, "--"]
+
+
+def largest_file(disk: Path) -> int:
+    """Bytes of the largest file that a machine with this disk has a use for.
+
+    Raises:
+        GuestError: it is no disk of a machine.
+    """
+    size = _virtual_size(disk)
+    return size + size // _METADATA + _SPARE
 
 
 def hand_over(directory: Path, files: tuple[str, ...], user: User) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from hyperfleet.machine import Egress, MachineNetwork
+from hyperfleet.machine import Egress, MachineNetwork, TemplateInfo
 
 
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +49,16 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     powered_off: bool = False
 
 
+class Beginning(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process began. `template`: it is a clone of that one; None: it boots.
+
+    `note`: why it is no clone although there was a template.
+    """
+
+    template: str | None = None
+    note: str | None = None
+
+
 class CpuTime(msgspec.Struct, frozen=True):
     """A process's part of the host's processors, seconds since it began.
 
@@ -65,6 +75,10 @@ class Process(Protocol):
     @property
     def pid(self) -> int | None:
         """The host's process id; None where there is no process of its own (fake)."""
+
+    @property
+    def beginning(self) -> Beginning:
+        """How it began; of one that was adopted nothing is known."""
 
     def cpu_time(self) -> CpuTime | None:
         """What it has used so far; None where that can't be told (it has ended; the fake).
@@ -116,13 +130,43 @@ class Driver(Protocol):
     def least_mem_mib(self) -> int:
         """The least memory that its guests boot with, MiB."""
 
-    async def start(self, launch: LaunchSpec) -> Process:
+    async def open(self) -> None:
+        """Before all else; what a driver before this one left half-made is removed."""
+
+    async def close(self) -> None:
+        """Lets go of what it holds beside processes."""
+
+    async def start(self, launch: LaunchSpec, *, anew: bool = False) -> Process:
         """Makes the machine's disk if it has none yet, spawns the process; the guest boots on.
+
+        It is a clone of a template where there is one of its shape, unless it is to be `anew`.
 
         Raises:
             GuestError: it would not start; the message holds its own words.
             ValidationError: kernel, initramfs or disk is missing or of the wrong kind.
             CapacityError: the host can't give now what the machine needs.
+        """
+
+    async def prepare(self, launch: LaunchSpec) -> None:
+        """Makes a template for machines like this one, which this driver has started.
+
+        Returns when it is there, or where there are none. Takes what a boot takes.
+
+        Raises:
+            GuestError, CapacityError: it can't be made.
+        """
+
+    async def distrust(self, template_id: str) -> None:
+        """A clone of it did not come up, and the machine did when it booted: it is thrown away."""
+
+    def templates(self) -> list[TemplateInfo]:
+        """All templates, the last used first."""
+
+    async def remove_template(self, template_id: str) -> None:
+        """Removes a template; its clones run on.
+
+        Raises:
+            NotFoundError: there is none of that name.
         """
 
     async def adopt(self, launch: LaunchSpec) -> Process | None:

@@ -19,15 +19,18 @@ from pathlib import Path
 
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.vmm.driver import CpuTime, Exit, LaunchSpec
-from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
+from hyperfleet.machine import TemplateInfo
+from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
+from hyperfleet.vmm.fake_faults import Boot, Clone, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
+from hyperfleet.vmm.fake_templates import FakeTemplates
 
 _CONSOLE = "console.log"
 _POWER = "power"
 # A first start of it hung.
 _HUNG = "hung"
 _GUEST_IP = "10.0.2.15"
+BOOTED = Beginning()
 _PANIC = (
     "[    0.412000] VFS: Cannot open root device\n"
     "[    0.413000] Kernel panic - not syncing: VFS: Unable to mount root fs\n"
@@ -40,12 +43,21 @@ class FakeProcess:
 
     pid = None
 
-    def __init__(self, launch: LaunchSpec, files: dict[str, bytes], faults: Faults) -> None:
+    def __init__(
+        self,
+        launch: LaunchSpec,
+        files: dict[str, bytes],
+        faults: Faults,
+        beginning: Beginning = BOOTED,
+    ) -> None:
+        self.beginning = beginning
         self._loop = asyncio.get_running_loop()
         self._console = launch.directory / _CONSOLE
         self._power = launch.directory / _POWER
         self._faults = faults
         self._hangs = _hangs(launch, faults)
+        # A clone of a template may fail where a boot would not.
+        self._clone = faults.clone if beginning.template is not None else Clone.OK
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._ways: dict[int, _Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
@@ -137,7 +149,11 @@ class FakeProcess:
         self._loop.call_soon(self.end, Exit(code=0, powered_off=True))
 
     def _boot(self) -> None:
-        if self._faults.boot is Boot.PANIC:
+        if self._clone is Clone.DIES:
+            self.end(Exit(signal=signal.SIGSEGV))
+        elif self._clone is Clone.NEVER:
+            return
+        elif self._faults.boot is Boot.PANIC:
             self._print(_PANIC)
             self.end(Exit(code=0))
         elif self._faults.boot is Boot.NO_DISK:
@@ -209,12 +225,22 @@ class FakeDriver:
     name = "fake"
     least_mem_mib = 4
 
-    def __init__(self, faults: Callable[[LaunchSpec], Faults] = from_kernel_args) -> None:
+    def __init__(
+        self, faults: Callable[[LaunchSpec], Faults] = from_kernel_args, *, templates: int = 0
+    ) -> None:
+        """`templates`: how many it keeps."""
         self._faults = faults
+        self._templates = FakeTemplates(templates)
         self._disks: dict[str, dict[str, bytes]] = {}
         self._processes: dict[str, FakeProcess] = {}
 
-    async def start(self, launch: LaunchSpec) -> FakeProcess:
+    async def open(self) -> None:
+        """Nothing is left by a driver before this one but machines."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def start(self, launch: LaunchSpec, *, anew: bool = False) -> FakeProcess:
         """See `driver.Driver.start`."""
         faults = self._faults(launch)
         if faults.boot is Boot.REFUSED:
@@ -223,13 +249,31 @@ class FakeDriver:
         launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.console(launch).touch()
         reach(Point.SPAWN_READY)
-        process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), faults)
+        beginning = Beginning(template=None if anew else self._templates.take(launch))
+        disk = self._disks.setdefault(launch.id, {})
+        process = FakeProcess(launch, disk, faults, beginning)
         self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)
         process.begin()
         reach(Point.SPAWN_DONE)
         return process
+
+    async def prepare(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.prepare`."""
+        self._templates.prepare(launch)
+
+    async def distrust(self, template_id: str) -> None:
+        """See `driver.Driver.distrust`."""
+        self._templates.discard(template_id)
+
+    def templates(self) -> list[TemplateInfo]:
+        """See `driver.Driver.templates`."""
+        return self._templates.kept()
+
+    async def remove_template(self, template_id: str) -> None:
+        """See `driver.Driver.remove_template`."""
+        self._templates.remove(template_id)
 
     async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:
         """See `driver.Driver.adopt`."""

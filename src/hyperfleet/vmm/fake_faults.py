@@ -31,6 +31,16 @@ class Boot(StrEnum):
     REFUSED = "refused"
 
 
+class Clone(StrEnum):
+    """How a start goes that is a clone of a template."""
+
+    OK = "ok"
+    # The process runs, its agent never answers.
+    NEVER = "never"
+    # The process ends before.
+    DIES = "dies"
+
+
 class Channel(StrEnum):
     """How the agent behaves once it has answered."""
 
@@ -48,6 +58,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
     boot: Boot = Boot.OK
     channel: Channel = Channel.OK
+    clone: Clone = Clone.OK
     # From start to the agent's first answer (or to the end that `boot` tells of).
     delay: float = 0.0
     # From start to the process's death by SIGKILL.

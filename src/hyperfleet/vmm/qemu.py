@@ -8,36 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
-from hyperfleet import unix_sockets
-from hyperfleet.errors import CapacityError, GuestError, ValidationError
+from hyperfleet.errors import CapacityError, GuestError, NotFoundError, ValidationError
 from hyperfleet.failpoints import Point, reach
+from hyperfleet.machine import TemplateInfo
 from hyperfleet.network.interface import Joint, Networks
-from hyperfleet.vmm import confinement, qemu_command, qemu_disk, shortage, tsc
-from hyperfleet.vmm.driver import Exit, LaunchSpec
+from hyperfleet.vmm import (
+    confinement,
+    memory_file,
+    qemu_command,
+    qemu_disk,
+    qemu_spawn,
+    shortage,
+    tsc,
+)
+from hyperfleet.vmm.driver import Beginning, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
-from hyperfleet.vmm.qemu_process import AGENT_SOCKET, QMP_SOCKET, QemuProcess
+from hyperfleet.vmm.qemu_command import Memory, Sockets
+from hyperfleet.vmm.qemu_process import QemuProcess
+from hyperfleet.vmm.shape import Shape, shape_of
+from hyperfleet.vmm.templates import Template, Templates
 
 _log = logging.getLogger(__name__)
 
 _MEMINFO = Path("/proc/meminfo")
-_LOG = "qemu.log"
-PID_FILE = "qemu.pid"
 # What QEMU writes to in the machine's directory.
 _OWN_FILES = (qemu_disk.DISK, qemu_command.CONSOLE)
-_LOG_TAIL_BYTES = 2000
-# QEMU sees its environment; ours may hold secrets.
-_KEPT_ENVIRONMENT = ("PATH", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
 
 
 class QemuDriver:
@@ -55,16 +58,30 @@ class QemuDriver:
         confine: Callable[[], Path],
         qemu: str = "qemu-system-x86_64",
         qemu_img: str = "qemu-img",
+        templates: Templates | None = None,
     ) -> None:
         """`kvm`: whether it really runs here; else TCG, ten times slower.
 
-        `confine`: where `hyperfleet-confine` is.
+        `confine`: where `hyperfleet-confine` is. Without `templates` every machine boots.
         """
         self._networks = networks
         self._confine = confine
         self._kvm = kvm
         self._qemu = qemu
         self._qemu_img = qemu_img
+        self._templates = templates
+        # Of the machines that booted, and of which no template was made yet.
+        self._shapes: dict[str, Shape] = {}
+
+    async def open(self) -> None:
+        """See `driver.Driver.open`."""
+        if self._templates is not None:
+            await self._templates.open()
+
+    async def close(self) -> None:
+        """See `driver.Driver.close`."""
+        if self._templates is not None:
+            self._templates.close()
 
     def warm_up(self) -> None:
         """Measures what the first start would otherwise wait for. Blocks for a second."""
@@ -75,7 +92,7 @@ class QemuDriver:
         if not self._kvm:
             tsc.tsc_khz()
 
-    async def start(self, launch: LaunchSpec) -> QemuProcess:
+    async def start(self, launch: LaunchSpec, *, anew: bool = False) -> QemuProcess:
         """See `driver.Driver.start`. A process that is left from before is ended first."""
         await self.sweep(launch)
         _must_be_files(launch)
@@ -83,20 +100,60 @@ class QemuDriver:
         khz = None if self._kvm else await asyncio.to_thread(tsc.tsc_khz)
         await asyncio.to_thread(self._prepare_directory, launch)
         joint = await self._networks.of(launch.network).attach(launch)
+        note = None
+        template = None if anew else await self._template_for(launch, joint)
+        if template is not None:
+            try:
+                return await self._begin(launch, khz, joint, template=template)
+            except GuestError as error:
+                note = f"a clone of template {template.key} could not be started: {error}"
+                _log.warning("machine %s boots: %s", launch.id, note)
+            await self.distrust(template.key)
+            await self.sweep(launch)
+            joint = await self._networks.of(launch.network).attach(launch)
+        return await self._begin(launch, khz, joint, note=note)
+
+    async def _template_for(self, launch: LaunchSpec, joint: Joint) -> Template | None:
+        if self._templates is None:
+            return None
+        shape = shape_of(launch, list(joint.cards), qemu=self._qemu, kvm=self._kvm)
+        template = await self._templates.take(shape)
+        if template is None:
+            self._shapes[launch.id] = shape
+        return template
+
+    async def _begin(
+        self,
+        launch: LaunchSpec,
+        khz: int | None,
+        joint: Joint,
+        *,
+        template: Template | None = None,
+        note: str | None = None,
+    ) -> QemuProcess:
         reach(Point.SPAWN_READY)
-        spawned = asyncio.ensure_future(asyncio.to_thread(self._spawn, launch, khz, joint))
+        with contextlib.ExitStack() as stack:
+            state = None
+            if template is not None:
+                stack.callback(os.close, template.memory)
+                state = memory_file.of_bytes("state", template.state)
+                stack.callback(os.close, state)
+            memory = None if template is None else template.memory
+            host = await qemu_spawn.spawned(
+                lambda: self._spawn(launch, khz, joint, memory=memory, state=state)
+            )
+            beginning = Beginning(template=None if template is None else template.key, note=note)
+            return await self._connected(host, launch, beginning, state)
+
+    async def _connected(
+        self, host: HostProcess, launch: LaunchSpec, beginning: Beginning, state: int | None
+    ) -> QemuProcess:
+        network = self._networks.of(launch.network)
         try:
-            pid = await asyncio.shield(spawned)
-        except asyncio.CancelledError:
-            # A thread can't be called back. Once it is done, `sweep` and `adopt` find the process.
-            await asyncio.wait((spawned,))
-            raise
-        host = HostProcess(pid)
-        try:
-            return await QemuProcess.connect(host, launch, self._networks.of(launch.network))
+            return await QemuProcess.connect(host, launch, network, beginning, state=state)
         except GuestError as error:
             ended = _describe(await host.kill())
-            words = await asyncio.to_thread(_last_words, launch.directory)
+            words = await asyncio.to_thread(qemu_spawn.last_words, launch.directory)
             if shortage.is_no_room(words):
                 raise CapacityError(f"{launch.directory}: {words}") from error
             raise GuestError(f"QEMU would not start ({ended}): {words or error}") from error
@@ -104,28 +161,60 @@ class QemuDriver:
             await host.kill()
             raise
 
+    async def prepare(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.prepare`."""
+        shape = self._shapes.pop(launch.id, None)
+        if self._templates is None or shape is None:
+            return
+        _must_fit(launch.mem_size_mib)
+        try:
+            await self._templates.prepare(shape)
+        except OSError as error:
+            raise GuestError(f"its files can't be read: {error}") from error
+
+    async def distrust(self, template_id: str) -> None:
+        """See `driver.Driver.distrust`."""
+        if self._templates is not None:
+            await self._templates.discard(template_id)
+
+    def templates(self) -> list[TemplateInfo]:
+        """See `driver.Driver.templates`."""
+        return [] if self._templates is None else self._templates.kept()
+
+    async def remove_template(self, template_id: str) -> None:
+        """See `driver.Driver.remove_template`."""
+        if self._templates is None:
+            raise NotFoundError("there are no templates")
+        await self._templates.remove(template_id)
+
     async def adopt(self, launch: LaunchSpec) -> QemuProcess | None:
         """See `driver.Driver.adopt`."""
-        host = await self._find(launch)
+        host = await qemu_spawn.find(launch.id, launch.directory)
         if host is None:
             return None
         try:
-            return await QemuProcess.connect(host, launch, self._networks.of(launch.network))
+            process = await QemuProcess.connect(
+                host, launch, self._networks.of(launch.network), Beginning()
+            )
         except BaseException:
             host.release()
             raise
+        if await process.is_unborn():
+            # A clone whose state nobody will tell it any more.
+            await process.kill()
+            return None
+        return process
 
     async def sweep(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.sweep`."""
-        if (host := await self._find(launch)) is not None:
+        if (host := await qemu_spawn.find(launch.id, launch.directory)) is not None:
             await host.kill()
         await self._networks.of(launch.network).detach(launch)
-        for name in (PID_FILE, QMP_SOCKET, AGENT_SOCKET):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                (launch.directory / name).unlink()
+        qemu_spawn.clear(launch.directory)
 
     async def remove(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.remove`."""
+        self._shapes.pop(launch.id, None)
         await self.sweep(launch)
         with contextlib.suppress(FileNotFoundError):
             await asyncio.to_thread(shutil.rmtree, launch.directory)
@@ -141,63 +230,50 @@ class QemuDriver:
                 launch.directory,
                 launch.base_disk.absolute(),
                 qemu_img=self._qemu_img,
-                environment=_environment(),
+                environment=qemu_spawn.environment(),
             )
 
-    def _spawn(self, launch: LaunchSpec, khz: int | None, joint: Joint) -> int:
+    def _spawn(
+        self,
+        launch: LaunchSpec,
+        khz: int | None,
+        joint: Joint,
+        *,
+        memory: int | None,
+        state: int | None,
+    ) -> int:
         """Blocks until the program is loaded; its pid. The child is ours to reap, by pidfd."""
-        directory = launch.directory
         with contextlib.ExitStack() as stack:
             for fd in joint.inherited:
                 stack.callback(os.close, fd)
-            stack.enter_context(shortage.told(directory))
-            # Listening before QEMU runs: a connection waits for it in the backlog, nobody polls.
-            qmp = stack.enter_context(unix_sockets.listen(directory / QMP_SOCKET))
-            agent = stack.enter_context(unix_sockets.listen(directory / AGENT_SOCKET))
-            log: BinaryIO = stack.enter_context((directory / _LOG).open("wb"))
+            stack.enter_context(shortage.told(launch.directory))
             user = confinement.user_of(launch.id, kvm=self._kvm)
             files = _Files.of(launch, user, stack)
-            command = qemu_command.command(
-                msgspec.structs.replace(launch, kernel=files.kernel, initramfs=files.initramfs),
-                qemu=self._qemu,
-                kvm=self._kvm,
-                tsc_khz=khz,
-                sockets=qemu_command.Sockets(qmp=qmp.fileno(), agent=agent.fileno()),
-                network=joint.arguments,
-                base=files.base,
-            )
-            before = confinement.prefix(self._confine, user, directory / qemu_disk.DISK)
-            if shutil.which(self._qemu) is None:
-                raise GuestError(f"{self._qemu} is not installed (Debian: qemu-system-x86)")
-            if user is not None:
-                confinement.hand_over(directory, _OWN_FILES, user)
-            child = subprocess.Popen(
-                [*before, *command],
-                cwd=directory,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(qmp.fileno(), agent.fileno(), *joint.inherited, *files.inherited),
-                start_new_session=True,
-            )
-        reach(Point.SPAWN_DONE)
-        # Popen's finaliser would complain of a child that nobody waited for.
-        child.returncode = 0
-        # Finds it at once; without it all processes are looked through.
-        with contextlib.suppress(OSError):
-            (directory / PID_FILE).write_text(f"{child.pid}\n")
-        return child.pid
+            largest = confinement.largest_file(launch.directory / qemu_disk.DISK)
 
-    async def _find(self, launch: LaunchSpec) -> HostProcess | None:
-        pid = _pid_in(launch.directory / PID_FILE)
-        if pid is not None and (host := _hold(pid, launch)) is not None:
-            return host
-        # A control plane may have been killed before it wrote that down.
-        for pid in await asyncio.to_thread(_pids_of, launch):
-            if (host := _hold(pid, launch)) is not None:
-                return host
-        return None
+            def command(sockets: Sockets) -> list[str]:
+                return qemu_command.command(
+                    msgspec.structs.replace(launch, kernel=files.kernel, initramfs=files.initramfs),
+                    qemu=self._qemu,
+                    kvm=self._kvm,
+                    tsc_khz=khz,
+                    sockets=sockets,
+                    cards=joint.cards,
+                    disk=qemu_command.own_disk(opened=files.base is not None),
+                    base=files.base,
+                    memory=None if memory is None else Memory(memory, shared=False),
+                    incoming=state is not None,
+                )
+
+            place = qemu_spawn.Place(
+                id=launch.id,
+                directory=launch.directory,
+                before=confinement.prefix(self._confine, user, largest),
+                user=user,
+                files=_OWN_FILES,
+            )
+            passed = tuple(fd for fd in (memory, state) if fd is not None)
+            return qemu_spawn.spawn(place, command, (*joint.inherited, *files.inherited, *passed))
 
 
 class _Files(msgspec.Struct, frozen=True):
@@ -229,48 +305,6 @@ class _Files(msgspec.Struct, frozen=True):
         )
 
 
-def _hold(pid: int, launch: LaunchSpec) -> HostProcess | None:
-    """The process, if it is the machine's.
-
-    First held, then looked at: if it ended in between and its pid went to another process, that
-    other one is not the machine's either, so what passes the look is what is held.
-    """
-    try:
-        host = HostProcess(pid)
-    except ProcessLookupError:
-        return None
-    if _is_of(pid, launch):
-        return host
-    host.release()
-    return None
-
-
-def _is_of(pid: int, launch: LaunchSpec) -> bool:
-    """Whether a process has the machine's name and runs in its directory.
-
-    The directory too, because a copied home has the same machines.
-    """
-    name = qemu_command.process_name(launch.id).encode()
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        named = (b"-name", name) in itertools.pairwise(arguments)
-        return named and Path(f"/proc/{pid}/cwd").samefile(launch.directory)
-    except OSError:
-        return False
-
-
-def _pids_of(launch: LaunchSpec) -> list[int]:
-    pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
-    return [pid for pid in pids if _is_of(pid, launch)]
-
-
-def _pid_in(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def _must_be_files(launch: LaunchSpec) -> None:
     for field, path in (
         ("kernel_image_path", launch.kernel),
@@ -287,19 +321,6 @@ def _must_fit(mib: int) -> None:
     free = int(meminfo["MemAvailable"].split()[0]) >> 10
     if mib > free:
         raise CapacityError(f"memory: {mib} MiB are needed, the host has {free} MiB to give")
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    return {**kept, "LC_ALL": "C.UTF-8"}
-
-
-def _last_words(directory: Path) -> str:
-    try:
-        data = (directory / _LOG).read_bytes()
-    except OSError:
-        return ""
-    return data[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
 
 def _describe(ended: Exit) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from hyperfleet.network.interface import Card
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu_disk import DISK
 
@@ -28,6 +29,16 @@ _TRANSLATION_CACHE_MIB = 32
 # The set of descriptors (-add-fd) that holds the disk's base.
 _BASE_SET = 1
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """A guest's memory in a file: `descriptor`, which QEMU inherits.
+
+    `shared`: what the guest writes is written to the file; else its pages are copied first.
+    """
+
+    descriptor: int
+    shared: bool
 
 
 class Sockets(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,22 +60,28 @@ def command(
     kvm: bool,
     tsc_khz: int | None,
     sockets: Sockets,
-    network: Sequence[str],
+    cards: Sequence[Card],
+    disk: str,
     base: int | None = None,
+    memory: Memory | None = None,
+    incoming: bool = False,
 ) -> list[str]:
-    """The argument list. `base`: the overlay's base, a descriptor, if it can't be opened.
+    """The argument list.
 
-    `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor.
+    `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor. `disk`: of `own_disk` or
+    `no_disk`; `base`: its base, a descriptor, if it can't be opened. `memory`: a file's, if any.
+    `incoming`: waits to be told whose state it takes over.
     """
     accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={_TRANSLATION_CACHE_MIB}"
     # A kernel that knows the counter's rate has no use for this timer, which from reset on wakes an
     # emulating QEMU 36 times a second. One that has to calibrate needs it.
     timer = "off" if tsc_khz is not None and not kvm else "on"
+    machine = f"microvm,acpi=on,isa-serial=on,rtc=on,pit={timer}"
     # -cpu max: the default model lacks what x86-64-v2 programs need.
     return [
         qemu,
         *("-name", process_name(launch.id)),
-        *("-M", f"microvm,acpi=on,isa-serial=on,rtc=on,pit={timer}"),
+        *_memory(machine, launch.mem_size_mib, memory),
         *("-accel", accelerator),
         *("-cpu", "host" if kvm else "max"),
         *("-m", f"{launch.mem_size_mib}M"),
@@ -82,26 +99,21 @@ def command(
         *("-initrd", str(launch.initramfs)),
         *("-append", _kernel_args(launch.kernel_args, None if kvm else tsc_khz)),
         *(() if base is None else ("-add-fd", f"fd={base},set={_BASE_SET}")),
-        *("-blockdev", _blockdev(opened=base is not None)),
+        *("-blockdev", disk),
         *("-device", "virtio-blk-device,drive=root"),
-        *network,
+        *(word for card in cards for word in _card(card)),
         # Else the guest's first keys wait for entropy that nothing gives.
         *("-object", "rng-builtin,id=random"),
         *("-device", "virtio-rng-device,rng=random"),
         *("-device", "virtio-serial-device"),
         *("-chardev", f"socket,id=agent,fd={sockets.agent},server=on,wait=off"),
-        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT},id={AGENT_PORT}"),
+        *(("-incoming", "defer") if incoming else ()),
     ]
 
 
-def _kernel_args(asked: str | None, tsc_khz: int | None) -> str:
-    words = KERNEL_ARGS if asked is None else asked
-    if tsc_khz is not None and "tsc_early_khz=" not in words:
-        words = f"{words} tsc_early_khz={tsc_khz}"
-    return words
-
-
-def _blockdev(*, opened: bool) -> str:
+def own_disk(*, opened: bool) -> str:
+    """A machine's own, for `command`. `opened`: its base is a descriptor."""
     image: dict[str, object] = {
         "driver": "qcow2",
         "node-name": "root",
@@ -113,3 +125,34 @@ def _blockdev(*, opened: bool) -> str:
         file = {"driver": "file", "filename": name, "read-only": True}
         image["backing"] = {"driver": "raw", "read-only": True, "file": file}
     return msgspec.json.encode(image).decode()
+
+
+def no_disk() -> str:
+    """What stands for one, for `command`, where a guest never looks at it."""
+    size = 1 << 20
+    return msgspec.json.encode({"driver": "null-co", "node-name": "root", "size": size}).decode()
+
+
+def _memory(machine: str, mib: int, memory: Memory | None) -> list[str]:
+    if memory is None:
+        return ["-M", machine]
+    shared = "on" if memory.shared else "off"
+    path = f"/proc/self/fd/{memory.descriptor}"
+    backend = f"memory-backend-file,id=ram,size={mib}M,mem-path={path},share={shared}"
+    return ["-object", backend, "-M", f"{machine},memory-backend=ram"]
+
+
+def _card(card: Card) -> list[str]:
+    device = f"virtio-net-device,netdev={card.id}"
+    if card.mac is not None:
+        device += f",mac={card.mac}"
+    if card.mtu is not None:
+        device += f",host_mtu={card.mtu}"
+    return ["-netdev", card.backend, "-device", device]
+
+
+def _kernel_args(asked: str | None, tsc_khz: int | None) -> str:
+    words = KERNEL_ARGS if asked is None else asked
+    if tsc_khz is not None and "tsc_early_khz=" not in words:
+        words = f"{words} tsc_early_khz={tsc_khz}"
+    return words

@@ -15,17 +15,19 @@ from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
 from hyperfleet.network.interface import Network
 from hyperfleet.vmm import backlog
-from hyperfleet.vmm.driver import CpuTime, Exit, LaunchSpec
+from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
+from hyperfleet.vmm.qemu_spawn import AGENT_SOCKET, QMP_SOCKET
 
-QMP_SOCKET = "qmp.sock"
-AGENT_SOCKET = "agent.sock"
 # A loaded host is slow; a monitor that says nothing for so long is stuck.
 _MONITOR_TIMEOUT_S = 30.0
 # A guest that was stopped for want of room on the host's disk tries again as often.
 _DISK_RETRY_S = 5.0
 # QEMU has ended: what it still said on QMP is in the socket's buffer.
 _LAST_WORDS_S = 2.0
+
+# The memory of a template is not in its state (qapi/migration.json, MigrationCapability).
+_IGNORE_SHARED: dict[str, object] = {"capability": "x-ignore-shared", "state": True}
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +38,10 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 class QemuProcess:
     """Implements `driver.Process`. Made by `connect`."""
 
-    def __init__(self, host: HostProcess, launch: LaunchSpec, network: Network) -> None:
+    def __init__(
+        self, host: HostProcess, launch: LaunchSpec, network: Network, beginning: Beginning
+    ) -> None:
+        self.beginning = beginning
         self._host = host
         self._launch = launch
         self._network = network
@@ -49,17 +54,28 @@ class QemuProcess:
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
     @classmethod
-    async def connect(cls, host: HostProcess, launch: LaunchSpec, network: Network) -> QemuProcess:
+    async def connect(
+        cls,
+        host: HostProcess,
+        launch: LaunchSpec,
+        network: Network,
+        beginning: Beginning,
+        *,
+        state: int | None = None,
+    ) -> QemuProcess:
         """Reaches the process's monitor and learns the ways in that it has.
+
+        `state`: a descriptor that it inherited, of what it is to take over first; it runs then.
 
         Raises:
             GuestError: it ended, or does not answer. `host` stays the caller's.
         """
-        process = cls(host, launch, network)
+        process = cls(host, launch, network, beginning)
         try:
             # Whatever the network asks of it: events are heard, and it is seen to answer.
-            async with process._asking():
-                pass
+            async with process._asking() as client:
+                if state is not None:
+                    await process._take_over(client, state)
             process._forwards = await process._ask_forwards()
         except BaseException:
             process._let_go()
@@ -110,6 +126,11 @@ class QemuProcess:
             self._forwards = await self._ask_forwards()
             return dict(self._forwards)
 
+    async def is_unborn(self) -> bool:
+        """Whether it waits for a state that it was to take over."""
+        async with self._asking() as client:
+            return await _status(client) == "inmigrate"
+
     async def kill(self) -> None:
         """SIGKILL, and returns when the process is gone."""
         await self._host.kill()
@@ -152,6 +173,22 @@ class QemuProcess:
         if ports := {int(way.rpartition(":")[2]) for way in ways}:
             backlog.deepen(self._host.pid, ports)
 
+    async def _take_over(self, client: QMPClient, state: int) -> None:
+        """Has QEMU read `state` and go on from it (docs/devel/migration.rst)."""
+        # Emitted once the guest runs.
+        resumed = EventListener("RESUME")
+        with client.listen(resumed):
+            await client.execute("migrate-set-capabilities", {"capabilities": [_IGNORE_SHARED]})
+            await client.execute("migrate-incoming", {"uri": f"fd:{state}"})
+            running = asyncio.ensure_future(resumed.get())
+            end = asyncio.ensure_future(self._host.wait())
+            try:
+                await asyncio.wait((running, end), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                running.cancel()
+                end.cancel()
+            self._must_live()
+
     async def _ask_forwards(self) -> dict[int, str]:
         return await self._network.forwards(self._monitor, self._launch)
 
@@ -189,8 +226,7 @@ class QemuProcess:
         client.register_listener(EventListener("BLOCK_IO_ERROR", self._on_disk_error))
         await client.connect(await unix_sockets.connect(self._launch.directory / QMP_SOCKET))
         self._client = client
-        status = await client.execute("query-status")
-        if isinstance(status, dict) and status.get("status") == "io-error":
+        if await _status(client) == "io-error":
             self._continue_later()
         return client
 
@@ -228,6 +264,12 @@ class QemuProcess:
     def _must_live(self) -> None:
         if self._host.ended or self._end.cancelled():
             raise GuestError("the machine's process has ended")
+
+
+async def _status(client: QMPClient) -> str | None:
+    """See qapi/run-state.json, RunState."""
+    answer = await client.execute("query-status")
+    return str(answer.get("status")) if isinstance(answer, dict) else None
 
 
 _closing: set[asyncio.Future[None]] = set()

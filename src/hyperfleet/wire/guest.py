@@ -21,6 +21,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gateway: str | None
     dns: tuple[str, ...]
     mac: str | None = None
+    found_as: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,10 +53,11 @@ class ListenerMessage(msgspec.Struct, frozen=True, kw_only=True):
     direct: bool
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+class Hello(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="hello"):
     nonce: U64
     min: U32
     max: U32
+    seed: bytes | None = None
 
 
 class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):

@@ -20,7 +20,7 @@ from hyperfleet.network.user import UserNetwork
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu import QemuDriver
-from support.bench import FILES, Bench, Guest, qemu_driver
+from support.bench import BOOT_S, FILES, Bench, Guest, qemu_driver
 from support.need import Need
 from support.netns import own_network, taps
 
@@ -74,7 +74,7 @@ class Joined:
     async def start(self, launch: LaunchSpec) -> Guest:
         """Its machine, which has been told about its card."""
         guest = await Guest.of(await self.driver.start(launch))
-        await guest.agent.configure("web", self.network.introduce(launch.network))
+        await guest.agent.configure("web", self.network.introduce(launch.network), BOOT_S)
         return guest
 
     async def close(self) -> None:

@@ -45,6 +45,7 @@ from hyperfleet.proxy.interface import Activity, Report
 from hyperfleet.settings import Settings, load
 from hyperfleet.store.database import open_database
 from hyperfleet.store.keys import SqlKeyStore
+from hyperfleet.vmm.fake import FakeDriver
 
 HOST_CPUS = 8
 
@@ -237,6 +238,7 @@ class Api(msgspec.Struct):
     keyring: Keyring
     keys: dict[str, str]
     gate: asyncio.Event
+    templates: FakeDriver
 
     async def machine(self, **fields: object) -> str:
         """Makes a machine; its id."""
@@ -269,20 +271,21 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
     fleet = MemoryFleet()
     gate = asyncio.Event()
     gate.set()
+    templates = FakeDriver(templates=2)
     metrics = Metrics(
         Instruments(driver="fake", proxy_pid=lambda: None),
         machines=fleet.everything,
         ask=fleet.report,
         per_machine=settings.hyperfleet_metrics_per_machine,
     )
-    parts = Parts(fleet, keyring, settings, Urls.of(settings, 4000), metrics)
+    parts = Parts(fleet, keyring, settings, Urls.of(settings, 4000), metrics, templates)
     app = create_app(parts, not_ready=lambda: None if gate.is_set() else "machines are adopted")
     transport = httpx.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {keys['*']}"}
     async with httpx.AsyncClient(
         transport=transport, base_url="http://api", headers=headers
     ) as client:
-        yield Api(app, client, fleet, keyring, keys, gate)
+        yield Api(app, client, fleet, keyring, keys, gate, templates)
     await database.close()
 
 

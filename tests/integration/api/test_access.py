@@ -37,6 +37,8 @@ REQUESTS = {
     "machine_logs": ("GET", "/machines/web/logs", READ),
     # Refused, so that the answer has an end.
     "events": ("GET", "/events?after=never", READ),
+    "list_templates": ("GET", "/templates", READ),
+    "remove_template": ("DELETE", "/templates/none", WRITE),
     "create_key": ("POST", "/keys", ALL),
     "list_keys": ("GET", "/keys", ALL),
     "revoke_key": ("DELETE", "/keys/none", ALL),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from hyperfleet import failpoints
 from hyperfleet.errors import NotFoundError, ValidationError
 from hyperfleet.failpoints import Point
@@ -22,6 +24,7 @@ from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec
 from hyperfleet.vmm.fake import FakeDriver, FakeProcess
+from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
 
 from .mortal import Crash, Life, Mortal
 
@@ -103,7 +106,10 @@ class WatchedDriver(FakeDriver):
     """Tells when a machine's process is there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(self._faults_of, templates=4)
+        # Set when a template is about to be made, which then never is.
+        self.preparing: asyncio.Event | None = None
+        self._broken: set[str] = set()
         self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: dict[str, FakeProcess] = {}
 
@@ -115,11 +121,26 @@ class WatchedDriver(FakeDriver):
         """All that are alive."""
         return [process for process in self._started.values() if process.alive]
 
-    async def start(self, launch: LaunchSpec) -> FakeProcess:
+    def break_disk_of(self, name: str) -> None:
+        """A machine of that name never comes up, of whatever shape it is."""
+        self._broken.add(name)
+
+    def _faults_of(self, launch: LaunchSpec) -> Faults:
+        faults = from_kernel_args(launch)
+        broken = launch.name in self._broken
+        return msgspec.structs.replace(faults, boot=Boot.NEVER) if broken else faults
+
+    async def prepare(self, launch: LaunchSpec) -> None:
+        if self.preparing is not None:
+            self.preparing.set()
+            await asyncio.Event().wait()
+        await super().prepare(launch)
+
+    async def start(self, launch: LaunchSpec, *, anew: bool = False) -> FakeProcess:
         before = self._started.get(launch.id)
         assert before is None or not before.alive, "a machine was given a second process"
         try:
-            process = await super().start(launch)
+            process = await super().start(launch, anew=anew)
         finally:
             # There although the control plane was killed before it heard of it.
             if (there := self.process(launch.id)) is not None:
@@ -144,7 +165,7 @@ class Tally:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def started(self, seconds: float) -> None:
+    def started(self, seconds: float, *, warm: bool) -> None:
         assert seconds >= 0
         self.heard.append("started")
 

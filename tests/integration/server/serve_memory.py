@@ -24,6 +24,7 @@ from hyperfleet.metrics.scrape import Metrics
 from hyperfleet.server.serve import serve
 from hyperfleet.settings import Settings, load
 from hyperfleet.store.database import Database
+from hyperfleet.vmm.fake import FakeDriver
 
 
 class OneMachine:
@@ -60,6 +61,7 @@ class OneMachine:
 
 class MemoryBackend:
     driver = "memory"
+    templates = FakeDriver()
 
     def __init__(self) -> None:
         self.machines: Any = OneMachine()

@@ -11,13 +11,14 @@ from hyperfleet.errors import GuestError
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker, Slots
 from hyperfleet.metrics.instruments import Instruments
-from hyperfleet.vmm.driver import CpuTime, Exit
+from hyperfleet.vmm.driver import Beginning, CpuTime, Exit
 
 
 class SlowProcess:
     """A process without a guest, whose ways are made and taken away one after the other."""
 
     pid = None
+    beginning = Beginning()
 
     def __init__(self) -> None:
         self.fails = False

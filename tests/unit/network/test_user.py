@@ -76,10 +76,10 @@ async def test_a_forward_is_taken_away_by_its_host_address() -> None:
 
 
 async def test_every_port_has_a_way_in_from_the_start_and_nothing_goes_out_there() -> None:
-    netdev, device = (await UserNetwork().attach(LAUNCH)).arguments[1::2]
+    (card,) = (await UserNetwork().attach(LAUNCH)).cards
     forwards = f"hostfwd=tcp:{HERE}:0-:80,hostfwd=tcp:{HERE}:0-:8080"
-    assert netdev.endswith(f",ipv6=off,restrict=on,{forwards}")
-    assert device.endswith(f",mac={guest_mac(ID)}")
+    assert card.backend.endswith(f",ipv6=off,restrict=on,{forwards}")
+    assert card.mac == guest_mac(ID)
 
 
 class FakeGates(Gates):
@@ -102,11 +102,13 @@ async def test_a_way_out_is_a_card_of_its_own() -> None:
     network = UserNetwork(gates)
     joint = await network.attach(LAUNCH)
     assert joint.inherited == (77,)
-    netdev, device = joint.arguments[5::2]
-    assert netdev == "stream,id=n1,server=off,addr.type=fd,addr.str=77"
+    outward = joint.cards[1]
+    assert outward.backend == "stream,id=n1,server=off,addr.type=fd,addr.str=77"
     told = network.introduce(LAUNCH.network)
     assert told.outward is not None
-    assert f",mac={told.outward.mac}," in device
+    assert outward.mac == told.outward.mac
+    # How a clone's cards are told from each other.
+    assert None is not told.found_as != told.outward.found_as is not None
     assert gates.asked == [(LAUNCH.directory, told.outward.mac)]
     assert told.mac != told.outward.mac
 
@@ -124,7 +126,7 @@ async def test_where_there_can_be_none_it_is_told_once(caplog: pytest.LogCapture
     for _ in range(3):
         joint = await network.attach(LAUNCH)
         assert joint.inherited == ()
-        assert len(joint.arguments) == 4
+        assert len(joint.cards) == 1
     told = (
         f"machines have no way out, only ways in, from machine web on: {gates.why};"
         " `hyperfleet doctor` says what is missing"

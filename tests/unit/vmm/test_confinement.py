@@ -52,17 +52,18 @@ def test_what_stands_before_the_command(tmp_path: Path) -> None:
     disk = tmp_path / "disk.qcow2"
     disk.write_bytes(b"QFI\xfb" + bytes(20) + (1 << 30).to_bytes(8, "big") + bytes(100))
     program = tmp_path / "confine"
-    words = confinement.prefix(lambda: program, User(7, (8, 9)), disk)
+    largest = confinement.largest_file(disk)
+    words = confinement.prefix(lambda: program, User(7, (8, 9)), largest)
     assert words[0] == str(program)
     assert words[-1] == "--"
     given = dict(zip(words[1:-1:2], words[2:-1:2], strict=True))
     assert given["--user"] == "7:7"
     assert [words[at + 1] for at, word in enumerate(words) if word == "--group"] == ["8", "9"]
     assert (1 << 30) < int(given["--file-size"]) < (1 << 30) * 1.3
-    assert "--user" not in confinement.prefix(lambda: program, None, disk)
+    assert "--user" not in confinement.prefix(lambda: program, None, largest)
     disk.write_bytes(b"no disk")
     with pytest.raises(GuestError, match="no qcow2 image"):
-        confinement.prefix(lambda: program, None, disk)
+        confinement.largest_file(disk)
 
 
 def test_without_the_program_it_is_said_how_to_get_it(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_without_the_program_it_is_said_how_to_get_it(tmp_path: Path) -> None:
         raise SetupError("run scripts/bootstrap")
 
     with pytest.raises(GuestError, match="run scripts/bootstrap"):
-        confinement.prefix(missing, None, tmp_path)
+        confinement.prefix(missing, None, 1)
 
 
 def test_a_closed_file_is_read_from_a_copy(tmp_path: Path) -> None:

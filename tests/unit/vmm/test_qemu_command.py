@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from hyperfleet.machine import MachineNetwork
+from hyperfleet.network.interface import Card
 from hyperfleet.vmm import qemu_command
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu_command import Sockets
@@ -36,7 +37,8 @@ def command(
         kvm=kvm,
         tsc_khz=tsc_khz,
         sockets=Sockets(qmp=7, agent=8),
-        network=["-netdev", "user,id=n0"],
+        cards=[Card(id="n0", backend="user,id=n0", mac="52:00:00:00:00:01", mtu=9000)],
+        disk=qemu_command.own_disk(opened=False),
     )
 
 
@@ -51,6 +53,7 @@ def test_what_is_asked_for_is_there() -> None:
     assert value(words, "-kernel") == "/k,1/vmlinux"
     assert value(words, "-name") == "hyperfleet-abc123def456"
     assert value(words, "-netdev") == "user,id=n0"
+    assert "virtio-net-device,netdev=n0,mac=52:00:00:00:00:01,host_mtu=9000" in words
     assert {"-no-reboot", "-nodefaults", "-no-user-config"} <= set(words)
     assert "spawn=deny" in value(words, "-sandbox")
     assert json.loads(value(words, "-blockdev"))["driver"] == "qcow2"

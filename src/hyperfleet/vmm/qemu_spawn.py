@@ -1,0 +1,173 @@
+"""Processes of QEMU: each runs in a directory of its own, and is found again by it and its name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from hyperfleet import unix_sockets
+from hyperfleet.errors import GuestError
+from hyperfleet.failpoints import Point, reach
+from hyperfleet.vmm import confinement, qemu_command, shortage
+from hyperfleet.vmm.confinement import User
+from hyperfleet.vmm.host_process import HostProcess
+from hyperfleet.vmm.qemu_command import Sockets
+
+PID_FILE = "qemu.pid"
+QMP_SOCKET = "qmp.sock"
+AGENT_SOCKET = "agent.sock"
+_LOG = "qemu.log"
+_LOG_TAIL_BYTES = 2000
+# QEMU sees its environment; ours may hold secrets.
+_KEPT_ENVIRONMENT = ("PATH", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as whom a process of QEMU runs.
+
+    `id` makes its name. `before`: what stands before its command line. `files`: of the directory,
+    that `user` may write to.
+    """
+
+    id: str
+    directory: Path
+    before: list[str]
+    user: User | None
+    files: tuple[str, ...]
+
+
+def spawn(place: Place, command: Callable[[Sockets], list[str]], inherited: tuple[int, ...]) -> int:
+    """Starts QEMU in a session of its own; its pid. Blocks until the program is loaded.
+
+    The child is the caller's to reap, by pidfd. `inherited`: descriptors that `command` names.
+
+    Raises:
+        GuestError: QEMU is not installed.
+        CapacityError: the host has no room, descriptors or processes left.
+    """
+    directory = place.directory
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(shortage.told(directory))
+        # Listening before QEMU runs: a connection waits for it in the backlog, nobody polls.
+        qmp = stack.enter_context(unix_sockets.listen(directory / QMP_SOCKET))
+        agent = stack.enter_context(unix_sockets.listen(directory / AGENT_SOCKET))
+        log: BinaryIO = stack.enter_context((directory / _LOG).open("wb"))
+        words = command(Sockets(qmp=qmp.fileno(), agent=agent.fileno()))
+        if shutil.which(words[0]) is None:
+            raise GuestError(f"{words[0]} is not installed (Debian: qemu-system-x86)")
+        if place.user is not None:
+            confinement.hand_over(directory, place.files, place.user)
+        child = subprocess.Popen(
+            [*place.before, *words],
+            cwd=directory,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(qmp.fileno(), agent.fileno(), *inherited),
+            start_new_session=True,
+        )
+    reach(Point.SPAWN_DONE)
+    # Popen's finaliser would complain of a child that nobody waited for.
+    child.returncode = 0
+    # Finds it at once; without it all processes are looked through.
+    with contextlib.suppress(OSError):
+        (directory / PID_FILE).write_text(f"{child.pid}\n")
+    return child.pid
+
+
+async def spawned(spawning: Callable[[], int]) -> HostProcess:
+    """What `spawning`, run in a thread, has started, held."""
+    doing = asyncio.ensure_future(asyncio.to_thread(spawning))
+    try:
+        pid = await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        # A thread can't be called back. Once it is done, `find` finds the process.
+        await asyncio.wait((doing,))
+        raise
+    return HostProcess(pid)
+
+
+async def find(machine_id: str, directory: Path) -> HostProcess | None:
+    """The process that runs there, whoever started it; None: there is none."""
+    pid = _pid_in(directory / PID_FILE)
+    if pid is not None and (host := _hold(pid, machine_id, directory)) is not None:
+        return host
+    # A control plane may have been killed before it wrote that down.
+    for pid in await asyncio.to_thread(_pids_of, machine_id, directory):
+        if (host := _hold(pid, machine_id, directory)) is not None:
+            return host
+    return None
+
+
+def clear(directory: Path) -> None:
+    """Removes what a process that has ended has no use for."""
+    for name in (PID_FILE, QMP_SOCKET, AGENT_SOCKET):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            (directory / name).unlink()
+
+
+def last_words(directory: Path) -> str:
+    """What QEMU last said there."""
+    try:
+        data = (directory / _LOG).read_bytes()
+    except OSError:
+        return ""
+    return data[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+
+
+def environment() -> dict[str, str]:
+    """What QEMU and its tools see of ours."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return {**kept, "LC_ALL": "C.UTF-8"}
+
+
+def _hold(pid: int, machine_id: str, directory: Path) -> HostProcess | None:
+    """The process, if it is the machine's.
+
+    First held, then looked at: if it ended in between and its pid went to another process, that
+    other one is not the machine's either, so what passes the look is what is held.
+    """
+    try:
+        host = HostProcess(pid)
+    except ProcessLookupError:
+        return None
+    if _is_of(pid, machine_id, directory):
+        return host
+    host.release()
+    return None
+
+
+def _is_of(pid: int, machine_id: str, directory: Path) -> bool:
+    """Whether a process has the machine's name and runs in its directory.
+
+    The directory too, because a copied home has the same machines.
+    """
+    name = qemu_command.process_name(machine_id).encode()
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        named = (b"-name", name) in itertools.pairwise(arguments)
+        return named and Path(f"/proc/{pid}/cwd").samefile(directory)
+    except OSError:
+        return False
+
+
+def _pids_of(machine_id: str, directory: Path) -> list[int]:
+    pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return [pid for pid in pids if _is_of(pid, machine_id, directory)]
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

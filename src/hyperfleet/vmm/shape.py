@@ -1,0 +1,128 @@
+"""What a template and its clones have in common: all of a machine that a kernel meets as it boots.
+
+The root disk is not of it: a template stops before it has looked at one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from hyperfleet.machine import MachineNetwork
+from hyperfleet.network.interface import Card, template_mac
+from hyperfleet.vmm import qemu_command
+from hyperfleet.vmm.driver import LaunchSpec
+from hyperfleet.vmm.qemu_command import Memory, Sockets
+
+_CPUS = Path("/proc/cpuinfo")
+# What in it differs from one processor of a host to the next, or from one moment to the next.
+_CHANGING = (
+    "processor",
+    "cpu MHz",
+    "core id",
+    "apicid",
+    "initial apicid",
+    "bogomips",
+    "physical id",
+)
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """One shape of machine. `mtus`: of its cards, in their order; `qemu`: the program."""
+
+    kernel: Path
+    initramfs: Path
+    kernel_args: str | None
+    vcpu_count: int
+    mem_size_mib: int
+    mtus: tuple[int | None, ...]
+    qemu: str
+    kvm: bool
+
+    def key(self) -> str:
+        """What tells it from all others, and from itself before anything of it was changed.
+
+        The files by their identity and time, as a build system has it; QEMU's line as this version
+        of Hyperfleet writes it.
+
+        Raises:
+            OSError: one of the files is gone.
+        """
+        files = [self.kernel, self.initramfs]
+        program = shutil.which(self.qemu)
+        files.append(Path(program) if program is not None else Path(self.qemu))
+        identity = [*map(_identity, files), self._line(), _processor() if self.kvm else ""]
+        return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:16]
+
+    def cards(self) -> list[Card]:
+        """Cards that lead nowhere, with a template's addresses."""
+        return [
+            Card(
+                id=f"n{number}",
+                backend=f"user,id=n{number},ipv6=off,restrict=on",
+                mac=template_mac(number),
+                mtu=mtu,
+            )
+            for number, mtu in enumerate(self.mtus)
+        ]
+
+    def launch(self, template_id: str, directory: Path) -> LaunchSpec:
+        """What the template itself is started from. Its base disk is never looked at."""
+        return LaunchSpec(
+            id=template_id,
+            name=template_id,
+            directory=directory,
+            vcpu_count=self.vcpu_count,
+            mem_size_mib=self.mem_size_mib,
+            kernel=self.kernel,
+            initramfs=self.initramfs,
+            kernel_args=self.kernel_args,
+            base_disk=self.kernel,
+            network=MachineNetwork(mode=""),
+        )
+
+    def _line(self) -> list[str]:
+        """The command line, without what each machine or each run has of its own."""
+        launch = msgspec.structs.replace(
+            self.launch("", Path()), kernel=Path("kernel"), initramfs=Path("initramfs")
+        )
+        return qemu_command.command(
+            launch,
+            qemu="",
+            kvm=self.kvm,
+            # The rate is measured anew by each server.
+            tsc_khz=None if self.kvm else 1,
+            sockets=Sockets(qmp=0, agent=0),
+            cards=self.cards(),
+            disk="",
+            memory=Memory(0, shared=True),
+        )
+
+
+def shape_of(launch: LaunchSpec, cards: list[Card], *, qemu: str, kvm: bool) -> Shape:
+    """The shape of a machine that is about to start."""
+    return Shape(
+        kernel=launch.kernel.absolute(),
+        initramfs=launch.initramfs.absolute(),
+        kernel_args=launch.kernel_args,
+        vcpu_count=launch.vcpu_count,
+        mem_size_mib=launch.mem_size_mib,
+        mtus=tuple(card.mtu for card in cards),
+        qemu=qemu,
+        kvm=kvm,
+    )
+
+
+def _identity(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns]
+
+
+def _processor() -> str:
+    """What `-cpu host` depends on."""
+    lines = _CPUS.read_text().splitlines()
+    kept = sorted({line for line in lines if line.split("\t")[0].strip() not in _CHANGING})
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()

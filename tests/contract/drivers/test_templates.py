@@ -1,0 +1,315 @@
+"""Templates of real machines: clones that are nobody else's, and what becomes of bad templates."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hyperfleet import binaries
+from hyperfleet.errors import GuestError, NotFoundError
+from hyperfleet.network.interface import Networks
+from hyperfleet.network.user import UserNetwork
+from hyperfleet.vmm.qemu import QemuDriver
+from hyperfleet.vmm.templates import Templates
+from support.bench import BOOT_S, CHECKOUT, FILES, Bench, Guest, qemu_driver
+
+pytestmark = pytest.mark.vm
+
+CLONES = 20
+AT_ONCE = 4
+# What one machine says of itself, a line each. The last is the sequence number of a connection
+# that it begins (RFC 9293, 3.4.1), which no program is told, so it is read off loopback.
+IDENTITY = r"""
+cat /proc/sys/kernel/random/boot_id
+cat /etc/machine-id
+od -An -tx1 -N16 /dev/urandom | tr -d ' '
+cat /proc/sys/kernel/random/uuid
+ssh-keygen -q -t ed25519 -N '' -f /etc/key </dev/null && cut -d' ' -f2 /etc/key.pub
+cat /sys/class/net/eth0/address
+hostname
+perl -MSocket -e '
+    socket(my $all, 17, SOCK_RAW, unpack("S", pack("n", 3))) or die "no packets: $!";
+    socket(my $one, PF_INET, SOCK_STREAM, 0) or die;
+    bind($one, pack_sockaddr_in(40000, INADDR_LOOPBACK)) or die;
+    connect($one, pack_sockaddr_in(9, INADDR_LOOPBACK));
+    while (sysread($all, my $frame, 65536)) {
+        my ($from, $to, $sequence) = unpack("x34 n n N", $frame);
+        if ($from == 40000 && $to == 9) { print "$sequence\n"; last }
+    }'
+"""
+
+
+def templates_in(home: Path, most: int = 4) -> Templates:
+    return Templates(home, most=most, confine=binaries.confine, limit=BOOT_S)
+
+
+def driver_with(templates: Templates) -> QemuDriver:
+    qemu_driver()
+    return QemuDriver(
+        networks=Networks(UserNetwork()), kvm=False, confine=binaries.confine, templates=templates
+    )
+
+
+@pytest.fixture
+async def warm(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A driver that keeps templates, and has none yet."""
+    driver = driver_with(templates_in(tmp_path / "home"))
+    await driver.open()
+    bench = Bench(driver, tmp_path, FILES)
+    yield bench
+    await bench.close()
+    await driver.close()
+    assert not list((tmp_path / "home/templates").glob("*.new"))
+
+
+async def taught(bench: Bench, **changes: object) -> None:
+    """Has a template made, as a fleet has it: after a machine of its shape has booted."""
+    launch = bench.launch(**changes)
+    process = await bench.driver.start(launch)
+    assert process.beginning.template is None
+    await process.kill()
+    await bench.driver.prepare(launch)
+
+
+async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
+    launch = bench.launch(name=f"clone-{number}", **changes)
+    process = await bench.driver.start(launch)
+    assert process.beginning.template is not None
+    guest = await Guest.of(process)
+    cards = UserNetwork().introduce(launch.network)
+    await guest.agent.configure(launch.name, cards, BOOT_S)
+    assert (await guest.sh("cat /sys/class/net/eth0/address")).strip() == launch.network.guest_mac
+    return guest
+
+
+async def test_twenty_clones_have_nothing_of_each_others(
+    warm: Bench, need: object, tmp_path: Path
+) -> None:
+    program = Path(need("ssh-keygen"))  # type: ignore[operator]
+    ssh_keygen = await asyncio.to_thread(program.read_bytes)
+    disk = FILES / "debian-rootfs.ext4"
+    await taught(warm, mem_size_mib=112)
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def identity(number: int) -> list[str]:
+        async with turns:
+            guest = await introduced(warm, number, mem_size_mib=112, base_disk=disk)
+            copy = "cat > /usr/bin/ssh-keygen && chmod 755 /usr/bin/ssh-keygen"
+            await guest.sh(copy, stdin=ssh_keygen)
+            said = (await guest.sh(IDENTITY, timeout=BOOT_S)).split("\n")
+            await guest.agent.close()
+            await guest.process.kill()
+            return said[:-1]
+
+    said = await asyncio.gather(*map(identity, range(CLONES)))
+    kinds = [*zip(*said, strict=True)]
+    assert len(kinds) == 8
+    for kind in kinds:
+        assert len(set(kind)) == CLONES, kind
+    assert kinds[6] == tuple(f"clone-{number}" for number in range(CLONES))
+    # By one secret of the kernel's they would differ by their clocks alone, which is little.
+    assert not _are_near([int(number) for number in kinds[7]])
+    (template,) = warm.driver.templates()
+    assert (template.vcpu_count, template.mem_size_mib) == (1, 112)
+    assert 20 << 20 < template.size_bytes < 112 << 20
+
+
+def _are_near(numbers: list[int]) -> bool:
+    """Whether all lie within a quarter of the circle of 2^32."""
+    places = sorted(numbers)
+    gaps = [after - before for before, after in itertools.pairwise(places)]
+    gaps.append(places[0] + (1 << 32) - places[-1])
+    return max(gaps) > 3 << 30
+
+
+def test_near_numbers_are_told() -> None:
+    assert _are_near([5, (1 << 32) - 7, 1 << 20])
+    assert not _are_near([0, 1 << 30, 1 << 31])
+
+
+async def test_a_disk_lives_through_boots_and_clones(warm: Bench) -> None:
+    await taught(warm)
+    launch = warm.launch()
+    words = []
+    for number in range(3):
+        process = await warm.driver.start(launch, anew=number == 1)
+        assert (process.beginning.template is None) == (number == 1)
+        guest = await Guest.new(process)
+        await guest.sh(f"echo {number} >> /words")
+        words.append(await guest.sh("cat /words"))
+        assert (await guest.power_off()).powered_off
+    assert words == ["0\n", "0\n1\n", "0\n1\n2\n"]
+
+
+async def test_a_template_outlives_its_server_and_not_what_it_was_made_of(
+    warm: Bench, tmp_path: Path
+) -> None:
+    initramfs = tmp_path / "initramfs.cpio"
+    shutil.copy(FILES / "initramfs.cpio", initramfs)
+    await taught(warm, initramfs=initramfs)
+    (template,) = warm.driver.templates()
+    again = Bench(driver_with(templates_in(tmp_path / "home")), tmp_path, FILES)
+    await again.driver.open()
+    assert again.driver.templates() == [template]
+    guest = await introduced(again, 1, initramfs=initramfs)
+    assert guest.process.beginning.template == template.id
+    await guest.process.kill()
+    # A rebuilt one, even of the same bytes, is another.
+    with initramfs.open("ab") as file:
+        file.write(bytes(512))
+    process = await again.driver.start(again.launch(initramfs=initramfs))
+    assert process.beginning.template is None
+    await again.close()
+    await again.driver.close()
+    last = templates_in(tmp_path / "home")
+    await last.open()
+    assert last.kept() == []
+
+
+@pytest.mark.parametrize("name", ["memory", "state", "about.json"])
+async def test_a_template_that_is_cut_short_is_none(warm: Bench, tmp_path: Path, name: str) -> None:
+    await taught(warm)
+    (template,) = warm.driver.templates()
+    os.truncate(tmp_path / "home/templates" / template.id / name, 4096 if name == "memory" else 0)
+    again = Bench(driver_with(templates_in(tmp_path / "home")), tmp_path, FILES)
+    process = await again.driver.start(again.launch())
+    assert process.beginning.template is None
+    await again.close()
+    assert again.driver.templates() == []
+
+
+async def test_a_clone_that_qemu_will_not_take_boots(warm: Bench, tmp_path: Path) -> None:
+    await taught(warm)
+    (template,) = warm.driver.templates()
+    state = tmp_path / "home/templates" / template.id / "state"
+    state.write_bytes(b"no state of a machine")
+    again = Bench(driver_with(templates_in(tmp_path / "home")), tmp_path, FILES)
+    process = await again.driver.start(again.launch())
+    assert process.beginning.template is None
+    assert process.beginning.note is not None
+    assert template.id in process.beginning.note
+    await Guest.new(process)
+    await again.close()
+    assert again.driver.templates() == []
+    await again.driver.close()
+
+
+async def test_there_are_only_so_many_and_each_can_be_removed(tmp_path: Path) -> None:
+    driver = driver_with(templates_in(tmp_path / "home", most=2))
+    bench = Bench(driver, tmp_path, FILES)
+    for mib in (96, 112, 128):
+        await taught(bench, mem_size_mib=mib)
+    assert [one.mem_size_mib for one in driver.templates()] == [128, 112]
+    # The one that was not used for longest makes room.
+    await (await driver.start(bench.launch(mem_size_mib=112))).kill()
+    assert [one.mem_size_mib for one in driver.templates()] == [112, 128]
+    await driver.remove_template(driver.templates()[0].id)
+    assert [one.mem_size_mib for one in driver.templates()] == [128]
+    with pytest.raises(NotFoundError, match=r"there is no template '\.\./x'"):
+        await driver.remove_template("../x")
+    await bench.close()
+    await driver.close()
+    none = templates_in(tmp_path / "home", most=0)
+    await none.open()
+    assert none.kept() == []
+
+
+async def test_no_template_is_made_of_what_does_not_boot(warm: Bench) -> None:
+    launch = warm.launch(kernel_args="panic=-1 hyperfleet.root=/dev/vda init=/none rdinit=/none")
+    await (await warm.driver.start(launch)).kill()
+    with pytest.raises(GuestError, match="QEMU ended"):
+        await warm.driver.prepare(launch)
+    assert warm.driver.templates() == []
+
+
+async def test_a_clone_can_write_to_no_other_by_what_they_share(warm: Bench) -> None:
+    await taught(warm)
+    guest = await introduced(warm, 1)
+    shared = _descriptors(guest.process.pid, "memfd:template")
+    assert shared
+    for path in shared:
+        descriptor = os.open(path, os.O_RDWR)
+        with pytest.raises(PermissionError):
+            os.pwrite(descriptor, b"x", 0)
+        os.close(descriptor)
+    await guest.process.kill()
+
+
+# A control plane that makes a template of the machine given as JSON and is killed at a point.
+MAKER = """
+import asyncio, sys
+from pathlib import Path
+import msgspec
+from hyperfleet.failpoints import Point, arm
+from hyperfleet.vmm.driver import LaunchSpec
+sys.path.insert(0, sys.argv[4])
+from contract.drivers.test_templates import driver_with, templates_in
+
+async def main():
+    launch = msgspec.json.decode(
+        sys.argv[1], type=LaunchSpec, dec_hook=lambda kind, value: kind(value)
+    )
+    driver = driver_with(templates_in(Path(sys.argv[2])))
+    process = await driver.start(launch)
+    if sys.argv[3] != "spawn.done":
+        await process.kill()
+        arm(Point(sys.argv[3]))
+        await driver.prepare(launch)
+    else:
+        await process.kill()
+        await driver.prepare(launch)
+        arm(Point(sys.argv[3]))
+        await driver.start(launch)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("point", ["template.spawned", "template.written", "spawn.done"])
+async def test_killed_as_it_makes_or_clones_one_it_leaves_nothing(
+    tmp_path: Path, point: str
+) -> None:
+    driver = driver_with(templates_in(tmp_path / "home"))
+    bench = Bench(driver, tmp_path, FILES)
+    launch = bench.launch()
+    command = (MAKER, msgspec.json.encode(launch, enc_hook=str), tmp_path / "home", point)
+    maker = await asyncio.create_subprocess_exec(sys.executable, "-c", *command, CHECKOUT / "tests")
+    assert await maker.wait() == -signal.SIGKILL
+    await driver.open()
+    assert not list((tmp_path / "home/templates").glob("*.new"))
+    # A clone that was never told whose state it takes over is no machine.
+    assert await driver.adopt(launch) is None
+    assert len(driver.templates()) == (1 if point == "spawn.done" else 0)
+    assert _running_in(tmp_path) == []
+    guest = await Guest.new(await driver.start(launch))
+    assert (await guest.power_off()).powered_off
+    await bench.close()
+    await driver.close()
+
+
+def _descriptors(pid: int | None, word: str) -> list[Path]:
+    """Those of a process whose file's name holds the word."""
+    folder = Path(f"/proc/{pid}/fd")
+    return [path for path in folder.iterdir() if word in str(path.readlink())]
+
+
+def _running_in(folder: Path) -> list[str]:
+    """The processes whose working directory lies there."""
+    links = Path("/proc").glob("[0-9]*/cwd")
+    return [path.parent.name for path in links if _leads_into(path, folder)]
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    try:
+        return link.readlink().is_relative_to(folder)
+    except OSError:
+        return False

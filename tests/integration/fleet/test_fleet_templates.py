@@ -1,0 +1,100 @@
+"""Starts that are clones of a template, and those that should have been."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hyperfleet.errors import OperationTimeoutError
+from hyperfleet.fleet import Fleet
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import Machine
+from support.data_plane import until
+
+from .world import World, spec
+
+
+async def _started(fleet: Fleet, name: str, faults: str = "") -> Machine:
+    await fleet.create(spec(name, faults))
+    return await fleet.start(name)
+
+
+async def test_after_a_boot_the_next_start_is_a_clone(world: World, fleet: Fleet) -> None:
+    first = await _started(fleet, "one")
+    assert first.last_start is not None
+    assert not first.last_start.warm
+    await until(lambda: bool(world.driver.templates()))
+    second = await _started(fleet, "two")
+    assert second.last_start is not None
+    assert second.last_start.warm
+    assert second.last_start.note is None
+    # Also of one that has a disk already; and what is recorded is what was told.
+    await fleet.stop("one")
+    again = await fleet.start("one")
+    assert again.last_start is not None
+    assert again.last_start.warm
+    assert {machine.id: machine.last_start for machine in await world.store.all()} == {
+        again.id: again.last_start,
+        second.id: second.last_start,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [("never", "its agent has not answered"), ("dies", r"it ended \(its process was killed")],
+)
+async def test_a_clone_that_does_not_come_up_boots_and_says_so(
+    world: World, fault: str, why: str
+) -> None:
+    fleet = await world.fleet(clone_deadline=0.2)
+    faults = f"fake.clone={fault}"
+    await _started(fleet, "one", faults)
+    await until(lambda: bool(world.driver.templates()))
+    (template,) = world.driver.templates()
+    second = await _started(fleet, "two", faults)
+    assert second.status is Status.RUNNING
+    assert second.last_start is not None
+    assert not second.last_start.warm
+    assert second.last_start.note is not None
+    assert second.last_start.note.startswith(f"a clone of template {template.id} did not come up")
+    assert why.replace("\\", "") in second.last_start.note
+    assert world.driver.alive() == {machine.id for machine in fleet.machines()}
+    # Of no use, so it is gone, and no other is made of that shape.
+    assert world.driver.templates() == []
+    third = await _started(fleet, "three", faults)
+    assert third.last_start is not None
+    assert (third.last_start.warm, third.last_start.note) == (False, None)
+    assert world.driver.templates() == []
+
+
+async def test_a_template_is_not_to_blame_for_what_does_not_boot_either(world: World) -> None:
+    fleet = await world.fleet(boot_deadline=0.5, clone_deadline=0.1)
+    await _started(fleet, "one", "fake.delay=0.2")
+    await until(lambda: bool(world.driver.templates()))
+    # Of the same shape, and its disk is broken.
+    world.driver.break_disk_of("two")
+    await fleet.create(spec("two", "fake.delay=0.2"))
+    with pytest.raises(OperationTimeoutError, match=r"before it booted, a clone of template"):
+        await fleet.start("two")
+    assert len(world.driver.templates()) == 1
+
+
+async def test_templates_wait_for_whoever_waits_for_a_boot(world: World) -> None:
+    fleet = await world.fleet(boots_at_once=1)
+    for name in ("one", "two", "three"):
+        await fleet.create(spec(name, "fake.delay=0.05"))
+    starts = [asyncio.create_task(fleet.start(name)) for name in ("one", "two", "three")]
+    await starts[0]
+    assert world.driver.templates() == []
+    assert [(await start).last_start for start in starts]
+    await until(lambda: bool(world.driver.templates()))
+
+
+async def test_a_server_that_ends_makes_no_more(world: World, fleet: Fleet) -> None:
+    world.driver.preparing = asyncio.Event()
+    await _started(fleet, "one")
+    await world.driver.preparing.wait()
+    async with asyncio.timeout(5):
+        await fleet.close()
+    assert world.driver.templates() == []
