@@ -1,6 +1,6 @@
 # Everything starts here; the work is in scripts/.  `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test fuzz bench bench-fleet bench-machines soak check fmt wheel lock clean
+.PHONY: help setup tools demo test fuzz bench bench-start bench-fleet bench-machines soak check fmt wheel lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ fuzz: ## each fuzz target for a while (SECONDS=60 TARGET=request)
 bench: ## the proxy beside nginx, HAProxy and others (ROUNDS=15 SECONDS=1 ONLY=small-get PEERS=nginx BEFORE=program)
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE))
+
+bench-start: setup ## a start from a template beside a boot, one and twenty at once (ROUNDS=9 CROWDS=3)
+	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines starts \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(CROWDS),--crowds $(CROWDS))
 
 bench-fleet: setup ## thousands of machines of the fake driver (MACHINES=100,1000,10000)
 	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines fleet $(if $(MACHINES),--machines $(MACHINES))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.machines fleet|real`: measures, prints, and writes MACHINES.md."""
+"""`python -m benchmarks.machines fleet|real|starts`: measures, prints, and writes MACHINES.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import host
-from benchmarks.machines import crowd, page, real
+from benchmarks.machines import crowd, page, real, starts
 from hyperfleet import __version__
 
 _ROOT = Path(__file__).parents[2]
@@ -17,20 +17,25 @@ _PAGE = _ROOT / "benchmarks" / "MACHINES.md"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.machines", description=__doc__)
-    parser.add_argument("what", choices=("fleet", "real"))
+    parser.add_argument("what", choices=("fleet", "real", "starts"))
     sizes = ",".join(map(str, crowd.SIZES))
     parser.add_argument("--machines", help=f"of the fleet, numbers between commas [{sizes}]")
-    parser.add_argument("--rounds", type=int, help=f"of starts [{real.ROUNDS}]")
+    parser.add_argument("--rounds", type=int, help=f"of starts [{real.ROUNDS}, {starts.ROUNDS}]")
+    parser.add_argument("--crowds", type=int, help=f"of twenty starts at once [{starts.CROWDS}]")
     arguments = parser.parse_args()
     if arguments.what == "fleet":
         asked = tuple(int(size) for size in (arguments.machines or sizes).split(","))
         figures, versions = crowd.measure(asked), f"Hyperfleet {__version__}"
+    elif arguments.what == "starts":
+        crowds = starts.CROWDS if arguments.crowds is None else arguments.crowds
+        figures = starts.measure(_ROOT, arguments.rounds or starts.ROUNDS, crowds)
+        versions = f"Hyperfleet {__version__}, {real.qemu_version()}"
     else:
         figures = real.measure(_ROOT, arguments.rounds or real.ROUNDS)
         versions = f"Hyperfleet {__version__}, {real.qemu_version()}"
     facts = {**host.itself(), "versions": versions, **host.load()}
     print(page.table(figures))
-    if not arguments.machines and not arguments.rounds:
+    if not arguments.machines and not arguments.rounds and arguments.crowds is None:
         halves = page.keep(_KEPT, arguments.what, page.Half(facts, figures))
         _PAGE.write_text(page.markdown(halves))
         print(f"written: {_PAGE.relative_to(_ROOT)}", file=sys.stderr)

@@ -13,10 +13,21 @@ from benchmarks.figures import Figure
 _HEAD = """\
 # Machines: results
 
-Written by `make bench-fleet` and `make bench-machines`, each its own half.
+Written by `make bench-start`, `make bench-fleet` and `make bench-machines`, each its own part.
 """
-_TITLES = {"fleet": "Thousands of machines", "real": "One machine, beside QEMU alone"}
+_TITLES = {
+    "starts": "Starts, beside boots",
+    "fleet": "Thousands of machines",
+    "real": "One machine, beside QEMU alone",
+}
 _METHODS = {
+    "starts": """\
+QEMU machines of 128 MiB on Debian's disk, by two servers that run beside each other: one keeps no
+templates, the other had one when it began. From the request (`POST /start`, then `nginx` by exec)
+to the first byte of nginx's page through the proxy; a boot and a clone in turn, then twenty of each
+at once (four boot at the same time). CPU is of QEMU's processes, from their birth to the last page;
+Pss shares what several map (proc_pid_smaps(5)).
+""",
     "fleet": """\
 Machines of the fake driver behind a real `hyperfleet serve` with its data plane: every request by
 HTTP on kept connections, every answer checked, every change a durable commit of SQLite's. Each

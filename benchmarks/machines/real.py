@@ -65,6 +65,8 @@ def measure(root: Path, rounds: int) -> list[Figure]:
         LOG_LEVEL="warning",
         HYPERFLEET_NETWORK="user",
         HYPERFLEET_NETWORK_RESTRICT="true",
+        # Boots, as the bare line does.
+        HYPERFLEET_TEMPLATES="0",
     ) as server:
         return figures(asyncio.run(_sample(server, rounds)))
 
@@ -185,7 +187,7 @@ async def _start_ours(server: Server, connection: Connection, name: str) -> floa
     await connection.ask("POST", f"/machines/{name}/start")
     command = ["sh", "-c", _SERVE.format(port=_PORT)]
     await connection.ask("POST", f"/machines/{name}/exec", {"cmd": command})
-    await asyncio.to_thread(_first_byte, server.proxy_port, f"/proxy/{name}/{_PORT}/")
+    await asyncio.to_thread(first_byte, server.proxy_port, f"/proxy/{name}/{_PORT}/")
     seconds = time.perf_counter() - began
     await connection.ask("POST", f"/machines/{name}/stop")
     await connection.ask("DELETE", f"/machines/{name}", wanted=204)
@@ -196,7 +198,7 @@ async def _start_bare(line: list[str], directory: Path) -> float:
     began = time.perf_counter()
     async with _bare(line, directory) as (agent, address, port):
         await _run(agent, "sh", "-c", _SERVE.format(port=_PORT))
-        await asyncio.to_thread(_first_byte, port, "/", address)
+        await asyncio.to_thread(first_byte, port, "/", address)
         return time.perf_counter() - began
 
 
@@ -264,7 +266,14 @@ def _listening(path: Path) -> socket.socket:
     return listener
 
 
-def _first_byte(port: int, path: str, address: str = "127.0.0.1") -> None:
+def first_byte(
+    port: int, path: str, address: str = "127.0.0.1", *, beginning: bytes = _PAGE
+) -> None:
+    """Gets a page that begins so.
+
+    Raises:
+        RuntimeError: it does not.
+    """
     connection = http.client.HTTPConnection(address, port, timeout=30)
     try:
         connection.request("GET", path)
@@ -272,7 +281,7 @@ def _first_byte(port: int, path: str, address: str = "127.0.0.1") -> None:
         body = answer.read()
     finally:
         connection.close()
-    if (answer.status, body) != (http.client.OK, _PAGE):
+    if answer.status != http.client.OK or not body.startswith(beginning):
         msg = f"{path}: {answer.status} {body[:200]!r}"
         raise RuntimeError(msg)
 

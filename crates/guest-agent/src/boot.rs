@@ -65,8 +65,13 @@ pub fn bring_up() -> Result<(OwnedFd, Door), Failure> {
     let uevents = Uevents::open().or_cannot("listen for devices")?;
     virtio::hold();
     load_modules(Path::new("/modules"))?;
+    // The initramfs stays below the root disk: what its files take of memory is given back.
+    let _ = fs::remove_dir_all("/modules");
+    let _ = fs::remove_file("/init");
     virtio::keep_held().or_cannot("take devices back")?;
     virtio::give(virtio::Kind::Console).or_cannot("find the console")?;
+    attach_more();
+    network::loopback_up()?;
     let port = open_port(&uevents)?;
     Ok((port, Door { options, uevents }))
 }
@@ -78,8 +83,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// Makes the machine: when this returns, the process is in the root disk, with devices,
-    /// loopback and limits as a program expects them.
+    /// Makes the machine: when this returns, the process is in the root disk, with devices and
+    /// limits as a program expects them.
     ///
     /// # Errors
     /// The step that failed. There is nothing to go on with then.
@@ -88,7 +93,7 @@ impl Door {
         mount_root(&self.options, &self.uevents)?;
         switch_root()?;
         finish();
-        network::loopback_up()
+        Ok(())
     }
 }
 
@@ -174,8 +179,7 @@ fn port_named(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Makes the root disk `/`. The initramfs below it cannot be unmounted, so its files are removed,
-/// which frees their memory.
+/// Makes the root disk `/`.
 fn switch_root() -> Result<(), Failure> {
     for name in ["proc", "sys", "dev"] {
         let to = format!("{NEW_ROOT}/{name}");
@@ -183,8 +187,6 @@ fn switch_root() -> Result<(), Failure> {
             .and_then(|()| Ok(mount_move(format!("/{name}"), &to)?))
             .or_cannot(format_args!("move /{name} to the root disk"))?;
     }
-    let _ = fs::remove_dir_all("/modules");
-    let _ = fs::remove_file("/init");
     chdir(NEW_ROOT)
         .and_then(|()| mount_move(".", "/"))
         .and_then(|()| chroot("."))
@@ -192,8 +194,9 @@ fn switch_root() -> Result<(), Failure> {
         .or_cannot("switch to the root disk")
 }
 
-/// What a machine can live without, told of on the console when it must.
-fn finish() {
+/// File systems that a machine can live without, told of on the console when it must. They come
+/// along to the root disk with what they are mounted in.
+fn attach_more() {
     let none = MountFlags::empty();
     let shared = Some(c"mode=1777");
     let terminals = Some(c"mode=620,gid=5,ptmxmode=666");
@@ -209,6 +212,10 @@ fn finish() {
             say(failure);
         }
     }
+}
+
+/// What programs expect to find, where a disk can take it.
+fn finish() {
     for (name, target) in [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),

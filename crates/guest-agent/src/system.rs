@@ -49,7 +49,7 @@ impl System {
         Self::Guest(Guest {
             root: Root::Before(door),
             plan: None,
-            confines: Confines::none(),
+            confines: Confines::of_guest(),
         })
     }
 
@@ -155,7 +155,6 @@ impl Guest {
             }
         };
         entered?;
-        self.confines = Confines::of_guest();
         Ok(())
     }
 

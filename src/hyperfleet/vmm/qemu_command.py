@@ -24,8 +24,9 @@ KERNEL_ARGS = (
     "console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check nokaslr mitigations=off "
     "cryptomgr.notests hyperfleet.root=/dev/vda"
 )
-# Under TCG; the default grows to over 1 GB for each machine.
-_TRANSLATION_CACHE_MIB = 32
+# What TCG keeps of translated code: taken as it is used. The default grows to over 1 GB for each
+# machine; in one that is too small a server's code is translated again and again.
+_LEAST_TRANSLATIONS_MIB, _MOST_TRANSLATIONS_MIB = 48, 256
 # The set of descriptors (-add-fd) that holds the disk's base.
 _BASE_SET = 1
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -72,7 +73,9 @@ def command(
     `no_disk`; `base`: its base, a descriptor, if it can't be opened. `memory`: a file's, if any.
     `incoming`: waits to be told whose state it takes over.
     """
-    accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={_TRANSLATION_CACHE_MIB}"
+    translations = max(_LEAST_TRANSLATIONS_MIB, launch.mem_size_mib // 4)
+    translations = min(translations, _MOST_TRANSLATIONS_MIB)
+    accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={translations}"
     # A kernel that knows the counter's rate has no use for this timer, which from reset on wakes an
     # emulating QEMU 36 times a second. One that has to calibrate needs it.
     timer = "off" if tsc_khz is not None and not kvm else "on"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Figure
-from benchmarks.machines import growth, page, real
+from benchmarks.machines import growth, page, real, starts
 from benchmarks.machines.api import Timing
 from benchmarks.machines.growth import Work
 
@@ -54,6 +54,26 @@ def test_starts_are_compared_within_rounds_and_execs_by_their_medians():
     assert by_agent.value == pytest.approx(2)
     assert by_api.value == pytest.approx(4)
     assert (by_agent.met, by_api.met) == (True, False)
+
+
+def test_clones_are_compared_with_boots_within_rounds():
+    one, crowd = starts.One, starts.Crowd
+    samples = starts.Samples(
+        cold=[one(2, 2.5), one(20, 25)],
+        warm=[one(0.2, 0.5), one(4, 10)],
+        cold_crowds=[crowd(20, 40, 200, 190)],
+        warm_crowds=[crowd(8, 14, 80, 60)],
+    )
+    page_, up, cpu, all_, memory = starts.figures(samples)
+    assert page_.value == pytest.approx(0.3)
+    assert not page_.met
+    assert up.value == pytest.approx(0.15)
+    assert cpu.value == pytest.approx(0.35)
+    assert cpu.met
+    assert all_.value == pytest.approx(0.4)
+    assert memory.value == pytest.approx(0.4)
+    assert "80 and 200 MiB, of which 60 and 190" in memory.beside
+    assert len(starts.figures(starts.Samples(samples.cold, samples.warm, [], []))) == 2
 
 
 def test_the_bare_line_is_the_machines_with_its_own_descriptors_and_port():
