@@ -213,6 +213,36 @@ def test_a_machine_that_dies_under_its_program(server: Server) -> None:
     assert shown(server, "list") == {"machines": []}
 
 
+def test_templates(server: Server) -> None:
+    said(server, "create", "one", "--memory", "77")
+    said(server, "start", "one")
+    (template,) = _templates(server, 77, 1)
+    said(server, "create", "two", "--memory", "77")
+    said(server, "start", "two")
+    assert shown(server, "show", "two")["last_start"]["warm"] is True
+    assert "from a template, in 0." in said(server, "show", "two")
+    heading, row, *_ = said(server, "templates").splitlines()
+    assert heading.split()[:3] == ["ID", "CPUS", "MEMORY"]
+    # The last used first.
+    assert row.split()[:3] == [template["id"], "1", "77"]
+    gone = said(server, "templates", "rm", template["id"])
+    assert gone == f"Template {template['id']} is removed.\n"
+    assert _templates(server, 77, 0) == []
+    done = server.run("templates", "rm", "none", check=False)
+    assert (done.returncode, done.stderr) == (FAILED, "hyperfleet: there is no template 'none'\n")
+
+
+def _templates(server: Server, mib: int, count: int) -> Any:
+    """Those of that size, once there are so many: they are made behind a start."""
+    found: list[Any] = []
+    for _ in range(100):
+        templates = shown(server, "templates")["templates"]
+        found = [one for one in templates if one["mem_size_mib"] == mib]
+        if len(found) == count:
+            break
+    return found
+
+
 def test_names_complete(server: Server) -> None:
     for name in ("web", "worker", "db"):
         said(server, "create", name)
