@@ -58,11 +58,14 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:16]
 
     def cards(self) -> list[Card]:
-        """Cards that lead nowhere, with a template's addresses."""
+        """Cards that lead nowhere, with a template's addresses.
+
+        Nothing is behind them that has a state of its own, which clones might not have.
+        """
         return [
             Card(
                 id=f"n{number}",
-                backend=f"user,id=n{number},ipv6=off,restrict=on",
+                backend=f"hubport,id=n{number},hubid={number}",
                 mac=template_mac(number),
                 mtu=mtu,
             )

@@ -20,6 +20,7 @@ from hyperfleet.network.user import UserNetwork
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu import QemuDriver
+from hyperfleet.vmm.templates import Templates
 from support.bench import BOOT_S, FILES, Bench, Guest, qemu_driver
 from support.need import Need
 from support.netns import own_network, taps
@@ -60,7 +61,10 @@ class Joined:
         self.network = self._make(self._home)
         networks = Networks(self.network)
         await networks.open(machines)
-        self.driver = QemuDriver(networks=networks, kvm=False, confine=binaries.confine)
+        templates = Templates(self._home, most=2, confine=binaries.confine)
+        self.driver = QemuDriver(
+            networks=networks, kvm=False, confine=binaries.confine, templates=templates
+        )
         self._bench = Bench(self.driver, self._home, FILES)
 
     async def launch(self, egress: Egress = "all") -> LaunchSpec:
@@ -80,6 +84,7 @@ class Joined:
     async def close(self) -> None:
         for launch in self.launches:
             await self.driver.remove(launch)
+        await self.driver.close()
         await self.network.close()
 
 

@@ -56,6 +56,28 @@ async def test_ways_in_are_made_and_taken_while_the_machine_runs(joined: Joined)
     assert open_descriptors() == descriptors
 
 
+async def test_a_clone_has_cards_of_its_own(joined: Joined) -> None:
+    launches = [await joined.launch() for _ in range(3)]
+    first = await joined.driver.start(launches[0])
+    await first.kill()
+    await joined.driver.prepare(launches[0])
+    cards = set()
+    for launch in launches[1:]:
+        guest = await joined.start(launch)
+        assert guest.process.beginning.note is None
+        assert guest.process.beginning.template is not None
+        told = joined.network.introduce(launch.network)
+        found = (await guest.sh("cat /sys/class/net/e*/address")).split()
+        assert sorted(found) == sorted(
+            card.mac for card in (told, told.outward) if card is not None and card.mac is not None
+        )
+        cards.update(found)
+        await guest.sh("echo page > /index.html; httpd -p 80 -h /")
+        assert await page((await guest.process.forwards())[80]) == b"page\n"
+        await guest.let_go()
+    assert len(cards) == 2 * len(found)
+
+
 async def test_a_machine_stays_attached_when_its_control_plane_is_gone(joined: Joined) -> None:
     launch = await joined.launch()
     guest = await joined.start(launch)
