@@ -45,6 +45,12 @@ class Point(StrEnum):
     STOP_ENDED = "stop.ended"
     STOP_SWEPT = "stop.swept"
     STOP_DONE = "stop.done"
+    # A pause: recorded, not published; published, its processors run. A resumption: they run,
+    # nothing is written; recorded, not published.
+    PAUSE_RECORDED = "pause.recorded"
+    PAUSE_PUBLISHED = "pause.published"
+    RESUME_DONE = "resume.done"
+    RESUME_RECORDED = "resume.recorded"
     # A restart: stopped, not started again.
     RESTART_STOPPED = "restart.stopped"
     # A deletion: the data plane has forgotten it; its end is decided; its record is gone, its

@@ -38,4 +38,4 @@ def test_from_nothing_to_a_url_and_back(server: Server) -> None:
         finally:
             running.kill()
     assert server.api.get("/machines").json()["total"] == 0
-    assert not [line for line in server.processes() if "qemu-system" in line]
+    assert server.machine_processes() == []

@@ -26,6 +26,7 @@ FOUND = {
     **dict.fromkeys((_P.DEATH_SEEN, _P.DEATH_SWEPT), "failed"),
     **dict.fromkeys((_P.DEATH_RECORDED, _P.DELETE_WITHDRAWN), "stopped"),
     **dict.fromkeys((point for point in _P if point.startswith("stop.")), "stopped"),
+    **dict.fromkeys((_P.PAUSE_RECORDED, _P.PAUSE_PUBLISHED, _P.RESUME_DONE), "paused"),
     _P.STOP_BEGUN: "running",
     _P.ADOPT_DELETING: "none",
 }

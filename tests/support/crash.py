@@ -53,7 +53,7 @@ def mended(server: Server) -> tuple[str, float]:
     seconds = time.perf_counter() - begun
     ways = sockets.shown(user.host_address(machine["id"])) if machine else None
     found: str = machine["status"] if machine else "none"
-    qemus = [line for line in server.processes() if "qemu-system" in line]
+    qemus = server.machine_processes()
     folders = [path.name for path in (server.home / "machines").iterdir()]
     if machine is None:
         assert folders == []
@@ -65,7 +65,7 @@ def mended(server: Server) -> tuple[str, float]:
             assert (machine["pid"] is None) == (found in AT_REST)
         _use(server)
     assert server.api.get("/machines").json()["total"] == 0
-    assert not [line for line in server.processes() if "qemu-system" in line]
+    assert server.machine_processes() == []
     assert list((server.home / "machines").iterdir()) == []
     gone = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
     assert (gone.status_code, gone.json()) == (404, {"error": "Machine not found"})
@@ -91,6 +91,8 @@ def _live(server: Server, *, restart: bool) -> None:
     api.get("/machines/web/ports")
     api.patch("/machines/web", json={"exposed_ports": [80, 81]})
     api.patch("/machines/web", json={"exposed_ports": [80]})
+    api.post("/machines/web/pause")
+    api.post("/machines/web/resume")
     api.post(f"/machines/web/{'restart' if restart else 'stop'}")
     api.post("/machines/web/restart")
     with contextlib.suppress(AssertionError):
@@ -115,6 +117,8 @@ def _settled(server: Server) -> dict[str, Any] | None:
 
 
 def _use(server: Server) -> None:
+    if server.api.get("/machines/web").json()["status"] == "paused":
+        assert server.api.post("/machines/web/resume").json()["status"] == "running"
     server.start_machine("web")
     server.sh("web", "echo hi > /index.html")
     # In vain where the one from before the crash serves on.

@@ -195,6 +195,11 @@ class Server:
         output: str = result["stdout"]
         return output
 
+    def machine_processes(self) -> list[str]:
+        """The command lines of QEMU machines; a template may be made behind a start."""
+        lines = [line for line in self.processes() if "qemu-system" in line]
+        return [line for line in lines if "hyperfleet-template-" not in line]
+
     def processes(self) -> list[str]:
         """Command lines of what it started: whatever names its folder or runs in it."""
         own = self._process.pid if self._process is not None else None

@@ -30,6 +30,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "delete_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE")),
     "start_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "stop_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
+    "pause_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
+    "resume_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "restart_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "wait_for_machine": Endpoint(Scope.READ, (*_FOUND, "TIMEOUT")),
     "exec_in_machine": Endpoint(Scope.EXEC, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),

@@ -198,6 +198,12 @@ class Machines(Protocol):
     async def restart(self, ref: str, *, key: str) -> Machine:
         """Stops it if it runs, and returns when it runs anew; raises as `start` does."""
 
+    async def pause(self, ref: str) -> Machine:
+        """Returns when it stands still; InvalidStateError when it does not run."""
+
+    async def resume(self, ref: str) -> Machine:
+        """Returns when it runs on; InvalidStateError when it neither runs nor stands still."""
+
     async def change(self, ref: str, change: MachineChange) -> Machine:
         """Returns when other ports are exposed and other labels borne."""
 

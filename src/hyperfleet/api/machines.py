@@ -100,6 +100,18 @@ async def restart_machine(ref: Ref, parts: TheParts, caller: TheCaller) -> Machi
     return machine_out(await parts.machines.restart(ref, key=caller), parts.urls)
 
 
+@router.post("/machines/{id}/pause", summary="Pause a machine")
+async def pause_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """Has the machine stand still, with all that is in its memory. Its connections are closed."""
+    return machine_out(await parts.machines.pause(ref), parts.urls)
+
+
+@router.post("/machines/{id}/resume", summary="Resume a machine")
+async def resume_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """Has a paused machine run on where it stood, its clock set; at once when it runs."""
+    return machine_out(await parts.machines.resume(ref), parts.urls)
+
+
 @router.get("/machines/{id}/wait", summary="Wait for a status")
 async def wait_for_machine(
     ref: Ref, query: Annotated[requests.WaitForMachine, Query()], parts: TheParts

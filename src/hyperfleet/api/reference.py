@@ -17,8 +17,7 @@ from hyperfleet.lifecycle import ALIVE, TRANSITIONS, Status
 _STATES_HEAD = """\
 # States of a machine
 
-Made from the tables that decide (`lifecycle.py`, `fleet/agenda.py`): nothing else does. `paused` is
-reached by nothing yet.
+Made from the tables that decide (`lifecycle.py`, `fleet/agenda.py`): nothing else does.
 
 """
 
@@ -26,7 +25,7 @@ _MEANING = {
     Status.PENDING: "It was made and never started.",
     Status.STARTING: "Its process is made, or its guest comes up.",
     Status.RUNNING: "Its agent answers; the proxy leads to it.",
-    Status.PAUSED: "Its process stands still.",
+    Status.PAUSED: "Its processors stand still, its memory stays; the proxy turns clients away.",
     Status.STOPPING: "The proxy turns clients away already; its guest ends what it does.",
     Status.STOPPED: "It was stopped, or has powered itself off. Its disk stays.",
     Status.FAILED: "It did not come up, or has died; `error_message` says why.",
@@ -37,6 +36,8 @@ _ASKED = {
     Want.STOP: "stop",
     Want.RESTART: "restart",
     Want.DELETE: "delete",
+    Want.PAUSE: "pause",
+    Want.RESUME: "resume",
     Want.CHANGE: "change",
 }
 

@@ -186,6 +186,16 @@ def stop(machines: Machines, as_json: AsJson = False) -> None:
     _each(machines, "stop", Client.stop_machine, _say_status, as_json=as_json)
 
 
+def pause(machines: Machines, as_json: AsJson = False) -> None:
+    """Have machines stand still, their memory kept; their connections are closed."""
+    _each(machines, "pause", Client.pause_machine, _say_status, as_json=as_json)
+
+
+def resume(machines: Machines, as_json: AsJson = False) -> None:
+    """Have paused machines run on, with their clocks set."""
+    _each(machines, "resume", Client.resume_machine, _say_status, as_json=as_json)
+
+
 def restart(machines: Machines, as_json: AsJson = False) -> None:
     """Stop machines that run, and start them."""
     _each(machines, "restart", Client.restart_machine, _say_running, as_json=as_json)
@@ -207,7 +217,8 @@ def remove(
 def wait(
     machine: Machine,
     status: Annotated[
-        str, typer.Option("--for", help="pending, starting, running, stopping, stopped, failed")
+        str,
+        typer.Option("--for", help="pending, starting, running, paused, stopping, stopped, failed"),
     ] = "running",
     timeout: Annotated[float, typer.Option(help="Seconds, from 1 to 300.")] = 30.0,
     as_json: AsJson = False,

@@ -143,6 +143,14 @@ class AsyncClient:
         """Returns when the machine is stopped."""
         return await self._do(calls.stop_machine(ref))
 
+    async def pause_machine(self, ref: str) -> values.Machine:
+        """Has it stand still, its memory kept; its connections are closed."""
+        return await self._do(calls.pause_machine(ref))
+
+    async def resume_machine(self, ref: str) -> values.Machine:
+        """Has a paused machine run on, with its clock set."""
+        return await self._do(calls.resume_machine(ref))
+
     async def restart_machine(self, ref: str) -> values.Machine:
         """Stops the machine if it runs; returns when it runs anew."""
         return await self._do(calls.restart_machine(ref))

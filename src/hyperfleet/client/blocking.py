@@ -143,6 +143,14 @@ class Client:
         """Returns when the machine is stopped."""
         return self._do(calls.stop_machine(ref))
 
+    def pause_machine(self, ref: str) -> values.Machine:
+        """Has it stand still, its memory kept; its connections are closed."""
+        return self._do(calls.pause_machine(ref))
+
+    def resume_machine(self, ref: str) -> values.Machine:
+        """Has a paused machine run on, with its clock set."""
+        return self._do(calls.resume_machine(ref))
+
     def restart_machine(self, ref: str) -> values.Machine:
         """Stops the machine if it runs; returns when it runs anew."""
         return self._do(calls.restart_machine(ref))

@@ -138,6 +138,16 @@ def stop_machine(ref: str) -> Call[values.Machine]:
     )
 
 
+def pause_machine(ref: str) -> Call[values.Machine]:
+    """POST /machines/{id}/pause."""
+    return Call(method="POST", path=_machine(ref, "pause"), decode=_json(values.Machine))
+
+
+def resume_machine(ref: str) -> Call[values.Machine]:
+    """POST /machines/{id}/resume."""
+    return Call(method="POST", path=_machine(ref, "resume"), decode=_json(values.Machine))
+
+
 def restart_machine(ref: str) -> Call[values.Machine]:
     """POST /machines/{id}/restart."""
     return Call(

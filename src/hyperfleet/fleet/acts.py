@@ -204,6 +204,8 @@ class Acts:
             await self._state.publish()
             reach(Point.CHANGE_AIMED)
             await looker.tidy()
+            if self._state.status is Status.PAUSED:
+                return
             async with asyncio.timeout(_FIRST_LOOK_S):
                 await self.note(await looker.look())
         except (HyperfleetError, TimeoutError) as error:
@@ -230,12 +232,6 @@ class Acts:
         if ports != before:
             self._state.see(ports)
             await self._state.publish()
-
-    async def blame(self, fault: str) -> None:
-        """Its guest has broken the agent's protocol; once for each way of doing so in a row."""
-        if fault != self._state.machine.guest_fault:
-            _log.warning("machine %s: %s", self._state.machine.id, fault)
-            await self._state.go(self._state.status, guest_fault=fault)
 
     async def remove(self) -> None:
         """The machine, at rest, with all that is its own. Its end is decided before it begins."""
@@ -345,7 +341,11 @@ class Acts:
         self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
         self._hold(process, ways)
         reach(Point.ADOPT_HELD)
-        if self._state.status is Status.RUNNING:
+        if self._state.status is Status.PAUSED:
+            # It may have been written down and not done.
+            with contextlib.suppress(GuestError):
+                await process.pause()
+        else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
                     await self._first_look()
@@ -381,6 +381,8 @@ class Acts:
         assert self.running is not None  # noqa: S101 - held before
         log = self._tools.driver.console(self.launch)
         self.running.attend(self._state.machine.id, log, self._news.ended)
+        if self._state.status is Status.RUNNING:
+            self.running.looker.begin()
 
     async def _unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""

@@ -15,16 +15,18 @@ _S = Status
 
 
 class Want(Enum):
-    """What may be asked of a machine's owner; from RESUME on, it asks it of itself."""
+    """What may be asked of a machine's owner; from COMPLETE on, it asks it of itself."""
 
     START = auto()
     STOP = auto()
     RESTART = auto()
     DELETE = auto()
+    PAUSE = auto()
+    RESUME = auto()
     # Other ports exposed, other labels.
     CHANGE = auto()
     # A control plane before this one left the machine in the middle of something.
-    RESUME = auto()
+    COMPLETE = auto()
     # It is time for a start that was recorded for later.
     REVIVE = auto()
     # The process was seen to end.
@@ -53,6 +55,8 @@ class Act(Enum):
     # Writes down that it is not started by itself after all.
     STAND_DOWN = auto()
     REMOVE = auto()
+    PAUSE = auto()
+    GO_ON = auto()
     # Writes down what is to change.
     AMEND = auto()
     # Ways in, looks and routes of a machine with a process follow what was written down.
@@ -75,9 +79,10 @@ class Arrival(Enum):
 # What to do, or in words why not.
 Plan = tuple[Act, ...] | str
 
-_LIFE = frozenset({Want.START, Want.STOP, Want.RESTART, Want.DELETE})
-_BOOTS = frozenset({Want.START, Want.RESTART, Want.RESUME, Want.REVIVE})
+_LIFE = frozenset({Want.START, Want.STOP, Want.RESTART, Want.DELETE, Want.PAUSE, Want.RESUME})
+_BOOTS = frozenset({Want.START, Want.RESTART, Want.COMPLETE, Want.REVIVE})
 _ENDS_A_BOOT = frozenset({Want.STOP, Want.RESTART})
+_NOTHING_RUNS = "start it first"
 _STOP_FIRST = "stop it first, or delete with force=true"
 
 _PLANS: dict[Want, dict[Status, Plan]] = {
@@ -118,6 +123,25 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STOPPED: (Act.REMOVE,),
         _S.FAILED: (Act.REMOVE,),
     },
+    # Starting and stopping: as it is written down after an act that was broken off.
+    Want.PAUSE: {
+        _S.PENDING: _NOTHING_RUNS,
+        _S.STARTING: _NOTHING_RUNS,
+        _S.RUNNING: (Act.PAUSE,),
+        _S.PAUSED: (),
+        _S.STOPPING: _NOTHING_RUNS,
+        _S.STOPPED: _NOTHING_RUNS,
+        _S.FAILED: _NOTHING_RUNS,
+    },
+    Want.RESUME: {
+        _S.PENDING: _NOTHING_RUNS,
+        _S.STARTING: _NOTHING_RUNS,
+        _S.RUNNING: (),
+        _S.PAUSED: (Act.GO_ON,),
+        _S.STOPPING: _NOTHING_RUNS,
+        _S.STOPPED: _NOTHING_RUNS,
+        _S.FAILED: _NOTHING_RUNS,
+    },
     # Starting and stopping: an act was broken off; the next one goes by what is written down.
     Want.CHANGE: {
         _S.PENDING: (Act.AMEND,),
@@ -128,7 +152,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STOPPED: (Act.AMEND,),
         _S.FAILED: (Act.AMEND,),
     },
-    Want.RESUME: {_S.STARTING: (Act.COME_UP,), _S.STOPPING: (Act.HALT,)},
+    Want.COMPLETE: {_S.STARTING: (Act.COME_UP,), _S.STOPPING: (Act.HALT,)},
     Want.REVIVE: {
         _S.STOPPED: (Act.PREPARE_AGAIN, Act.BOOT),
         _S.FAILED: (Act.PREPARE_AGAIN, Act.BOOT),
@@ -167,7 +191,7 @@ def on_turn(status: Status, want: Want, *, force: bool, waiting: bool = False) -
     plan = _PLANS[want].get(status, ())
     if waiting and want is Want.STOP and status in AT_REST:
         return (Act.STAND_DOWN,)
-    if waiting and want is Want.RESUME and status is _S.STOPPING:
+    if waiting and want is Want.COMPLETE and status is _S.STOPPING:
         return (Act.HALT_TO_START,)
     if not waiting and want is Want.REVIVE:
         return ()
@@ -190,5 +214,7 @@ def refusal(want: Want, name: str, status: Status, why: str) -> str:
         Want.RESTART: "restarted",
         Want.DELETE: "deleted",
         Want.CHANGE: "changed",
+        Want.PAUSE: "paused",
+        Want.RESUME: "resumed",
     }
     return f"machine {name!r} is {status} and can't be {verbs[want]}: {why}"

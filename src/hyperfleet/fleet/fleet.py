@@ -6,14 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 from hyperfleet.errors import (
     CapacityError,
     ConflictError,
     InvalidStateError,
-    NotFoundError,
 )
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout, processes, sizes
@@ -24,6 +22,7 @@ from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
+from hyperfleet.fleet.roster import Roster
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.templating import Templating
 from hyperfleet.fleet.tools import Tools
@@ -91,9 +90,7 @@ class Fleet:
             templating=Templating(driver, boots),
         )
         self._events = Events()
-        # Oldest first; an id is taken from the moment that its record is being written.
-        self._owners: dict[str, Owner] = {}
-        self._names: dict[str, str] = {}
+        self._roster = Roster()
 
     async def open(self) -> None:
         """Loads the record, completes what was cut off, adopts what runs.
@@ -115,12 +112,12 @@ class Fleet:
             async with gate:
                 await owner.adopt()
 
-        await _all(adopt(owner) for owner in self._owners.values() if self._drives(owner))
+        await _all(adopt(owner) for owner in self._roster if self._drives(owner))
 
     async def close(self) -> None:
         """Lets go of every machine; they run on."""
         await self._tools.templating.close()
-        await _all(owner.close() for owner in self._owners.values())
+        await _all(owner.close() for owner in self._roster)
         await self._tools.driver.close()
         await self._tools.networks.close()
 
@@ -135,7 +132,7 @@ class Fleet:
         """
         self._check(spec)
         machine_id = new_machine_id()
-        while machine_id in self._owners or machine_id in self._names:
+        while machine_id in self._roster:
             machine_id = new_machine_id()
         network = await self._tools.networks.first.assign(machine_id)
         try:
@@ -154,11 +151,11 @@ class Fleet:
         Raises:
             NotFoundError: there is none with that id or name.
         """
-        return self._owner(ref).machine
+        return self._roster.find(ref).machine
 
     def machines(self) -> list[Machine]:
         """All of them, oldest first."""
-        return [owner.machine for owner in self._owners.values()]
+        return self._roster.machines()
 
     def list(
         self,
@@ -172,16 +169,7 @@ class Fleet:
 
         Returns `limit` of them from `offset` on, and how many there are in all.
         """
-        if status is None and not labels:
-            # A page of all costs what the page does, not what all do.
-            page = islice(self._owners.values(), offset, offset + limit)
-            return [owner.machine for owner in page], len(self._owners)
-        found = [
-            machine
-            for machine in self.machines()
-            if (status is None or machine.status is status) and _bears(machine, labels)
-        ]
-        return found[offset : offset + limit], len(found)
+        return self._roster.page(status, labels, limit, offset)
 
     async def delete(self, ref: str, *, force: bool) -> None:
         """Returns when nothing of the machine is left.
@@ -194,7 +182,7 @@ class Fleet:
         try:
             await owner.delete(force=force)
         finally:
-            if owner.state.removed and self._owners.get(owner.machine.id) is owner:
+            if owner.state.removed and self._roster.of_id(owner.machine.id) is owner:
                 self._leave(owner)
                 self._events.add(EventKind.DELETED, owner.machine, Cause.REQUEST, now())
 
@@ -234,6 +222,20 @@ class Fleet:
         """
         return await self._driven(ref).restart(key)
 
+    async def pause(self, ref: str) -> Machine:
+        """Has it stand still; returns when it does. Its connections are closed.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it does not run.
+            GuestError: its process would not.
+        """
+        return await self._driven(ref).pause()
+
+    async def resume(self, ref: str) -> Machine:
+        """Has a paused machine run on, with its clock set; raises as `pause` does."""
+        return await self._driven(ref).resume()
+
     async def change(self, ref: str, change: MachineChange) -> Machine:
         """Other ports exposed, other labels; returns when routes, ways in and rules are so.
 
@@ -254,7 +256,7 @@ class Fleet:
             NotFoundError: there is no such machine, or it was deleted meanwhile.
             OperationTimeoutError: it was not, in time.
         """
-        return await self._owner(ref).state.reach(status, timeout)
+        return await self._roster.find(ref).state.reach(status, timeout)
 
     async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
         """Runs a program in the machine, the request's environment over the machine's.
@@ -285,7 +287,7 @@ class Fleet:
         Raises:
             NotFoundError: there is no such machine.
         """
-        owner = self._owner(ref)
+        owner = self._roster.find(ref)
         sight = await owner.look(_PORTS_LOOK_S)
         if sight is None:
             sight = owner.sight
@@ -336,7 +338,7 @@ class Fleet:
         Raises:
             NotFoundError: there is no such machine.
         """
-        owner = self._owner(ref)
+        owner = self._roster.find(ref)
         path = self._console_of(owner.machine)
         return console.follow(path, tail, gone=lambda: owner.state.removed)
 
@@ -346,7 +348,7 @@ class Fleet:
         The routes follow by themselves; the answer does not wait for that. None: it could not be
         asked.
         """
-        owner = self._owners.get(machine_id)
+        owner = self._roster.of_id(machine_id)
         if owner is None:
             return None
         sight = await owner.look(_PROBE_S)
@@ -359,18 +361,12 @@ class Fleet:
         launch = layout.known_launch(machine, self._layout.directory(machine.id))
         return self._tools.driver.console(launch)
 
-    def _owner(self, ref: str) -> Owner:
-        owner = self._owners.get(ref) or self._owners.get(self._names.get(ref, ""))
-        if owner is None or owner.state.removed:
-            raise NotFoundError(f"Machine not found: {ref}")
-        return owner
-
     def _drives(self, owner: Owner) -> bool:
         return owner.machine.vmm == self._tools.driver.name
 
     def _driven(self, ref: str) -> Owner:
         """The owner, where something is to be done with the machine."""
-        owner = self._owner(ref)
+        owner = self._roster.find(ref)
         if not self._drives(owner):
             machine = owner.machine
             raise InvalidStateError(
@@ -382,8 +378,7 @@ class Fleet:
     def _enter(self, machine: Machine) -> Owner:
         owner = Owner(State(machine, self._tools.store, self._routes, self._noted), self._tools)
         self._tools.admission.note(machine)
-        self._owners[machine.id] = owner
-        self._names[machine.spec.name] = machine.id
+        self._roster.enter(owner)
         return owner
 
     def _noted(self, before: Machine, after: Machine, cause: Cause) -> None:
@@ -391,13 +386,11 @@ class Fleet:
         self._events.changed(before, after, cause, now())
 
     def _leave(self, owner: Owner) -> None:
-        self._owners.pop(owner.machine.id, None)
+        self._roster.leave(owner)
         self._tools.admission.forget(owner.machine.id)
-        if self._names.get(owner.machine.spec.name) == owner.machine.id:
-            del self._names[owner.machine.spec.name]
 
     async def _record(self, machine_id: str, spec: MachineSpec, network: MachineNetwork) -> Owner:
-        if spec.name in self._names or spec.name in self._owners:
+        if spec.name in self._roster:
             raise ConflictError(f"name: another machine is called {spec.name!r}")
         moment = now()
         machine = Machine(
@@ -433,11 +426,6 @@ class Fleet:
             reach(Point.ADOPT_DELETING)
             doomed = self._layout.doomed(machine_id)
             await self._tools.driver.remove(layout.nameless_launch(machine_id, doomed))
-
-
-def _bears(machine: Machine, labels: Iterable[tuple[str, str | None]]) -> bool:
-    has = machine.spec.labels
-    return all(name in has if value is None else has.get(name) == value for name, value in labels)
 
 
 async def _all(acts: Iterable[Awaitable[None]]) -> None:

@@ -145,7 +145,7 @@ class Looker:
                     raise
 
     async def end(self) -> None:
-        """No look from now on."""
+        """No look from now on, until `begin` or `look`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -154,6 +154,7 @@ class Looker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._now = self._next = None
 
     def _tick(self) -> None:
         self.begin()

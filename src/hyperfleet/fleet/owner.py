@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hyperfleet.errors import (
@@ -23,6 +23,7 @@ from hyperfleet.fleet import agenda, discovery
 from hyperfleet.fleet.acts import Acts
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.fleet.discovery import Sight
+from hyperfleet.fleet.pausing import Pausing
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
@@ -32,7 +33,7 @@ from hyperfleet.vmm.driver import Exit, Process
 
 # What the owner wishes itself; all else is asked for.
 _CAUSES = {
-    Want.RESUME: Cause.ADOPTION,
+    Want.COMPLETE: Cause.ADOPTION,
     Want.REVIVE: Cause.POLICY,
     Want.DIED: Cause.MACHINE,
     Want.SIGHT: Cause.DISCOVERY,
@@ -79,6 +80,7 @@ class Owner:
     def __init__(self, state: State, tools: Tools) -> None:
         self.state = state
         self._acts = Acts(state, tools, self)
+        self._pausing = Pausing(state, tools)
         self._agent_wait = tools.config.agent_wait
         self._queue: deque[_Wish] = deque()
         self._current: _Wish | None = None
@@ -106,6 +108,14 @@ class Owner:
         """Returns when it runs, started anew; InvalidStateError when it was stopped meanwhile."""
         return await self._ask(Want.RESTART, key=key)
 
+    async def pause(self) -> Machine:
+        """Returns when it stands still; InvalidStateError when it does not run."""
+        return await self._ask(Want.PAUSE)
+
+    async def resume(self) -> Machine:
+        """Returns when it runs on; InvalidStateError when it is not paused, nor runs."""
+        return await self._ask(Want.RESUME)
+
     async def change(self, change: MachineChange) -> Machine:
         """Returns when the change is in force, as far as the guest is not needed for it."""
         wish = _Wish(Want.CHANGE)
@@ -120,7 +130,7 @@ class Owner:
         """Before all requests: finds what was left. What takes time goes on afterwards."""
         self.state.cause = Cause.ADOPTION
         if await self._acts.adopt():
-            self._enqueue(_Wish(Want.RESUME))
+            self._enqueue(_Wish(Want.COMPLETE))
         else:
             self._set_alarm()
 
@@ -149,8 +159,9 @@ class Owner:
         running = self._acts.running
         if self.state.status is not Status.RUNNING or running is None:
             machine = self.machine
+            first = "resume" if machine.status is Status.PAUSED else "start"
             raise InvalidStateError(
-                f"machine {machine.spec.name!r} is {machine.status}, not running; start it first"
+                f"machine {machine.spec.name!r} is {machine.status}, not running; {first} it first"
             )
         return await running.link.agent(self._agent_wait)
 
@@ -272,7 +283,7 @@ class Owner:
             case Act.SETTLE:
                 await self._acts.settle(wish.ended)
             case Act.BLAME:
-                await self._acts.blame(wish.fault)
+                await self.state.blame(wish.fault)
             case Act.NOTE:
                 if wish.sight is not None:
                     await self._acts.note(wish.sight)
@@ -281,7 +292,8 @@ class Owner:
 
     async def _plainly(self, act: Act) -> None:
         """Acts that need nothing of the wish."""
-        acts = {
+        running = self._acts.running
+        acts: dict[Act, Callable[[], Coroutine[Any, Any, None]]] = {
             Act.CHECK: self._acts.check,
             Act.PREPARE_AGAIN: self._acts.prepare_again,
             Act.HALT: self._acts.halt,
@@ -289,6 +301,8 @@ class Owner:
             Act.STAND_DOWN: self._acts.stand_down,
             Act.REMOVE: self._acts.remove,
             Act.FOLLOW: self._acts.follow,
+            Act.PAUSE: lambda: self._pausing.pause(running),
+            Act.GO_ON: lambda: self._pausing.go_on(running),
         }
         await acts[act]()
 

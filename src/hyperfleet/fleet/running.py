@@ -53,8 +53,7 @@ class Running:
         self._watcher: asyncio.Task[None] | None = None
 
     def attend(self, name: str, log: Path, on_end: Callable[[Process, Exit], None]) -> None:
-        """From here on its ports are looked at, its console is bounded and its end is seen."""
-        self.looker.begin()
+        """From here on its console is bounded and its end is seen."""
 
         async def watch() -> None:
             end = asyncio.create_task(self.process.wait())
@@ -79,6 +78,8 @@ class Running:
         """In order if the guest can, within its time (seconds); by force if not."""
         with contextlib.suppress(TimeoutError, HyperfleetError):
             async with asyncio.timeout(grace + _POWER_OFF_S):
+                # One that stands still hears nothing; of one that runs this changes nothing.
+                await self.process.resume()
                 agent = await self.link.agent(_AGENT_WAIT_S)
                 # The guest may be gone before its answer is; one that gives none hangs.
                 with contextlib.suppress(GuestError):

@@ -93,6 +93,12 @@ class State:
         self.removed = True
         self._wake()
 
+    async def blame(self, fault: str) -> None:
+        """Its guest has broken the agent's protocol; once for each way of doing so in a row."""
+        if fault != self.machine.guest_fault:
+            _log.warning("machine %s: %s", self.machine.id, fault)
+            await self.go(self.status, guest_fault=fault)
+
     async def publish(self) -> None:
         """Makes the data plane decide by the machine as it now stands."""
         await self._routes.publish(self.machine)

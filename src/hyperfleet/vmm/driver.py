@@ -106,6 +106,16 @@ class Process(Protocol):
     async def forwards(self) -> dict[int, str]:
         """Every way there is, guest port to host address, as the process itself knows them."""
 
+    async def pause(self) -> None:
+        """Stops its processors; its memory stays. No error when they stand still already.
+
+        Raises:
+            GuestError: it would not, or has ended.
+        """
+
+    async def resume(self) -> None:
+        """Has its processors go on; no error when they run. Raises as `pause` does."""
+
     async def kill(self) -> None:
         """Ends the process at once and returns when it is gone; no error when it already is."""
 

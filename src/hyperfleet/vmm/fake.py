@@ -58,6 +58,8 @@ class FakeProcess:
         self._hangs = _hangs(launch, faults)
         # A clone of a template may fail where a boot would not.
         self._clone = faults.clone if beginning.template is not None else Clone.OK
+        self._booted = False
+        self.is_paused = self.refuses_to_pause = False
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._ways: dict[int, _Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
@@ -83,6 +85,7 @@ class FakeProcess:
     def go_on(self) -> None:
         """Was switched on and booted before this process was there."""
         self._serve()
+        self._booted = True
         self.guest.wake()
 
     @property
@@ -118,6 +121,21 @@ class FakeProcess:
     async def forwards(self) -> dict[int, str]:
         """See `driver.Process`."""
         return {port: await way.open() for port, way in self._ways.items()}
+
+    async def pause(self) -> None:
+        """See `driver.Process`. Its programs go on; nothing that is said to it is heard."""
+        self._must_live()
+        if self.refuses_to_pause:
+            raise GuestError("it would not stand still")
+        self.is_paused = True
+        self.guest.freeze()
+
+    async def resume(self) -> None:
+        """See `driver.Process`."""
+        self._must_live()
+        self.is_paused = False
+        if self._booted:
+            self.guest.wake()
 
     async def kill(self) -> None:
         """See `driver.Process`."""
@@ -162,6 +180,7 @@ class FakeProcess:
         elif self._faults.boot is not Boot.NEVER and not self._hangs:
             self._print("hyperfleet-agent: ready\n")
             self._serve()
+            self._booted = True
             self.guest.wake()
 
     def _serve(self) -> None:

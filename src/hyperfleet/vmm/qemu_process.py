@@ -126,6 +126,16 @@ class QemuProcess:
             self._forwards = await self._ask_forwards()
             return dict(self._forwards)
 
+    async def pause(self) -> None:
+        """QMP's `stop`."""
+        async with self._asking() as client:
+            await client.execute("stop")
+
+    async def resume(self) -> None:
+        """QMP's `cont`."""
+        async with self._asking() as client:
+            await client.execute("cont")
+
     async def is_unborn(self) -> bool:
         """Whether it waits for a state that it was to take over."""
         async with self._asking() as client:

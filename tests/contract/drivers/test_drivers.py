@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet.errors import GuestError
+from hyperfleet.errors import GuestError, OperationTimeoutError
 from hyperfleet.vmm.driver import Exit
 from support.bench import BOOT_S, Bench, Guest, page
 
@@ -103,6 +103,28 @@ async def test_a_machine_is_found_without_its_pid_file(bench: Bench) -> None:
     assert process is not None
     assert process.pid == guest.process.pid
     process.release()
+
+
+async def test_a_process_stands_still_and_goes_on(bench: Bench) -> None:
+    guest = await bench.start(bench.launch())
+    for _ in range(2):
+        await guest.process.pause()
+    before = guest.process.cpu_time()
+    with pytest.raises(OperationTimeoutError):
+        await guest.agent.ping(0.5)
+    if before is not None:
+        after = guest.process.cpu_time()
+        assert after is not None
+        # QEMU's own threads answer the monitor.
+        assert after.used - before.used < 0.1
+    for _ in range(2):
+        await guest.process.resume()
+    await guest.agent.ping(BOOT_S)
+    await guest.process.pause()
+    await guest.process.kill()
+    for act in (guest.process.pause, guest.process.resume):
+        with pytest.raises(GuestError):
+            await act()
 
 
 async def test_sweep_and_remove_leave_nothing(bench: Bench) -> None:

@@ -134,6 +134,18 @@ class MemoryFleet:
         self._maybe_fail()
         return self._turn(machine, Status.RUNNING, started_at=datetime.now(UTC))
 
+    async def pause(self, ref: str) -> Machine:
+        machine = self.get(ref)
+        if machine.status not in (Status.RUNNING, Status.PAUSED):
+            raise InvalidStateError(f"Machine is {machine.status}, not running")
+        return self._turn(machine, Status.PAUSED)
+
+    async def resume(self, ref: str) -> Machine:
+        machine = self.get(ref)
+        if machine.status not in (Status.RUNNING, Status.PAUSED):
+            raise InvalidStateError(f"Machine is {machine.status}, not paused")
+        return self._turn(machine, Status.RUNNING)
+
     async def change(self, ref: str, change: MachineChange) -> Machine:
         machine = self.get(ref)
         changes = msgspec.structs.asdict(change)

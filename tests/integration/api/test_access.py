@@ -27,6 +27,8 @@ REQUESTS = {
     "start_machine": ("POST", "/machines/web/start", WRITE),
     "stop_machine": ("POST", "/machines/web/stop", WRITE),
     "restart_machine": ("POST", "/machines/web/restart", WRITE),
+    "pause_machine": ("POST", "/machines/web/pause", WRITE),
+    "resume_machine": ("POST", "/machines/web/resume", WRITE),
     "wait_for_machine": ("GET", "/machines/web/wait", READ),
     "exec_in_machine": ("POST", "/machines/web/exec", EXEC),
     "read_file": ("GET", "/machines/none/files?path=/x", EXEC),

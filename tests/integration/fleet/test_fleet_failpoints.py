@@ -29,6 +29,8 @@ OUTCOMES: dict[str, set[Status | None]] = {
     "serve": {_S.RUNNING},
     "change": {_S.RUNNING},
     "restart": {_S.RUNNING},
+    "pause": {_S.PAUSED},
+    "resume": {_S.PAUSED, _S.RUNNING},
     "take over": {_S.RUNNING},
     # How a process ended is not known to a control plane that did not see it.
     "power off": {_S.STOPPED, _S.FAILED},
@@ -61,6 +63,10 @@ class Story:
         self.act = "change"
         await fleet.change("web", MachineChange(exposed_ports=(80, 81)))
         await fleet.change("web", MachineChange(exposed_ports=(80,)))
+        self.act = "pause"
+        await fleet.pause("web")
+        self.act = "resume"
+        await fleet.resume("web")
         self.act = "stop"
         await fleet.stop("web")
         self.act = "start"
@@ -150,7 +156,9 @@ async def _agrees(world: World, fleet: Fleet, told: int) -> None:
 
 
 async def _is_of_use(world: World, fleet: Fleet) -> None:
-    """It starts, serves, stops and is deleted."""
+    """It starts, or runs on, serves, stops and is deleted."""
+    if fleet.get("web").status is _S.PAUSED:
+        await fleet.resume("web")
     machine = await fleet.start("web")
     await run(fleet, "web", "sh", "-c", "echo hi > /w/index.html; httpd -p 80 -h /w")
     ports, _ = await fleet.ports("web")

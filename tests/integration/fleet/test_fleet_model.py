@@ -45,6 +45,8 @@ LEAVES: dict[str, frozenset[Status | None]] = {
     "restart": frozenset({_S.RUNNING, _S.FAILED}),
     "delete": frozenset({None, _S.STOPPED}),
     "change": frozenset(),
+    "pause": frozenset({_S.PAUSED}),
+    "resume": frozenset({_S.RUNNING}),
 }
 # On the way of each, by the beginning of their names.
 _ON_THE_WAY = {
@@ -53,6 +55,8 @@ _ON_THE_WAY = {
     "restart": ("stop", "restart", "start", "spawn", "boot"),
     "delete": ("stop", "delete"),
     "change": ("change.recorded", "change.published"),
+    "pause": ("pause",),
+    "resume": ("resume",),
 }
 WHERE = [
     (act, point) for act, ways in _ON_THE_WAY.items() for point in Point if point.startswith(ways)
@@ -128,11 +132,24 @@ class FleetAndModel(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def start(self, name: str) -> None:
-        self._called(name, self._try(self.fleet.start(name)), _S.RUNNING)
+        answer = self._try(self.fleet.start(name))
+        if name in self.known and self.known[name].status is _S.PAUSED:
+            assert isinstance(answer, InvalidStateError)
+        else:
+            self._called(name, answer, _S.RUNNING)
 
     @rule(name=NAMES)
     def restart(self, name: str) -> None:
         self._called(name, self._try(self.fleet.restart(name)), _S.RUNNING)
+
+    @rule(name=NAMES, ends=st.booleans())
+    def pause_or_resume(self, name: str, ends: bool) -> None:
+        answer = self._try(self.fleet.resume(name) if ends else self.fleet.pause(name))
+        known = self.known.get(name)
+        if known is not None and known.status not in (_S.RUNNING, _S.PAUSED):
+            assert isinstance(answer, InvalidStateError)
+        else:
+            self._called(name, answer, _S.RUNNING if ends else _S.PAUSED)
 
     @rule(name=NAMES)
     def stop(self, name: str) -> None:
@@ -212,7 +229,7 @@ class FleetAndModel(RuleBasedStateMachine):
         self.boot += reboot
         self._do(self._open())
         for known in self.known.values():
-            if known.status is _S.RUNNING:
+            if known.status in (_S.RUNNING, _S.PAUSED):
                 by_policy = known.restart is not Restart.NEVER and not reboot
                 known.status = _S.RUNNING if known.autostart or by_policy else _S.FAILED
 
@@ -221,13 +238,16 @@ class FleetAndModel(RuleBasedStateMachine):
         """A call in which the control plane may be killed; it leaves one of a few things."""
         act, point = where
         # Mostly one in which the call comes to the point.
-        status = {"start": _S.STOPPED, "change": None}.get(act, _S.RUNNING)
+        usual = {"start": _S.STOPPED, "change": None, "resume": _S.PAUSED}
+        status = usual.get(act, _S.RUNNING)
         name = self._pick(number, status) or self._pick(number, None)
         if name is None:
             return
         acts: dict[str, Callable[[str], Coroutine[Any, Any, Any]]] = {
             "start": self.fleet.start,
             "stop": self.fleet.stop,
+            "pause": self.fleet.pause,
+            "resume": self.fleet.resume,
             "restart": self.fleet.restart,
             "delete": lambda name: self.fleet.delete(name, force=True),
             "change": lambda name: self.fleet.change(name, MachineChange(labels={"a": "b"})),
@@ -261,8 +281,10 @@ class FleetAndModel(RuleBasedStateMachine):
             assert known.status is not _S.FAILED or machine.error_message
         recorded = {one.id: (one.status, one.spec) for one in await world.store.all()}
         assert recorded == {one.id: (one.status, one.spec) for one in machines.values()}
-        alive = {one.id for one in machines.values() if one.status is _S.RUNNING}
+        alive = {one.id for one in machines.values() if one.status in (_S.RUNNING, _S.PAUSED)}
         assert world.driver.alive() == alive
+        paused = {one.id for one in machines.values() if one.status is _S.PAUSED}
+        assert {one for one in alive if world.is_paused(one)} == paused
         folders = {path.name for path in (world.home / "machines").iterdir()}
         assert folders <= recorded.keys()
         for machine_id in alive:

@@ -216,6 +216,11 @@ class World:
         await fleet.open()
         return fleet
 
+    def is_paused(self, machine_id: str) -> bool:
+        """Whether a machine's process stands still."""
+        process = self.driver.process(machine_id)
+        return process is not None and process.is_paused
+
     async def spawned(self, machine: Machine) -> None:
         """Returns when the machine's process is there."""
         async with asyncio.timeout(5):
@@ -322,13 +327,13 @@ def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
 
 async def settled(fleet: Fleet, ref: str) -> Status | None:
     """The machine's status, once nothing is under way; None when there is no machine."""
-    ends = (Status.RUNNING, Status.FAILED, Status.STOPPED)
+    ends = (Status.RUNNING, Status.PAUSED, Status.FAILED, Status.STOPPED)
     try:
         while True:
             machine = fleet.get(ref)
             if machine.status in AT_REST and machine.next_start_at is None:
                 return machine.status
-            if machine.status is Status.RUNNING:
+            if machine.status in (Status.RUNNING, Status.PAUSED):
                 return machine.status
             others = [end for end in ends if end is not machine.status]
             waits = [asyncio.create_task(fleet.wait(ref, end, 5)) for end in others]

@@ -10,7 +10,15 @@ from hyperfleet.fleet import agenda
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.lifecycle import AT_REST, TRANSITIONS, Status
 
-ASKED = (Want.START, Want.STOP, Want.RESTART, Want.DELETE, Want.CHANGE)
+ASKED = (
+    Want.START,
+    Want.STOP,
+    Want.RESTART,
+    Want.DELETE,
+    Want.PAUSE,
+    Want.RESUME,
+    Want.CHANGE,
+)
 
 
 @pytest.mark.parametrize("status", AT_REST)
@@ -93,10 +101,16 @@ def test_a_stop_or_restart_that_is_next_ends_the_boot() -> None:
     assert not agenda.interrupts(Want.START, [Want.CHANGE])
     assert agenda.interrupts(Want.START, [Want.CHANGE, Want.STOP])
     assert agenda.interrupts(Want.START, [Want.STOP])
-    assert agenda.interrupts(Want.RESUME, [Want.STOP, Want.START])
+    assert agenda.interrupts(Want.COMPLETE, [Want.STOP, Want.START])
     assert not agenda.interrupts(Want.START, [Want.DELETE, Want.STOP])
     assert not agenda.interrupts(Want.STOP, [Want.STOP])
     assert not agenda.interrupts(Want.START, [])
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.RUNNING, Status.PAUSED})
+def test_only_what_has_a_guest_is_paused_and_resumed(status: Status) -> None:
+    for want in (Want.PAUSE, Want.RESUME):
+        assert agenda.on_turn(status, want, force=False) == "start it first"
 
 
 @pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
@@ -108,9 +122,9 @@ def test_a_stop_calls_off_a_start_that_is_written_down(status: Status) -> None:
 
 
 def test_a_restart_that_a_crash_cut_off_is_completed() -> None:
-    plan = agenda.on_turn(Status.STOPPING, Want.RESUME, force=False, waiting=True)
+    plan = agenda.on_turn(Status.STOPPING, Want.COMPLETE, force=False, waiting=True)
     assert plan == (Act.HALT_TO_START,)
-    plan = agenda.on_turn(Status.STOPPING, Want.RESUME, force=False, waiting=False)
+    plan = agenda.on_turn(Status.STOPPING, Want.COMPLETE, force=False, waiting=False)
     assert plan == (Act.HALT,)
 
 
@@ -125,6 +139,8 @@ LEADS = {
     Act.PREPARE_AGAIN: (Status.STARTING,),
     Act.STAND_DOWN: (Status.STOPPED,),
     Act.SETTLE: (Status.FAILED,),
+    Act.PAUSE: (Status.PAUSED,),
+    Act.GO_ON: (Status.RUNNING,),
     Act.AMEND: (),
     Act.FOLLOW: (),
     Act.NOTE: (),
@@ -158,3 +174,5 @@ def test_no_order_of_requests_breaks_the_table_of_states(
             assert status is Status.RUNNING
         if want is Want.STOP:
             assert status is Status.STOPPED
+        if want is Want.PAUSE:
+            assert status is Status.PAUSED

@@ -50,6 +50,12 @@ class SlowProcess:
         async with self._lock:
             return dict(self._ways)
 
+    async def pause(self) -> None:
+        raise NotImplementedError
+
+    async def resume(self) -> None:
+        raise NotImplementedError
+
     async def kill(self) -> None:
         raise NotImplementedError
 
