@@ -115,7 +115,7 @@ def act(shell: Shell, api: str, proxy: str) -> None:
     serve("another")
     if shell.type(f"curl -sS {proxy}/proxy/another/80/").strip() != HELLO:
         raise DemoError("the page did not come from the clone")
-    if booted["warm"] or not cloned["warm"]:
+    if (booted["how"], cloned["how"]) != ("boot", "template"):
         raise DemoError(f"not a boot and a clone: {booted}, {cloned}")
     print(
         f"\nThe first booted in {booted['duration_ms']} ms,"

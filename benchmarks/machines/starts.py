@@ -204,7 +204,7 @@ async def _until_page(
     began = time.perf_counter()
     machine = await connection.ask("POST", f"/machines/{name}/start")
     up = time.perf_counter() - began
-    if warm is not None and machine["last_start"]["warm"] is not warm:
+    if warm is not None and machine["last_start"]["how"] != ("template" if warm else "boot"):
         msg = f"a start was not as it should be: {machine['last_start']}"
         raise RuntimeError(msg)
     done = await connection.ask("POST", f"/machines/{name}/exec", {"cmd": _SERVE})

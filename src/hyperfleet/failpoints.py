@@ -51,6 +51,14 @@ class Point(StrEnum):
     PAUSE_PUBLISHED = "pause.published"
     RESUME_DONE = "resume.done"
     RESUME_RECORDED = "resume.recorded"
+    # A sleep: recorded and published, it runs; its memory is saved, its process stands still; that
+    # has ended. A wake: a process has the memory, which is still on disk; it is not any more, and
+    # the process stands still.
+    SLEEP_RECORDED = "sleep.recorded"
+    SLEEP_SAVED = "sleep.saved"
+    SLEEP_ENDED = "sleep.ended"
+    WAKE_LOADED = "wake.loaded"
+    WAKE_FORGOTTEN = "wake.forgotten"
     # A restart: stopped, not started again.
     RESTART_STOPPED = "restart.stopped"
     # A deletion: the data plane has forgotten it; its end is decided; its record is gone, its

@@ -12,6 +12,7 @@ class Status(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SLEEPING = "sleeping"
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -22,9 +23,12 @@ _S = Status
 # from -> where a machine may go next. `failed` from running: it died by itself.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     _S.PENDING: frozenset({_S.STARTING}),
-    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING, _S.FAILED}),
-    _S.RUNNING: frozenset({_S.PAUSED, _S.STOPPING, _S.STOPPED, _S.FAILED}),
-    _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.STOPPED, _S.FAILED}),
+    # To sleeping: it could not be woken, and sleeps on.
+    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING, _S.FAILED, _S.SLEEPING}),
+    _S.RUNNING: frozenset({_S.PAUSED, _S.SLEEPING, _S.STOPPING, _S.STOPPED, _S.FAILED}),
+    _S.PAUSED: frozenset({_S.RUNNING, _S.SLEEPING, _S.STOPPING, _S.STOPPED, _S.FAILED}),
+    # To running or paused: its memory could not be saved.
+    _S.SLEEPING: frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.STOPPING, _S.FAILED}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.FAILED}),
     # To failed: it was to be started by itself, and can't be.
     _S.STOPPED: frozenset({_S.STARTING, _S.FAILED}),

@@ -65,6 +65,8 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     # Comes up with the control plane when it ran before, a reboot of the host included.
     autostart: bool = False
     egress: Egress = "all"
+    # Seconds without use after which it sleeps; 0: it never does by itself.
+    sleep_after_s: int = 0
 
 
 class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,8 @@ class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
     restart: Restart | None = None
     autostart: bool | None = None
     egress: Egress | None = None
+    # 0: it never sleeps by itself.
+    sleep_after_s: int | None = None
 
 
 class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,13 +109,23 @@ class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
     upstream: str | None = None
 
 
+class How(StrEnum):
+    """What a machine was started from."""
+
+    BOOT = "boot"
+    # As a clone of one.
+    TEMPLATE = "template"
+    # It slept, and goes on where it was.
+    MEMORY = "memory"
+
+
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """How a start went. `duration_ms`: from its turn to boot until the machine could be used.
 
-    `warm`: it was a clone of a template. `note`: why not, although there was one.
+    `note`: why it booted, although there was a template or memory.
     """
 
-    warm: bool
+    how: How
     duration_ms: int
     note: str | None = None
 

@@ -219,7 +219,7 @@ def test_templates(server: Server) -> None:
     (template,) = _templates(server, 77, 1)
     said(server, "create", "two", "--memory", "77")
     said(server, "start", "two")
-    assert shown(server, "show", "two")["last_start"]["warm"] is True
+    assert shown(server, "show", "two")["last_start"]["how"] == "template"
     assert "from a template, in 0." in said(server, "show", "two")
     heading, row, *_ = said(server, "templates").splitlines()
     assert heading.split()[:3] == ["ID", "CPUS", "MEMORY"]

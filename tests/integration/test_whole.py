@@ -27,6 +27,7 @@ FOUND = {
     **dict.fromkeys((_P.DEATH_RECORDED, _P.DELETE_WITHDRAWN), "stopped"),
     **dict.fromkeys((point for point in _P if point.startswith("stop.")), "stopped"),
     **dict.fromkeys((_P.PAUSE_RECORDED, _P.PAUSE_PUBLISHED, _P.RESUME_DONE), "paused"),
+    **dict.fromkeys((_P.SLEEP_SAVED, _P.SLEEP_ENDED, _P.WAKE_LOADED), "sleeping"),
     _P.STOP_BEGUN: "running",
     _P.ADOPT_DELETING: "none",
 }

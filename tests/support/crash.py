@@ -15,7 +15,7 @@ from hyperfleet.network import user
 from support import sockets
 from support.server import Server
 
-AT_REST = ("pending", "stopped", "failed")
+NO_PROCESS = ("pending", "sleeping", "stopped", "failed")
 _KILLED = -9
 
 
@@ -61,8 +61,8 @@ def mended(server: Server) -> tuple[str, float]:
         assert set(folders) <= {machine["id"]}
         assert found != "failed" or machine["error_message"]
         if machine["vmm"] == "qemu":
-            assert len(qemus) == (found not in AT_REST)
-            assert (machine["pid"] is None) == (found in AT_REST)
+            assert len(qemus) == (found not in NO_PROCESS)
+            assert (machine["pid"] is None) == (found in NO_PROCESS)
         _use(server)
     assert server.api.get("/machines").json()["total"] == 0
     assert server.machine_processes() == []
@@ -93,6 +93,8 @@ def _live(server: Server, *, restart: bool) -> None:
     api.patch("/machines/web", json={"exposed_ports": [80]})
     api.post("/machines/web/pause")
     api.post("/machines/web/resume")
+    api.post("/machines/web/sleep")
+    api.post("/machines/web/start")
     api.post(f"/machines/web/{'restart' if restart else 'stop'}")
     api.post("/machines/web/restart")
     with contextlib.suppress(AssertionError):

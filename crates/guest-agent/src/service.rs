@@ -283,6 +283,10 @@ impl Service {
                 flow.push(&FromGuest::Done { id });
                 return Some(Duration::from_millis(u64::from(grace_ms)));
             }
+            ToGuest::Sync { id } => {
+                rustix::fs::sync();
+                flow.push(&FromGuest::Done { id });
+            }
             ToGuest::Ping { id } => flow.push(&FromGuest::Done { id }),
         }
         None
@@ -394,6 +398,7 @@ fn call_id(message: &ToGuest) -> Option<u32> {
         | ToGuest::Ports { id }
         | ToGuest::Relay { id, .. }
         | ToGuest::Shutdown { id, .. }
+        | ToGuest::Sync { id }
         | ToGuest::Ping { id } => Some(id),
         ToGuest::Hello { .. }
         | ToGuest::Stdin { .. }

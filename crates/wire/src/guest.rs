@@ -64,6 +64,8 @@ pub enum ToGuest {
     /// Ends all processes (TERM, then KILL after `grace_ms`), syncs, unmounts, powers off.
     /// Answered with `done` before the power goes.
     Shutdown { id: u32, grace_ms: u32 },
+    /// Writes what waits in memory to the disks. Answered with `done`.
+    Sync { id: u32 },
     /// Answered with `done`.
     Ping { id: u32 },
 }

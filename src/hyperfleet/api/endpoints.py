@@ -32,6 +32,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "stop_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "pause_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "resume_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
+    "sleep_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
     "restart_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),
     "wait_for_machine": Endpoint(Scope.READ, (*_FOUND, "TIMEOUT")),
     "exec_in_machine": Endpoint(Scope.EXEC, (*_FOUND, "INVALID_STATE", "GUEST_ERROR", "TIMEOUT")),

@@ -204,6 +204,9 @@ class Machines(Protocol):
     async def resume(self, ref: str) -> Machine:
         """Returns when it runs on; InvalidStateError when it neither runs nor stands still."""
 
+    async def sleep(self, ref: str) -> Machine:
+        """Returns when its memory is on disk; InvalidStateError when it does not run."""
+
     async def change(self, ref: str, change: MachineChange) -> Machine:
         """Returns when other ports are exposed and other labels borne."""
 

@@ -112,6 +112,16 @@ async def resume_machine(ref: Ref, parts: TheParts) -> MachineOut:
     return machine_out(await parts.machines.resume(ref), parts.urls)
 
 
+@router.post("/machines/{id}/sleep", summary="Put a machine to sleep")
+async def sleep_machine(ref: Ref, parts: TheParts) -> MachineOut:
+    """Puts all that the machine has in memory on disk and gives the memory back.
+
+    Its connections are closed. A start has it go on where it was, with its clock set; a restart
+    boots it instead, and a stop throws away what was in memory.
+    """
+    return machine_out(await parts.machines.sleep(ref), parts.urls)
+
+
 @router.get("/machines/{id}/wait", summary="Wait for a status")
 async def wait_for_machine(
     ref: Ref, query: Annotated[requests.WaitForMachine, Query()], parts: TheParts
@@ -189,4 +199,5 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         restart=body.restart,
         autostart=body.autostart,
         egress=egress_of(body.egress),
+        sleep_after_s=body.sleep_after_s,
     )

@@ -26,6 +26,7 @@ _MEANING = {
     Status.STARTING: "Its process is made, or its guest comes up.",
     Status.RUNNING: "Its agent answers; the proxy leads to it.",
     Status.PAUSED: "Its processors stand still, its memory stays; the proxy turns clients away.",
+    Status.SLEEPING: "All that it had in memory is on disk; a start has it go on from there.",
     Status.STOPPING: "The proxy turns clients away already; its guest ends what it does.",
     Status.STOPPED: "It was stopped, or has powered itself off. Its disk stays.",
     Status.FAILED: "It did not come up, or has died; `error_message` says why.",
@@ -38,6 +39,7 @@ _ASKED = {
     Want.DELETE: "delete",
     Want.PAUSE: "pause",
     Want.RESUME: "resume",
+    Want.SLEEP: "sleep",
     Want.CHANGE: "change",
 }
 
@@ -50,6 +52,9 @@ turn waits. A refusal is 409 `INVALID_STATE` and says what to do instead.
 - To `failed` from `running`: its process has ended without its guest's having powered off. From
   `starting`: it did not come up in time, or its process has ended.
 - To `stopped` from `running`: its guest has powered itself off.
+- To `sleeping` from `running`: nobody has used it for its `sleep_after_s`. From `starting`: it
+  could not be woken; `error_message` says why, and what it had in memory is still there.
+- To `running` from `sleeping`: it was used at that very moment, or could not be put to sleep.
 - To `starting`: by `restart` (on-failure, always) after growing waits, or by `autostart` with the
   server; `next_start_at` says when.
 """

@@ -56,6 +56,10 @@ def _no_nul(text: str) -> str:
     return _encodable(text)
 
 
+# A year.
+_LONGEST_IDLE_S = 31_536_000
+
+
 def _whole_number(text: Any) -> Any:
     """Only plain digits: `int()` takes spaces, underscores, signs and other alphabets too."""
     if isinstance(text, str):
@@ -139,6 +143,7 @@ MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
 ]
 Policy = Annotated[Restart, BeforeValidator(_restart)]
+Drowsiness = Annotated[int, Field(ge=0, le=_LONGEST_IDLE_S)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
@@ -154,6 +159,10 @@ _LABELS = (
     "values that are strings of at most 255 characters"
 )
 _RESTART = f"{', '.join(Restart)}: when it is started again after it ended by itself"
+_SLEEP_AFTER = (
+    f"seconds from 0 to {_LONGEST_IDLE_S} without use after which its memory is put on disk and it"
+    " sleeps until it is started; 0: it never does by itself"
+)
 _AUTOSTART = "true or false: whether it comes up with the server if it ran before"
 # Of a terminal, in each direction.
 MOST_CHARACTERS = 1000
@@ -195,6 +204,7 @@ class CreateMachine(Body):
     restart: Policy = Field(default=Restart.NEVER, description=_RESTART)
     autostart: bool = Field(default=False, description=_AUTOSTART)
     egress: EgressIn = Field(default="all", description=EGRESS)
+    sleep_after_s: Drowsiness = Field(default=0, description=_SLEEP_AFTER)
 
 
 class ChangeMachine(Body):
@@ -208,6 +218,7 @@ class ChangeMachine(Body):
     restart: Policy = Field(default_factory=lambda: Restart.NEVER, description=_RESTART)
     autostart: bool = Field(default_factory=bool, description=_AUTOSTART)
     egress: EgressIn = Field(default_factory=lambda: "all", description=EGRESS)
+    sleep_after_s: Drowsiness = Field(default_factory=int, description=_SLEEP_AFTER)
 
     @model_validator(mode="before")
     @classmethod
@@ -227,6 +238,7 @@ class ChangeMachine(Body):
             restart=self.restart if "restart" in given else None,
             autostart=self.autostart if "autostart" in given else None,
             egress=egress_of(self.egress) if "egress" in given else None,
+            sleep_after_s=self.sleep_after_s if "sleep_after_s" in given else None,
         )
 
 

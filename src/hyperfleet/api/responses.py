@@ -20,6 +20,7 @@ from hyperfleet.machine import (
     Event,
     EventKind,
     ExposedPort,
+    How,
     Machine,
     Restart,
     TemplateInfo,
@@ -74,12 +75,14 @@ class NetworkOut(BaseModel):
 
 
 class StartOut(BaseModel):
-    warm: bool = Field(description="Whether it was a clone of a template: it did not boot.")
+    how: How = Field(
+        description="boot; template: as a clone of one; memory: it slept, and goes on from there."
+    )
     duration_ms: int = Field(
         description="From its turn to boot until it could be used, milliseconds."
     )
     note: str | None = Field(
-        description="Why it booted although there was a template; null: no such thing."
+        description="Why it booted although there was a template or memory; null: no such thing."
     )
 
 
@@ -113,6 +116,9 @@ class MachineOut(BaseModel):
     restart: Restart = Field(description="When it is started again after it ended by itself.")
     autostart: bool = Field(description="Whether it comes up with the server if it ran before.")
     egress: EgressOut = Field(description="Whom it may speak to by itself, beyond the host.")
+    sleep_after_s: int = Field(
+        description="Seconds without use after which it sleeps; 0: it never does by itself."
+    )
     vmm: str
     network: NetworkOut
     ports: list[PortOut]
@@ -268,6 +274,7 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         restart=spec.restart,
         autostart=spec.autostart,
         egress=egress_out(spec.egress),
+        sleep_after_s=spec.sleep_after_s,
         vmm=machine.vmm,
         network=NetworkOut(**msgspec.to_builtins(machine.network)),
         ports=[_port_out(machine.id, port, urls) for port in machine.ports],

@@ -65,6 +65,26 @@ RestartOption = Annotated[
 ]
 
 
+SleepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sleep-after", help="Time without use after which it sleeps: 90s, 10m, 2h; 0: never."
+    ),
+]
+
+
+def seconds(text: str) -> int:
+    """`90`, `90s`, `10m`, `2h` or `1d`.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    found = re.fullmatch(r"([0-9]{1,8})([smhd]?)", text)
+    if found is None:
+        raise typer.BadParameter(f"--sleep-after {text}: must be such as 90s, 10m or 2h")
+    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+
+
 def variables(texts: list[str] | None, option: str = "--env") -> dict[str, str]:
     """NAME=VALUE each.
 

@@ -21,8 +21,10 @@ from hyperfleet.cli.arguments import (
     PortOption,
     RestartOption,
     RootfsOption,
+    SleepOption,
     egress,
     mebibytes,
+    seconds,
     variables,
 )
 from hyperfleet.cli.connect import connect, every_machine
@@ -52,6 +54,7 @@ def create(
         bool, typer.Option("--autostart", help="It comes up with the server if it ran before.")
     ] = False,
     egress_rules: EgressOption = None,
+    sleep_after: SleepOption = None,
     start_it: Annotated[bool, typer.Option("--start", help="And start it.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,6 +73,7 @@ def create(
             restart=restart or "never",
             autostart=autostart,
             egress=egress(egress_rules) or "all",
+            sleep_after_s=seconds(sleep_after or "0"),
         )
         if start_it:
             with working(f"{name} starts"):
@@ -135,6 +139,7 @@ def show(machine: Machine, as_json: AsJson = False) -> None:
         ("egress", found.egress if isinstance(found.egress, str) else _rules(found)),
         ("labels", " ".join(f"{key}={value}" for key, value in found.labels.items())),
         ("restart", f"{found.restart}{', autostart' if found.autostart else ''}"),
+        ("sleeps", f"after {found.sleep_after_s} s without use" if found.sleep_after_s else None),
         ("restarts", str(found.restarts) if found.restarts else None),
         ("starts at", moment(found.next_start_at) if found.next_start_at else None),
         ("made", moment(found.created_at)),
@@ -156,6 +161,7 @@ def change(
         bool | None, typer.Option("--autostart/--no-autostart", help="Whether with the server.")
     ] = None,
     egress_rules: EgressOption = None,
+    sleep_after: SleepOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a machine, running or not: each option gives the whole new value."""
@@ -169,6 +175,7 @@ def change(
             restart=restart,
             autostart=autostart,
             egress=egress(egress_rules),
+            sleep_after_s=None if sleep_after is None else seconds(sleep_after),
         )
     if as_json:
         say_json(to_json(changed))
@@ -189,6 +196,11 @@ def stop(machines: Machines, as_json: AsJson = False) -> None:
 def pause(machines: Machines, as_json: AsJson = False) -> None:
     """Have machines stand still, their memory kept; their connections are closed."""
     _each(machines, "pause", Client.pause_machine, _say_status, as_json=as_json)
+
+
+def sleep(machines: Machines, as_json: AsJson = False) -> None:
+    """Put machines' memory on disk; `start` has them go on from there."""
+    _each(machines, "sleep", Client.sleep_machine, _say_status, as_json=as_json)
 
 
 def resume(machines: Machines, as_json: AsJson = False) -> None:
@@ -218,7 +230,9 @@ def wait(
     machine: Machine,
     status: Annotated[
         str,
-        typer.Option("--for", help="pending, starting, running, paused, stopping, stopped, failed"),
+        typer.Option(
+            "--for", help="Any status of `docs/reference/states.md`, such as running or stopped."
+        ),
     ] = "running",
     timeout: Annotated[float, typer.Option(help="Seconds, from 1 to 300.")] = 30.0,
     as_json: AsJson = False,
@@ -299,12 +313,15 @@ def _say_running(machine: MachineValue) -> None:
         say(f"  port {port.port}: {port.url}")
 
 
+_HOW = {"boot": "by booting", "template": "from a template", "memory": "from its memory"}
+
+
 def _started(machine: MachineValue) -> str:
     """When, how, and how long it took."""
     at, how = moment(machine.started_at), machine.last_start
     if how is None:
         return at
-    kind = "from a template" if how.warm else "by booting"
+    kind = _HOW.get(how.how, how.how)
     return f"{at}, {kind}, in {how.duration_ms / 1000:.2f} s{f' ({how.note})' if how.note else ''}"
 
 

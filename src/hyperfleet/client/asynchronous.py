@@ -73,6 +73,7 @@ class AsyncClient:
         restart: str = "never",
         autostart: bool = False,
         egress: values.Egress = "all",
+        sleep_after_s: int = 0,
     ) -> values.Machine:
         """Makes a machine, `pending`."""
         return await self._do(
@@ -89,6 +90,7 @@ class AsyncClient:
                 restart=restart,
                 autostart=autostart,
                 egress=egress,
+                sleep_after_s=sleep_after_s,
             )
         )
 
@@ -118,6 +120,7 @@ class AsyncClient:
         restart: str | None = None,
         autostart: bool | None = None,
         egress: values.Egress | None = None,
+        sleep_after_s: int | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
         return await self._do(
@@ -128,6 +131,7 @@ class AsyncClient:
                 restart=restart,
                 autostart=autostart,
                 egress=egress,
+                sleep_after_s=sleep_after_s,
             )
         )
 
@@ -150,6 +154,10 @@ class AsyncClient:
     async def resume_machine(self, ref: str) -> values.Machine:
         """Has a paused machine run on, with its clock set."""
         return await self._do(calls.resume_machine(ref))
+
+    async def sleep_machine(self, ref: str) -> values.Machine:
+        """Puts its memory on disk and ends its process; `start_machine` has it go on from there."""
+        return await self._do(calls.sleep_machine(ref))
 
     async def restart_machine(self, ref: str) -> values.Machine:
         """Stops the machine if it runs; returns when it runs anew."""

@@ -47,6 +47,7 @@ def create_machine(
     restart: str,
     autostart: bool,
     egress: values.Egress,
+    sleep_after_s: int,
 ) -> Call[values.Machine]:
     """POST /machines."""
     body: dict[str, Any] = {
@@ -67,6 +68,8 @@ def create_machine(
         body["autostart"] = True
     if egress != "all":
         body["egress"] = msgspec.to_builtins(egress)
+    if sleep_after_s:
+        body["sleep_after_s"] = sleep_after_s
     return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
 
 
@@ -96,6 +99,7 @@ def change_machine(
     restart: str | None,
     autostart: bool | None,
     egress: values.Egress | None,
+    sleep_after_s: int | None,
 ) -> Call[values.Machine]:
     """PATCH /machines/{id}."""
     body: dict[str, Any] = {}
@@ -109,6 +113,8 @@ def change_machine(
         body["autostart"] = autostart
     if egress is not None:
         body["egress"] = msgspec.to_builtins(egress)
+    if sleep_after_s is not None:
+        body["sleep_after_s"] = sleep_after_s
     return Call(
         method="PATCH",
         path=_machine(ref),
@@ -141,6 +147,12 @@ def stop_machine(ref: str) -> Call[values.Machine]:
 def pause_machine(ref: str) -> Call[values.Machine]:
     """POST /machines/{id}/pause."""
     return Call(method="POST", path=_machine(ref, "pause"), decode=_json(values.Machine))
+
+
+def sleep_machine(ref: str) -> Call[values.Machine]:
+    """POST /machines/{id}/sleep."""
+    path = _machine(ref, "sleep")
+    return Call(method="POST", path=path, decode=_json(values.Machine), patience=_LONG)
 
 
 def resume_machine(ref: str) -> Call[values.Machine]:

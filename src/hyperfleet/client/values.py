@@ -78,9 +78,9 @@ Egress = Literal["all", "none"] | tuple[EgressRule, ...]
 
 
 class Start(msgspec.Struct, frozen=True):
-    """How a start went. `warm`: from a template; `note`: why not, although there was one."""
+    """How a start went. `how`: boot, template or memory; `note`: why it booted all the same."""
 
-    warm: bool
+    how: str
     duration_ms: int
     note: str | None = None
 
@@ -114,6 +114,7 @@ class Machine(msgspec.Struct, frozen=True):
     guest_fault: str | None = None
     last_start: Start | None = None
     egress: Egress = "all"
+    sleep_after_s: int = 0
 
 
 class Template(msgspec.Struct, frozen=True):

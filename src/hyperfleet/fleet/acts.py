@@ -26,7 +26,7 @@ from hyperfleet.fleet.running import News, Running, describe
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import ExposedPort, MachineChange
+from hyperfleet.machine import ExposedPort, How, MachineChange
 from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
@@ -122,14 +122,17 @@ class Acts:
             raise
         self._leave_place()
         if (start := self._state.machine.last_start) is not None:
-            observer.started(start.duration_ms / 1000, warm=start.warm)
-            if not start.warm:
+            observer.started(start.duration_ms / 1000, start.how)
+            if start.how is How.BOOT:
                 self._tools.templating.want(self.launch)
 
     async def come_up(self) -> None:
         """The rest of a boot that another control plane began; raises as `boot` does."""
         process, self._found = self._found, None
         if process is not None:
+            # One that was being woken may stand still.
+            with contextlib.suppress(GuestError):
+                await process.resume()
             boot = self._boot()
             await self._or_fail(self._boot_with(boot, boot.come_up(process)))
 
@@ -158,12 +161,13 @@ class Acts:
         reach(Point.STOP_RECORDED)
         await self._state.publish()
         reach(Point.STOP_PUBLISHED)
-        running = await self._unhold()
+        running = await self.unhold()
         if running is not None:
             await running.power_off(self._tools.config.stop_grace)
             reach(Point.STOP_ENDED)
             await running.let_go()
         await self._tools.driver.sweep(self.launch)
+        await self._tools.driver.forget_memory(self.launch)
         reach(Point.STOP_SWEPT)
         await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
         reach(Point.STOP_DONE)
@@ -214,7 +218,7 @@ class Acts:
     async def settle(self, ended: Exit) -> None:
         """Its process has ended by itself."""
         reach(Point.DEATH_SEEN)
-        running = await self._unhold()
+        running = await self.unhold()
         if running is not None:
             await running.let_go()
         if ended.powered_off:
@@ -281,8 +285,13 @@ class Acts:
             await self._state.publish()
             return True
         if process is None:
-            await self._find_dead()
+            await self._find_gone()
             return False
+        if status is Status.SLEEPING:
+            # Its memory was not saved yet.
+            with contextlib.suppress(GuestError):
+                await process.resume()
+            await self._state.go(Status.RUNNING)
         if status is Status.STARTING:
             self._found = process
             await self._state.publish()
@@ -292,7 +301,7 @@ class Acts:
 
     async def let_go(self) -> None:
         """The control plane ends; the machine runs on."""
-        running = await self._unhold()
+        running = await self.unhold()
         if running is not None:
             await running.let_go()
         if self._found is not None:
@@ -384,7 +393,7 @@ class Acts:
         if self._state.status is Status.RUNNING:
             self.running.looker.begin()
 
-    async def _unhold(self) -> Running | None:
+    async def unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""
         running, self.running = self.running, None
         if running is not None:
@@ -412,7 +421,7 @@ class Acts:
     async def _fail(self, message: str, following: Next | None) -> None:
         """Nothing of it may run on when the record says that it is at rest."""
         self._leave_place()
-        running = await self._unhold()
+        running = await self.unhold()
         if running is not None:
             await running.let_go()
         try:
@@ -423,7 +432,10 @@ class Acts:
         if following is not None and following.given_up:
             message = f"given up after {following.restarts} restarts in a row: {message}"
         _log.warning("machine %s has failed: %s", self._state.machine.id, message)
-        await self._fall(Status.FAILED, following, error_message=message)
+        # What could not be woken sleeps on.
+        asleep = self._tools.driver.has_memory(self.launch)
+        status = Status.SLEEPING if asleep else Status.FAILED
+        await self._fall(status, None if asleep else following, error_message=message)
 
     async def _fall(self, status: Status, following: Next | None, **changes: Any) -> None:
         """Down without its user's wish; what is next is in the same record."""
@@ -433,6 +445,14 @@ class Acts:
         await self._state.fall(status, **changes)
         reach(Point.DEATH_RECORDED)
         await self._state.publish()
+
+    async def _find_gone(self) -> None:
+        """It sleeps, or it is dead."""
+        if self._tools.driver.has_memory(self.launch):
+            await self._state.go(Status.SLEEPING, pid=None, ports=self._no_ways())
+            await self._state.publish()
+        else:
+            await self._find_dead()
 
     async def _find_dead(self) -> None:
         """It should run, and no process of it is there."""

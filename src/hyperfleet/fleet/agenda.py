@@ -23,6 +23,7 @@ class Want(Enum):
     DELETE = auto()
     PAUSE = auto()
     RESUME = auto()
+    SLEEP = auto()
     # Other ports exposed, other labels.
     CHANGE = auto()
     # A control plane before this one left the machine in the middle of something.
@@ -35,6 +36,8 @@ class Want(Enum):
     SIGHT = auto()
     # The guest has broken the agent's protocol.
     FAULT = auto()
+    # It was idle for so long that it is to sleep.
+    DOZE = auto()
 
 
 class Act(Enum):
@@ -57,6 +60,7 @@ class Act(Enum):
     REMOVE = auto()
     PAUSE = auto()
     GO_ON = auto()
+    SLEEP = auto()
     # Writes down what is to change.
     AMEND = auto()
     # Ways in, looks and routes of a machine with a process follow what was written down.
@@ -79,7 +83,17 @@ class Arrival(Enum):
 # What to do, or in words why not.
 Plan = tuple[Act, ...] | str
 
-_LIFE = frozenset({Want.START, Want.STOP, Want.RESTART, Want.DELETE, Want.PAUSE, Want.RESUME})
+_LIFE = frozenset(
+    {
+        Want.START,
+        Want.STOP,
+        Want.RESTART,
+        Want.DELETE,
+        Want.PAUSE,
+        Want.RESUME,
+        Want.SLEEP,
+    }
+)
 _BOOTS = frozenset({Want.START, Want.RESTART, Want.COMPLETE, Want.REVIVE})
 _ENDS_A_BOOT = frozenset({Want.STOP, Want.RESTART})
 _NOTHING_RUNS = "start it first"
@@ -91,6 +105,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: (Act.HALT, Act.PREPARE, Act.BOOT),
         _S.RUNNING: (),
         _S.PAUSED: "resume it instead",
+        _S.SLEEPING: (Act.PREPARE, Act.BOOT),
         _S.STOPPING: (Act.HALT, Act.PREPARE, Act.BOOT),
         _S.STOPPED: (Act.PREPARE, Act.BOOT),
         _S.FAILED: (Act.PREPARE, Act.BOOT),
@@ -100,6 +115,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: (Act.HALT,),
         _S.RUNNING: (Act.HALT,),
         _S.PAUSED: (Act.HALT,),
+        _S.SLEEPING: (Act.HALT,),
         _S.STOPPING: (Act.HALT,),
         _S.STOPPED: (),
         _S.FAILED: "nothing of it runs; start it again, or delete it",
@@ -110,6 +126,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: (Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
         _S.RUNNING: (Act.CHECK, Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
         _S.PAUSED: (Act.CHECK, Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
+        _S.SLEEPING: (Act.CHECK, Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
         _S.STOPPING: (Act.HALT_TO_START, Act.PREPARE, Act.BOOT),
         _S.STOPPED: (Act.PREPARE, Act.BOOT),
         _S.FAILED: (Act.PREPARE, Act.BOOT),
@@ -119,6 +136,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: _STOP_FIRST,
         _S.RUNNING: _STOP_FIRST,
         _S.PAUSED: _STOP_FIRST,
+        _S.SLEEPING: _STOP_FIRST,
         _S.STOPPING: _STOP_FIRST,
         _S.STOPPED: (Act.REMOVE,),
         _S.FAILED: (Act.REMOVE,),
@@ -129,6 +147,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: _NOTHING_RUNS,
         _S.RUNNING: (Act.PAUSE,),
         _S.PAUSED: (),
+        _S.SLEEPING: _NOTHING_RUNS,
         _S.STOPPING: _NOTHING_RUNS,
         _S.STOPPED: _NOTHING_RUNS,
         _S.FAILED: _NOTHING_RUNS,
@@ -138,6 +157,17 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: _NOTHING_RUNS,
         _S.RUNNING: (),
         _S.PAUSED: (Act.GO_ON,),
+        _S.SLEEPING: "start it instead",
+        _S.STOPPING: _NOTHING_RUNS,
+        _S.STOPPED: _NOTHING_RUNS,
+        _S.FAILED: _NOTHING_RUNS,
+    },
+    Want.SLEEP: {
+        _S.PENDING: _NOTHING_RUNS,
+        _S.STARTING: _NOTHING_RUNS,
+        _S.RUNNING: (Act.SLEEP,),
+        _S.PAUSED: (Act.SLEEP,),
+        _S.SLEEPING: (),
         _S.STOPPING: _NOTHING_RUNS,
         _S.STOPPED: _NOTHING_RUNS,
         _S.FAILED: _NOTHING_RUNS,
@@ -148,6 +178,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STARTING: (Act.AMEND,),
         _S.RUNNING: (Act.AMEND, Act.FOLLOW),
         _S.PAUSED: (Act.AMEND, Act.FOLLOW),
+        _S.SLEEPING: (Act.AMEND,),
         _S.STOPPING: (Act.AMEND,),
         _S.STOPPED: (Act.AMEND,),
         _S.FAILED: (Act.AMEND,),
@@ -160,6 +191,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
     Want.DIED: {_S.RUNNING: (Act.SETTLE,), _S.PAUSED: (Act.SETTLE,)},
     Want.SIGHT: {_S.RUNNING: (Act.NOTE,)},
     Want.FAULT: {_S.RUNNING: (Act.BLAME,)},
+    Want.DOZE: {_S.RUNNING: (Act.SLEEP,)},
 }
 
 
@@ -216,5 +248,6 @@ def refusal(want: Want, name: str, status: Status, why: str) -> str:
         Want.CHANGE: "changed",
         Want.PAUSE: "paused",
         Want.RESUME: "resumed",
+        Want.SLEEP: "put to sleep",
     }
     return f"machine {name!r} is {status} and can't be {verbs[want]}: {why}"

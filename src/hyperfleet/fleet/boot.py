@@ -69,7 +69,7 @@ class Boot:
         if self._began is None:
             return None
         return Start(
-            warm=process.beginning.template is not None,
+            how=process.beginning.how,
             duration_ms=round((time.monotonic() - self._began) * 1000),
             note=self._note,
         )

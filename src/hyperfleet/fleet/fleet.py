@@ -74,7 +74,6 @@ class Fleet:
         observer: Observer,
     ) -> None:
         self._routes = routes
-        self._traffic = traffic
         self._layout = Layout(config.home)
         boots = Boots(config.boots_at_once, config.boot_queue)
         self._tools = Tools(
@@ -87,6 +86,7 @@ class Fleet:
             admission=Admission(config.room, boots),
             slots=Slots(),
             observer=observer,
+            traffic=traffic,
             templating=Templating(driver, boots),
         )
         self._events = Events()
@@ -236,6 +236,16 @@ class Fleet:
         """Has a paused machine run on, with its clock set; raises as `pause` does."""
         return await self._driven(ref).resume()
 
+    async def sleep(self, ref: str) -> Machine:
+        """Has its memory put on disk and its process end; `start` has it go on from there.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            InvalidStateError: it does not run.
+            GuestError, CapacityError: its memory could not be saved; it is as it was.
+        """
+        return await self._driven(ref).sleep()
+
     async def change(self, ref: str, change: MachineChange) -> Machine:
         """Other ports exposed, other labels; returns when routes, ways in and rules are so.
 
@@ -297,6 +307,10 @@ class Fleet:
         ports = discovery.merge(machine.ports, sight, now())
         return ports, discovery.unexposed(sight.listeners, machine.spec.exposed_ports)
 
+    async def is_idle(self, ref: str) -> bool:
+        """Whether nobody has used it for its `sleep_after_s`; raises as `get` does."""
+        return await self._roster.find(ref).idling.is_idle()
+
     async def activity(self, ref: str) -> Activity:
         """What goes on between clients and the machine now.
 
@@ -304,7 +318,7 @@ class Fleet:
             NotFoundError: there is no such machine.
             CapacityError: the data plane can't be asked at this moment.
         """
-        activity = await self._traffic.activity(self.get(ref).id)
+        activity = await self._tools.traffic.activity(self.get(ref).id)
         if activity is None:
             raise CapacityError("The data plane does not answer at this moment; try again")
         return activity

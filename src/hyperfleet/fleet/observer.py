@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from hyperfleet.guest.values import ProcessEnd
+from hyperfleet.machine import How
 
 ExecOutcome = Literal["ended", "timeout", "failed"]
 
@@ -19,8 +20,8 @@ def outcome(end: ProcessEnd | None) -> ExecOutcome:
 class Observer(Protocol):
     """Hears of acts when they are over; must not wait nor raise."""
 
-    def started(self, seconds: float, *, warm: bool) -> None:
-        """A machine runs, so long after its turn to boot; `warm`: as a clone of a template."""
+    def started(self, seconds: float, how: How) -> None:
+        """A machine runs, so long after its turn to boot."""
 
     def start_failed(self) -> None:
         """A boot failed."""

@@ -23,7 +23,9 @@ from hyperfleet.fleet import agenda, discovery
 from hyperfleet.fleet.acts import Acts
 from hyperfleet.fleet.agenda import Act, Arrival, Want
 from hyperfleet.fleet.discovery import Sight
+from hyperfleet.fleet.idling import Idling
 from hyperfleet.fleet.pausing import Pausing
+from hyperfleet.fleet.sleeping import Sleeping
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
@@ -38,6 +40,7 @@ _CAUSES = {
     Want.DIED: Cause.MACHINE,
     Want.SIGHT: Cause.DISCOVERY,
     Want.FAULT: Cause.MACHINE,
+    Want.DOZE: Cause.POLICY,
 }
 
 
@@ -81,6 +84,8 @@ class Owner:
         self.state = state
         self._acts = Acts(state, tools, self)
         self._pausing = Pausing(state, tools)
+        self._sleeping = Sleeping(state, tools, self._acts, self._pausing)
+        self.idling = Idling(state, tools.traffic, lambda: self._enqueue(_Wish(Want.DOZE)))
         self._agent_wait = tools.config.agent_wait
         self._queue: deque[_Wish] = deque()
         self._current: _Wish | None = None
@@ -116,6 +121,10 @@ class Owner:
         """Returns when it runs on; InvalidStateError when it is not paused, nor runs."""
         return await self._ask(Want.RESUME)
 
+    async def sleep(self) -> Machine:
+        """Returns when its memory is on disk; InvalidStateError when it does not run."""
+        return await self._ask(Want.SLEEP)
+
     async def change(self, change: MachineChange) -> Machine:
         """Returns when the change is in force, as far as the guest is not needed for it."""
         wish = _Wish(Want.CHANGE)
@@ -133,12 +142,14 @@ class Owner:
             self._enqueue(_Wish(Want.COMPLETE))
         else:
             self._set_alarm()
+            self.idling.watch()
 
     async def close(self) -> None:
         """Stops what is under way where it stands and lets the machine go."""
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
+        self.idling.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -237,6 +248,8 @@ class Owner:
             self._current = None
         self._task = None
         self._set_alarm()
+        if not self._closed:
+            self.idling.watch()
 
     def _set_alarm(self) -> None:
         """A start that is written down for later is asked for when its time has come."""
@@ -280,6 +293,9 @@ class Owner:
                 await self._interruptible(self._acts.come_up())
             case Act.AMEND:
                 await self._acts.amend(wish.change)
+            case Act.SLEEP:
+                may = self.idling.is_idle if wish.want is Want.DOZE else None
+                await self._sleeping.fall_asleep(may)
             case Act.SETTLE:
                 await self._acts.settle(wish.ended)
             case Act.BLAME:

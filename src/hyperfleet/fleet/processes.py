@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TypeVar
 
 import msgspec
@@ -19,8 +20,9 @@ R = TypeVar("R", ExecRequest, ProcessRequest)
 async def execute(owner: Owner, request: ExecRequest, observer: Observer) -> ExecResult:
     """Runs a program to its end; see `Fleet.exec`."""
     try:
-        agent = await owner.agent()
-        result = await agent.exec(_in_machine(owner, request))
+        with owner.idling.using():
+            agent = await owner.agent()
+            result = await agent.exec(_in_machine(owner, request))
     except OperationTimeoutError:
         observer.executed("timeout")
         raise
@@ -37,8 +39,7 @@ async def execute(owner: Owner, request: ExecRequest, observer: Observer) -> Exe
 
 async def stream(owner: Owner, request: ProcessRequest, observer: Observer) -> Stream:
     """Runs a program whose streams are carried; see `Fleet.run`."""
-    agent = await owner.agent()
-    carried = agent.run(_in_machine(owner, request))
+    carried = await _run(owner, _in_machine(owner, request))
 
     def over(end: ProcessEnd | None) -> None:
         observer.executed(outcome(end))
@@ -50,11 +51,17 @@ async def stream(owner: Owner, request: ProcessRequest, observer: Observer) -> S
 
 def files(owner: Owner) -> Files:
     """What is on the machine's disk; the agent's own program sees to it."""
+    return Files(lambda request: _run(owner, request))
 
-    async def run(request: ProcessRequest) -> Stream:
-        return (await owner.agent()).run(request)
 
-    return Files(run)
+async def _run(owner: Owner, request: ProcessRequest) -> Stream:
+    """A process that is a use of the machine as long as it runs."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(owner.idling.using())
+        carried = (await owner.agent()).run(request)
+        use = stack.pop_all()
+    carried.when_over(lambda _: use.close())
+    return carried
 
 
 def _in_machine(owner: Owner, request: R) -> R:

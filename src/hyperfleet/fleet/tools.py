@@ -11,6 +11,7 @@ from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.templating import Templating
 from hyperfleet.network.interface import Networks
+from hyperfleet.proxy.interface import Traffic
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.vmm.driver import Driver
 
@@ -27,4 +28,5 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     admission: Admission
     slots: Slots
     observer: Observer
+    traffic: Traffic
     templating: Templating

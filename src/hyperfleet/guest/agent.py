@@ -249,6 +249,17 @@ class Agent:
         self._begin(call, lambda call_id: wire.Shutdown(id=call_id, grace_ms=grace_ms))
         await self._end(call, _CALL_TIMEOUT)
 
+    async def sync(self) -> None:
+        """Returns when what the guest has written is on its disks.
+
+        Raises:
+            GuestError: the channel was lost, or the agent is too old.
+            OperationTimeoutError: it did not answer.
+        """
+        call = SimpleCall(_future())
+        self._begin(call, lambda call_id: wire.Sync(id=call_id))
+        await self._end(call, _CALL_TIMEOUT)
+
     async def ping(self, timeout: float) -> None:  # noqa: ASYNC109
         """Returns when the agent has answered.
 

@@ -9,10 +9,10 @@ from prometheus_client.core import Metric
 
 from hyperfleet import __version__
 from hyperfleet.lifecycle import Status
+from hyperfleet.machine import How
 
 _API_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _START_BOUNDS_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 30, 60, 120)
-_KINDS = {False: "cold", True: "warm"}
 # A method is whatever a client writes; its label may not be.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -47,8 +47,8 @@ class Instruments:
         )
         self._start_durations = Histogram(
             "hyperfleet_machine_start_duration_seconds",
-            "From a start's turn in the queue of boots until the machine ran; warm: as a clone.",
-            ("kind",),
+            "From a start's turn in the queue of boots until the machine ran, by how it began.",
+            ("how",),
             buckets=_START_BOUNDS_S,
             registry=registry,
         )
@@ -63,8 +63,8 @@ class Instruments:
         )
         for outcome in (Status.RUNNING.value, Status.FAILED.value, "given_up"):
             self._starts.labels(outcome)
-        for kind in _KINDS.values():
-            self._start_durations.labels(kind)
+        for how in How:
+            self._start_durations.labels(how.value)
         for outcome in ("ended", "timeout", "failed"):
             self._execs.labels(outcome)
         for outcome in ("seen", "failed"):
@@ -81,10 +81,10 @@ class Instruments:
         self._requests.labels(*labels, str(status)).inc()
         self._durations.labels(*labels).observe(seconds)
 
-    def started(self, seconds: float, *, warm: bool) -> None:
+    def started(self, seconds: float, how: How) -> None:
         """See `Observer.started`."""
         self._starts.labels(Status.RUNNING.value).inc()
-        self._start_durations.labels(_KINDS[warm]).observe(seconds)
+        self._start_durations.labels(how.value).observe(seconds)
 
     def start_failed(self) -> None:
         """See `Observer.start_failed`."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from hyperfleet.machine import Egress, MachineNetwork, TemplateInfo
+from hyperfleet.machine import Egress, How, MachineNetwork, TemplateInfo
 
 
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,11 +50,12 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process began. `template`: it is a clone of that one; None: it boots.
+    """How a process began. `template`: of which it is a clone.
 
-    `note`: why it is no clone although there was a template.
+    `note`: why it boots although there was a template.
     """
 
+    how: How = How.BOOT
     template: str | None = None
     note: str | None = None
 
@@ -116,6 +117,17 @@ class Process(Protocol):
     async def resume(self) -> None:
         """Has its processors go on; no error when they run. Raises as `pause` does."""
 
+    async def save(self) -> None:
+        """Stops its processors and saves all that it has in memory, whole or not at all.
+
+        From then on `Driver.has_memory` is true, and the process is to be killed. If it fails the
+        process stands still, and may go on.
+
+        Raises:
+            GuestError: it could not be saved.
+            CapacityError: no room on the host's disk.
+        """
+
     async def kill(self) -> None:
         """Ends the process at once and returns when it is gone; no error when it already is."""
 
@@ -149,13 +161,20 @@ class Driver(Protocol):
     async def start(self, launch: LaunchSpec, *, anew: bool = False) -> Process:
         """Makes the machine's disk if it has none yet, spawns the process; the guest boots on.
 
-        It is a clone of a template where there is one of its shape, unless it is to be `anew`.
+        One that has a saved memory goes on from that, once. Else it is a clone of a template where
+        there is one of its shape. Neither, and the memory is forgotten, if it is to be `anew`.
 
         Raises:
             GuestError: it would not start; the message holds its own words.
             ValidationError: kernel, initramfs or disk is missing or of the wrong kind.
             CapacityError: the host can't give now what the machine needs.
         """
+
+    def has_memory(self, launch: LaunchSpec) -> bool:
+        """Whether the machine, which has no process, has a saved memory."""
+
+    async def forget_memory(self, launch: LaunchSpec) -> None:
+        """Removes a saved memory; no error where there is none."""
 
     async def prepare(self, launch: LaunchSpec) -> None:
         """Makes a template for machines like this one, which this driver has started.
@@ -181,6 +200,8 @@ class Driver(Protocol):
 
     async def adopt(self, launch: LaunchSpec) -> Process | None:
         """The process that a control plane before this one started, or None when it is gone.
+
+        It is gone, too, when its memory is saved: that is the machine then.
 
         Never takes a process for the machine's that is not (a reused pid).
         """

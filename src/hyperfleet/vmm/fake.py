@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.machine import TemplateInfo
+from hyperfleet.machine import How, TemplateInfo
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Clone, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
@@ -27,6 +27,7 @@ from hyperfleet.vmm.fake_templates import FakeTemplates
 
 _CONSOLE = "console.log"
 _POWER = "power"
+_MEMORY = "memory"
 # A first start of it hung.
 _HUNG = "hung"
 _GUEST_IP = "10.0.2.15"
@@ -49,8 +50,14 @@ class FakeProcess:
         files: dict[str, bytes],
         faults: Faults,
         beginning: Beginning = BOOTED,
+        *,
+        asleep: dict[str, FakeGuest] | None = None,
     ) -> None:
+        """`asleep`: where guests are kept that sleep, by machine; one that is woken is there."""
         self.beginning = beginning
+        self._asleep = asleep if asleep is not None else {}
+        self._id = launch.id
+        self._memory = launch.directory / _MEMORY
         self._loop = asyncio.get_running_loop()
         self._console = launch.directory / _CONSOLE
         self._power = launch.directory / _POWER
@@ -58,15 +65,22 @@ class FakeProcess:
         self._hangs = _hangs(launch, faults)
         # A clone of a template may fail where a boot would not.
         self._clone = faults.clone if beginning.template is not None else Clone.OK
-        self._booted = False
-        self.is_paused = self.refuses_to_pause = False
+        self._booted = beginning.how is How.MEMORY
+        self.is_paused = self.refuses_to_pause = self.refuses_to_save = False
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._ways: dict[int, _Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
-        self.guest = FakeGuest(
+        self.guest = self._guest(files)
+
+    def _guest(self, files: dict[str, bytes]) -> FakeGuest:
+        slept = self._asleep.pop(self._id, None)
+        if slept is not None and self.beginning.how is How.MEMORY:
+            slept.power_off = self._power_off
+            return slept
+        return FakeGuest(
             files,
             guest_ip=_GUEST_IP,
-            behaviour=faults.channel,
+            behaviour=self._faults.channel,
             on_power_off=self._power_off,
         )
 
@@ -137,6 +151,13 @@ class FakeProcess:
         if self._booted:
             self.guest.wake()
 
+    async def save(self) -> None:
+        """See `driver.Process`. Its guest is kept; only that it is, is on disk."""
+        await self.pause()
+        if self.refuses_to_save:
+            raise GuestError("its memory could not be saved")
+        self._memory.touch()
+
     async def kill(self) -> None:
         """See `driver.Process`."""
         self.end(Exit(signal=signal.SIGKILL))
@@ -158,7 +179,11 @@ class FakeProcess:
         for way in self._ways.values():
             way.close()
         self._ways.clear()
-        self.guest.end()
+        if self._memory.exists():
+            self.guest.hang_up()
+            self._asleep[self._id] = self.guest
+        else:
+            self.guest.end()
         if self._faults.survives:
             self._power.unlink(missing_ok=True)
 
@@ -167,7 +192,9 @@ class FakeProcess:
         self._loop.call_soon(self.end, Exit(code=0, powered_off=True))
 
     def _boot(self) -> None:
-        if self._clone is Clone.DIES:
+        if self.beginning.how is How.MEMORY:
+            self.guest.wake()
+        elif self._clone is Clone.DIES:
             self.end(Exit(signal=signal.SIGSEGV))
         elif self._clone is Clone.NEVER:
             return
@@ -250,6 +277,9 @@ class FakeDriver:
         """`templates`: how many it keeps."""
         self._faults = faults
         self._templates = FakeTemplates(templates)
+        self.refuses_to_wake = False
+        # The guests of machines that sleep.
+        self._asleep: dict[str, FakeGuest] = {}
         self._disks: dict[str, dict[str, bytes]] = {}
         self._processes: dict[str, FakeProcess] = {}
 
@@ -268,15 +298,46 @@ class FakeDriver:
         launch.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.console(launch).touch()
         reach(Point.SPAWN_READY)
-        beginning = Beginning(template=None if anew else self._templates.take(launch))
+        if anew:
+            await self.forget_memory(launch)
+        beginning = self._beginning(launch, anew=anew)
         disk = self._disks.setdefault(launch.id, {})
-        process = FakeProcess(launch, disk, faults, beginning)
+        process = FakeProcess(launch, disk, faults, beginning, asleep=self._asleep)
+        self._processes[launch.id] = process
+        if beginning.how is How.MEMORY:
+            # As a process that is there and stands still.
+            if faults.survives:
+                (launch.directory / _POWER).touch()
+            reach(Point.WAKE_LOADED)
+            (launch.directory / _MEMORY).unlink()
+            reach(Point.WAKE_FORGOTTEN)
         self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)
         process.begin()
         reach(Point.SPAWN_DONE)
         return process
+
+    def _beginning(self, launch: LaunchSpec, *, anew: bool) -> Beginning:
+        if self.has_memory(launch):
+            if self.refuses_to_wake:
+                raise GuestError("what it had in memory can't be gone on from: it was asked not to")
+            return Beginning(how=How.MEMORY)
+        template = None if anew else self._templates.take(launch)
+        if template is None:
+            return Beginning()
+        return Beginning(how=How.TEMPLATE, template=template)
+
+    def has_memory(self, launch: LaunchSpec) -> bool:
+        """See `driver.Driver.has_memory`."""
+        return (launch.directory / _MEMORY).exists()
+
+    async def forget_memory(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.forget_memory`."""
+        guest = self._asleep.pop(launch.id, None)
+        if guest is not None:
+            guest.end()
+        (launch.directory / _MEMORY).unlink(missing_ok=True)
 
     async def prepare(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.prepare`."""
@@ -297,6 +358,10 @@ class FakeDriver:
     async def adopt(self, launch: LaunchSpec) -> FakeProcess | None:
         """See `driver.Driver.adopt`."""
         process = self._processes.get(launch.id)
+        if self.has_memory(launch):
+            # It has fallen asleep: its process is of no use any more.
+            await self.sweep(launch)
+            return None
         if process is None and (launch.directory / _POWER).exists():
             return await self._survivor(launch)
         if process is None or not process.alive:
@@ -324,7 +389,8 @@ class FakeDriver:
         return launch.directory / _CONSOLE
 
     async def _survivor(self, launch: LaunchSpec) -> FakeProcess:
-        process = FakeProcess(launch, self._disks.setdefault(launch.id, {}), self._faults(launch))
+        disk = self._disks.setdefault(launch.id, {})
+        process = FakeProcess(launch, disk, self._faults(launch), asleep=self._asleep)
         self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)

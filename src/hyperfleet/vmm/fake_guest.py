@@ -181,7 +181,7 @@ class FakeGuest:
             case guest.Shutdown(id=call):
                 self._say(guest.Done(id=call))
                 asyncio.get_running_loop().call_soon(self.power_off)
-            case guest.Ping(id=call):
+            case guest.Sync(id=call) | guest.Ping(id=call):
                 self._say(guest.Done(id=call))
 
     def _welcome(self, hello: guest.Hello) -> None:

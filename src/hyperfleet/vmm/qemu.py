@@ -18,7 +18,7 @@ import msgspec
 
 from hyperfleet.errors import CapacityError, GuestError, NotFoundError, ValidationError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.machine import TemplateInfo
+from hyperfleet.machine import How, TemplateInfo
 from hyperfleet.network.interface import Joint, Networks
 from hyperfleet.vmm import (
     confinement,
@@ -26,6 +26,7 @@ from hyperfleet.vmm import (
     qemu_command,
     qemu_disk,
     qemu_spawn,
+    saved_memory,
     shortage,
     tsc,
 )
@@ -99,24 +100,32 @@ class QemuDriver:
         _must_fit(launch.mem_size_mib)
         khz = None if self._kvm else await asyncio.to_thread(tsc.tsc_khz)
         await asyncio.to_thread(self._prepare_directory, launch)
+        if anew:
+            await asyncio.to_thread(saved_memory.remove, launch.directory)
         joint = await self._networks.of(launch.network).attach(launch)
+        shape = shape_of(launch, list(joint.cards), qemu=self._qemu, kvm=self._kvm)
+        if saved_memory.is_there(launch.directory):
+            woken = Beginning(how=How.MEMORY)
+            return await self._begin(launch, khz, joint, shape=shape, beginning=woken)
         note = None
-        template = None if anew else await self._template_for(launch, joint)
+        template = None if anew else await self._template_for(launch, shape)
         if template is not None:
+            clone = Beginning(how=How.TEMPLATE, template=template.key)
             try:
-                return await self._begin(launch, khz, joint, template=template)
+                return await self._begin(
+                    launch, khz, joint, shape=shape, beginning=clone, template=template
+                )
             except GuestError as error:
                 note = f"a clone of template {template.key} could not be started: {error}"
                 _log.warning("machine %s boots: %s", launch.id, note)
             await self.distrust(template.key)
             await self.sweep(launch)
             joint = await self._networks.of(launch.network).attach(launch)
-        return await self._begin(launch, khz, joint, note=note)
+        return await self._begin(launch, khz, joint, shape=shape, beginning=Beginning(note=note))
 
-    async def _template_for(self, launch: LaunchSpec, joint: Joint) -> Template | None:
+    async def _template_for(self, launch: LaunchSpec, shape: Shape) -> Template | None:
         if self._templates is None:
             return None
-        shape = shape_of(launch, list(joint.cards), qemu=self._qemu, kvm=self._kvm)
         template = await self._templates.take(shape)
         if template is None:
             self._shapes[launch.id] = shape
@@ -128,22 +137,29 @@ class QemuDriver:
         khz: int | None,
         joint: Joint,
         *,
+        shape: Shape,
+        beginning: Beginning,
         template: Template | None = None,
-        note: str | None = None,
     ) -> QemuProcess:
         reach(Point.SPAWN_READY)
+        memory = state = None
         with contextlib.ExitStack() as stack:
-            state = None
+            for fd in joint.inherited:
+                stack.callback(os.close, fd)
+            line = await asyncio.to_thread(shape.line_key)
             if template is not None:
-                stack.callback(os.close, template.memory)
+                memory = template.memory
+                stack.callback(os.close, memory)
                 state = memory_file.of_bytes("state", template.state)
                 stack.callback(os.close, state)
-            memory = None if template is None else template.memory
+            elif beginning.how is How.MEMORY:
+                state = await asyncio.to_thread(saved_memory.open_for, launch.directory, line)
+                stack.callback(os.close, state)
+            await asyncio.to_thread(saved_memory.note_line, launch.directory, line)
             host = await qemu_spawn.spawned(
                 lambda: self._spawn(launch, khz, joint, memory=memory, state=state)
             )
-            beginning = Beginning(template=None if template is None else template.key, note=note)
-            return await self._connected(host, launch, beginning, state)
+        return await self._connected(host, launch, beginning, state)
 
     async def _connected(
         self, host: HostProcess, launch: LaunchSpec, beginning: Beginning, state: int | None
@@ -189,8 +205,13 @@ class QemuDriver:
 
     async def adopt(self, launch: LaunchSpec) -> QemuProcess | None:
         """See `driver.Driver.adopt`."""
+        await asyncio.to_thread(saved_memory.remove_half, launch.directory)
         host = await qemu_spawn.find(launch.id, launch.directory)
         if host is None:
+            return None
+        if saved_memory.is_there(launch.directory):
+            # It has fallen asleep, or was being woken: what is on disk is the machine.
+            await host.kill()
             return None
         try:
             process = await QemuProcess.connect(
@@ -211,6 +232,14 @@ class QemuDriver:
             await host.kill()
         await self._networks.of(launch.network).detach(launch)
         qemu_spawn.clear(launch.directory)
+
+    def has_memory(self, launch: LaunchSpec) -> bool:
+        """See `driver.Driver.has_memory`."""
+        return saved_memory.is_there(launch.directory)
+
+    async def forget_memory(self, launch: LaunchSpec) -> None:
+        """See `driver.Driver.forget_memory`."""
+        await asyncio.to_thread(saved_memory.remove, launch.directory)
 
     async def remove(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.remove`."""
@@ -244,8 +273,6 @@ class QemuDriver:
     ) -> int:
         """Blocks until the program is loaded; its pid. The child is ours to reap, by pidfd."""
         with contextlib.ExitStack() as stack:
-            for fd in joint.inherited:
-                stack.callback(os.close, fd)
             stack.enter_context(shortage.told(launch.directory))
             user = confinement.user_of(launch.id, kvm=self._kvm)
             files = _Files.of(launch, user, stack)

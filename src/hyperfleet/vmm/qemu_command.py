@@ -70,7 +70,7 @@ def command(
     """The argument list.
 
     `tsc_khz` is used under TCG only: KVM's guests ask the hypervisor. `disk`: of `own_disk` or
-    `no_disk`; `base`: its base, a descriptor, if it can't be opened. `memory`: a file's, if any.
+    `no_disk`; `base`: its base, a descriptor, if it can't be opened. `memory`: a file's, or QEMU's.
     `incoming`: waits to be told whose state it takes over.
     """
     translations = max(_LEAST_TRANSLATIONS_MIB, launch.mem_size_mib // 4)
@@ -137,11 +137,12 @@ def no_disk() -> str:
 
 
 def _memory(machine: str, mib: int, memory: Memory | None) -> list[str]:
-    if memory is None:
-        return ["-M", machine]
-    shared = "on" if memory.shared else "off"
-    path = f"/proc/self/fd/{memory.descriptor}"
-    backend = f"memory-backend-file,id=ram,size={mib}M,mem-path={path},share={shared}"
+    """A state that is saved with one kind of memory is taken over with the other: by its name."""
+    backend = f"memory-backend-ram,id=ram,size={mib}M"
+    if memory is not None:
+        shared = "on" if memory.shared else "off"
+        path = f"/proc/self/fd/{memory.descriptor}"
+        backend = f"memory-backend-file,id=ram,size={mib}M,mem-path={path},share={shared}"
     return ["-object", backend, "-M", f"{machine},memory-backend=ram"]
 
 

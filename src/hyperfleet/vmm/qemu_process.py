@@ -13,21 +13,22 @@ from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
 from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
+from hyperfleet.failpoints import Point, reach
+from hyperfleet.machine import How
 from hyperfleet.network.interface import Network
-from hyperfleet.vmm import backlog
+from hyperfleet.vmm import backlog, migration, saved_memory
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_spawn import AGENT_SOCKET, QMP_SOCKET
 
 # A loaded host is slow; a monitor that says nothing for so long is stuck.
 _MONITOR_TIMEOUT_S = 30.0
+# Of gigabytes, on a slow disk.
+_SAVING_S = 600.0
 # A guest that was stopped for want of room on the host's disk tries again as often.
 _DISK_RETRY_S = 5.0
 # QEMU has ended: what it still said on QMP is in the socket's buffer.
 _LAST_WORDS_S = 2.0
-
-# The memory of a template is not in its state (qapi/migration.json, MigrationCapability).
-_IGNORE_SHARED: dict[str, object] = {"capability": "x-ignore-shared", "state": True}
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class QemuProcess:
         """Reaches the process's monitor and learns the ways in that it has.
 
         `state`: a descriptor that it inherited, of what it is to take over first; it runs then.
+        It is a template's without memory, or all of what a machine had when it fell asleep, which
+        is removed before it runs.
 
         Raises:
             GuestError: it ended, or does not answer. `host` stays the caller's.
@@ -136,6 +139,12 @@ class QemuProcess:
         async with self._asking() as client:
             await client.execute("cont")
 
+    async def save(self) -> None:
+        """See `driver.Process.save`."""
+        async with self._asking(_SAVING_S) as client:
+            await client.execute("stop")
+            await saved_memory.write(client, self._launch.directory)
+
     async def is_unborn(self) -> bool:
         """Whether it waits for a state that it was to take over."""
         async with self._asking() as client:
@@ -184,20 +193,23 @@ class QemuProcess:
             backlog.deepen(self._host.pid, ports)
 
     async def _take_over(self, client: QMPClient, state: int) -> None:
-        """Has QEMU read `state` and go on from it (docs/devel/migration.rst)."""
-        # Emitted once the guest runs.
-        resumed = EventListener("RESUME")
-        with client.listen(resumed):
-            await client.execute("migrate-set-capabilities", {"capabilities": [_IGNORE_SHARED]})
-            await client.execute("migrate-incoming", {"uri": f"fd:{state}"})
-            running = asyncio.ensure_future(resumed.get())
-            end = asyncio.ensure_future(self._host.wait())
-            try:
-                await asyncio.wait((running, end), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                running.cancel()
-                end.cancel()
-            self._must_live()
+        woken = self.beginning.how is How.MEMORY
+        loading = asyncio.ensure_future(migration.load(client, state, without_memory=not woken))
+        end = asyncio.ensure_future(self._host.wait())
+        try:
+            await asyncio.wait((loading, end), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+        finally:
+            for task in (loading, end):
+                task.cancel()
+            await asyncio.gather(loading, end, return_exceptions=True)
+        self._must_live()
+        if woken:
+            reach(Point.WAKE_LOADED)
+            await asyncio.to_thread(saved_memory.remove, self._launch.directory)
+            reach(Point.WAKE_FORGOTTEN)
+            await client.execute("cont")
 
     async def _ask_forwards(self) -> dict[int, str]:
         return await self._network.forwards(self._monitor, self._launch)
@@ -208,7 +220,7 @@ class QemuProcess:
             return str(await client.execute("human-monitor-command", {"command-line": line}))
 
     @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[QMPClient]:
+    async def _asking(self, limit: float = _MONITOR_TIMEOUT_S) -> AsyncIterator[QMPClient]:
         """The monitor, for as long as it may take to answer.
 
         Raises:
@@ -216,12 +228,10 @@ class QemuProcess:
         """
         self._must_live()
         try:
-            async with asyncio.timeout(_MONITOR_TIMEOUT_S):
+            async with asyncio.timeout(limit):
                 yield await self._connected()
         except TimeoutError as error:
-            raise GuestError(
-                f"QEMU's monitor did not answer within {_MONITOR_TIMEOUT_S:.0f} s"
-            ) from error
+            raise GuestError(f"QEMU's monitor did not answer within {limit:.0f} s") from error
         except (QMPError, OSError, EOFError) as error:
             self._must_live()
             raise GuestError(f"QEMU's monitor failed: {error}") from error

@@ -51,11 +51,16 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             OSError: one of the files is gone.
         """
-        files = [self.kernel, self.initramfs]
-        program = shutil.which(self.qemu)
-        files.append(Path(program) if program is not None else Path(self.qemu))
-        identity = [*map(_identity, files), self._line(), _processor() if self.kvm else ""]
-        return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:16]
+        return _digest([_identity(self.kernel), _identity(self.initramfs), self.line_key()])
+
+    def line_key(self) -> str:
+        """The same of what a guest that runs still depends on: QEMU, its line, the processor.
+
+        Raises:
+            OSError: QEMU is gone.
+        """
+        program = Path(shutil.which(self.qemu) or self.qemu)
+        return _digest([_identity(program), self._line(), _processor() if self.kvm else ""])
 
     def cards(self) -> list[Card]:
         """Cards that lead nowhere, with a template's addresses.
@@ -117,6 +122,10 @@ def shape_of(launch: LaunchSpec, cards: list[Card], *, qemu: str, kvm: bool) -> 
         qemu=qemu,
         kvm=kvm,
     )
+
+
+def _digest(parts: list[object]) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
 def _identity(path: Path) -> list[int]:

@@ -1,8 +1,6 @@
 """Makes a template: boots a machine to where its agent waits for its host, and keeps its memory.
 
-Sources: QEMU's docs/devel/migration.rst; qapi/migration.json, `x-ignore-shared` (memory in a file
-that is shared stays there and is not copied); qapi/char.json, VSERPORT_CHANGE (the guest has opened
-its port).
+Source: QEMU's qapi/char.json, VSERPORT_CHANGE (the guest has opened its port).
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import contextlib
 import os
 import shutil
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from qemu.qmp import EventListener, QMPClient, QMPError
 from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.vmm import confinement, memory_file, qemu_command, qemu_spawn, tsc
+from hyperfleet.vmm import confinement, memory_file, migration, qemu_command, qemu_spawn, tsc
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_command import Memory, Sockets
 from hyperfleet.vmm.shape import Shape
@@ -35,7 +32,6 @@ _SETTLE_S = 0.25
 # Of the state that is not memory; far more than there ever is.
 _MOST_STATE = 64 << 20
 _CONSOLE_SPARE = 16 << 20
-_ASK_S = 30.0
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,21 +162,7 @@ async def _saved(directory: Path) -> bytes:
             if isinstance(data, dict) and data.get("open"):
                 break
         await asyncio.sleep(_SETTLE_S)
-        await client.execute(
-            "migrate-set-capabilities",
-            {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
-        )
-        await client.execute("migrate-set-parameters", {"max-bandwidth": 1 << 40})
-        ours, theirs = socket.socketpair()
-        with ours:
-            ours.setblocking(False)
-            with theirs:
-                client.send_fd_scm(theirs.fileno())
-                await client.execute("getfd", {"fdname": "state"})
-            await client.execute("migrate", {"uri": "fd:state"})
-            state = await _all_of(ours)
-        await _must_be_saved(client)
-        return state
+        return await migration.save(client, _all_of, without_memory=True)
     finally:
         # It raises whatever ended the connection.
         with contextlib.suppress(Exception):
@@ -195,16 +177,3 @@ async def _all_of(stream: socket.socket) -> bytes:
         if len(data) > _MOST_STATE:
             raise GuestError(f"its state is over {_MOST_STATE >> 20} MiB beside its memory")
     return bytes(data)
-
-
-async def _must_be_saved(client: QMPClient) -> None:
-    """Returns when QEMU says that it has written all; it closes the stream a moment before."""
-    deadline = time.monotonic() + _ASK_S
-    while True:
-        answer = await client.execute("query-migrate")
-        status = answer.get("status") if isinstance(answer, dict) else None
-        if status == "completed":
-            return
-        if status in ("failed", "cancelled") or time.monotonic() > deadline:
-            raise GuestError(f"its state could not be saved: {answer}")
-        await asyncio.sleep(0.01)

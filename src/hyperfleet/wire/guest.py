@@ -106,6 +106,10 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="shutdown"):
     grace_ms: U32
 
 
+class Sync(msgspec.Struct, frozen=True, kw_only=True, tag="sync"):
+    id: U32
+
+
 class Ping(msgspec.Struct, frozen=True, kw_only=True, tag="ping"):
     id: U32
 
@@ -173,6 +177,7 @@ ToGuest = (
     | Ports
     | RelayCall
     | Shutdown
+    | Sync
     | Ping
 )
 FromGuest = Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | Relay | Refused

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperfleet.errors import GuestError, OperationTimeoutError
+from hyperfleet.machine import How
 from hyperfleet.vmm.driver import Exit
 from support.bench import BOOT_S, Bench, Guest, page
 
@@ -125,6 +126,50 @@ async def test_a_process_stands_still_and_goes_on(bench: Bench) -> None:
     for act in (guest.process.pause, guest.process.resume):
         with pytest.raises(GuestError):
             await act()
+
+
+async def test_what_is_in_memory_lives_through_sleep_once(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    await guest.serve("page")
+    await guest.agent.sync()
+    boot_id = guest.agent.boot_id
+    assert not bench.driver.has_memory(launch)
+    await guest.process.save()
+    assert bench.driver.has_memory(launch)
+    await guest.process.kill()
+    await guest.agent.close()
+    assert await bench.driver.adopt(launch) is None
+    await bench.driver.sweep(launch)
+    assert bench.driver.has_memory(launch)
+
+    process = await bench.driver.start(launch)
+    assert process.beginning.how is How.MEMORY
+    assert not bench.driver.has_memory(launch)
+    woken = await Guest.of(process)
+    # It is the same boot, and its server has never ended.
+    assert woken.agent.boot_id == boot_id
+    assert await page((await process.forwards())[80]) == b"page\n"
+    await process.kill()
+    await woken.agent.close()
+    assert (await bench.driver.start(launch)).beginning.how is How.BOOT
+
+
+async def test_what_is_saved_can_be_forgotten(bench: Bench) -> None:
+    launch = bench.launch()
+    for forget in (lambda: bench.driver.forget_memory(launch), None):
+        guest = await bench.start(launch)
+        await guest.process.save()
+        await guest.process.kill()
+        await guest.agent.close()
+        if forget is not None:
+            await forget()
+            assert not bench.driver.has_memory(launch)
+            await forget()
+        process = await bench.driver.start(launch, anew=True)
+        assert process.beginning.how is How.BOOT
+        assert not bench.driver.has_memory(launch)
+        await Guest.new(process)
 
 
 async def test_sweep_and_remove_leave_nothing(bench: Bench) -> None:

@@ -140,6 +140,12 @@ class MemoryFleet:
             raise InvalidStateError(f"Machine is {machine.status}, not running")
         return self._turn(machine, Status.PAUSED)
 
+    async def sleep(self, ref: str) -> Machine:
+        machine = self.get(ref)
+        if machine.status not in (Status.RUNNING, Status.PAUSED, Status.SLEEPING):
+            raise InvalidStateError(f"Machine is {machine.status}, not running")
+        return self._turn(machine, Status.SLEEPING)
+
     async def resume(self, ref: str) -> Machine:
         machine = self.get(ref)
         if machine.status not in (Status.RUNNING, Status.PAUSED):

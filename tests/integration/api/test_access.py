@@ -28,6 +28,7 @@ REQUESTS = {
     "stop_machine": ("POST", "/machines/web/stop", WRITE),
     "restart_machine": ("POST", "/machines/web/restart", WRITE),
     "pause_machine": ("POST", "/machines/web/pause", WRITE),
+    "sleep_machine": ("POST", "/machines/web/sleep", WRITE),
     "resume_machine": ("POST", "/machines/web/resume", WRITE),
     "wait_for_machine": ("GET", "/machines/web/wait", READ),
     "exec_in_machine": ("POST", "/machines/web/exec", EXEC),

@@ -36,6 +36,7 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
                {"a" * 64: "x"}, {"a": "x" * 256}, {"a": "\0"}, {f"a{n}": "" for n in range(65)}],
     "restart": [*NO_STRING, "", "on_failure", "Always", "no"],
     "autostart": [None, 0, 1, "true", "", [True], {}],
+    "sleep_after_s": [None, -1, 1.5, "60", True, 31_536_001, 10**30, [60], {}],
     "egress": [
         None, 0, True, {}, "", "ALL", "some", [], ["all"], [None], [{}], [{"ports": [80]}],
         [{"network": None}], [{"network": 1}], [{"network": "example.com"}], [{"network": "::/0"}],
@@ -49,7 +50,7 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
 }  # fmt: skip
 CHANGE_FIELDS = {
     name: MACHINE_FIELDS[name]
-    for name in ("exposed_ports", "labels", "restart", "autostart", "egress")
+    for name in ("exposed_ports", "labels", "restart", "autostart", "egress", "sleep_after_s")
 }
 CHANGES = ", ".join(CHANGE_FIELDS)
 EXEC_FIELDS: dict[str, list[Any]] = {

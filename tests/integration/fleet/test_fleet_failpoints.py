@@ -15,7 +15,7 @@ import pytest
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import CONTROL_PLANE, Point
 from hyperfleet.fleet import Fleet
-from hyperfleet.lifecycle import AT_REST, Status
+from hyperfleet.lifecycle import ALIVE, Status
 from hyperfleet.machine import Machine, MachineChange
 from support.table import printed
 
@@ -31,6 +31,8 @@ OUTCOMES: dict[str, set[Status | None]] = {
     "restart": {_S.RUNNING},
     "pause": {_S.PAUSED},
     "resume": {_S.PAUSED, _S.RUNNING},
+    "sleep": {_S.RUNNING, _S.SLEEPING},
+    "wake": {_S.RUNNING, _S.SLEEPING},
     "take over": {_S.RUNNING},
     # How a process ended is not known to a control plane that did not see it.
     "power off": {_S.STOPPED, _S.FAILED},
@@ -67,6 +69,10 @@ class Story:
         await fleet.pause("web")
         self.act = "resume"
         await fleet.resume("web")
+        self.act = "sleep"
+        await fleet.sleep("web")
+        self.act = "wake"
+        await fleet.start("web")
         self.act = "stop"
         await fleet.stop("web")
         self.act = "start"
@@ -135,7 +141,7 @@ async def _agrees(world: World, fleet: Fleet, told: int) -> None:
         (one.id, one.status, one.spec) for one in machines
     ]
     alive = {one.id for one in machines if world.driver.process(one.id) is not None}
-    assert alive == {one.id for one in machines if one.status not in AT_REST}
+    assert alive == {one.id for one in machines if one.status in ALIVE}
     assert len(world.driver.processes()) == len(alive)
     assert {path.name for path in (world.home / "machines").iterdir()} <= {
         one.id for one in machines

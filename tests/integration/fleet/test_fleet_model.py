@@ -47,6 +47,8 @@ LEAVES: dict[str, frozenset[Status | None]] = {
     "change": frozenset(),
     "pause": frozenset({_S.PAUSED}),
     "resume": frozenset({_S.RUNNING}),
+    "sleep": frozenset({_S.SLEEPING}),
+    "wake": frozenset({_S.RUNNING}),
 }
 # On the way of each, by the beginning of their names.
 _ON_THE_WAY = {
@@ -57,6 +59,8 @@ _ON_THE_WAY = {
     "change": ("change.recorded", "change.published"),
     "pause": ("pause",),
     "resume": ("resume",),
+    "sleep": ("sleep",),
+    "wake": ("start", "spawn", "wake", "boot"),
 }
 WHERE = [
     (act, point) for act, ways in _ON_THE_WAY.items() for point in Point if point.startswith(ways)
@@ -152,6 +156,15 @@ class FleetAndModel(RuleBasedStateMachine):
             self._called(name, answer, _S.RUNNING if ends else _S.PAUSED)
 
     @rule(name=NAMES)
+    def sleep(self, name: str) -> None:
+        answer = self._try(self.fleet.sleep(name))
+        known = self.known.get(name)
+        if known is not None and known.status not in (_S.RUNNING, _S.PAUSED, _S.SLEEPING):
+            assert isinstance(answer, InvalidStateError)
+        else:
+            self._called(name, answer, _S.SLEEPING)
+
+    @rule(name=NAMES)
     def stop(self, name: str) -> None:
         answer = self._try(self.fleet.stop(name))
         known = self.known.get(name)
@@ -238,7 +251,12 @@ class FleetAndModel(RuleBasedStateMachine):
         """A call in which the control plane may be killed; it leaves one of a few things."""
         act, point = where
         # Mostly one in which the call comes to the point.
-        usual = {"start": _S.STOPPED, "change": None, "resume": _S.PAUSED}
+        usual = {
+            "start": _S.STOPPED,
+            "change": None,
+            "resume": _S.PAUSED,
+            "wake": _S.SLEEPING,
+        }
         status = usual.get(act, _S.RUNNING)
         name = self._pick(number, status) or self._pick(number, None)
         if name is None:
@@ -248,6 +266,8 @@ class FleetAndModel(RuleBasedStateMachine):
             "stop": self.fleet.stop,
             "pause": self.fleet.pause,
             "resume": self.fleet.resume,
+            "sleep": self.fleet.sleep,
+            "wake": self.fleet.start,
             "restart": self.fleet.restart,
             "delete": lambda name: self.fleet.delete(name, force=True),
             "change": lambda name: self.fleet.change(name, MachineChange(labels={"a": "b"})),

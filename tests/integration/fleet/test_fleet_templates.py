@@ -9,7 +9,7 @@ import pytest
 from hyperfleet.errors import OperationTimeoutError
 from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import Machine
+from hyperfleet.machine import How, Machine
 from support.data_plane import until
 
 from .world import World, spec
@@ -23,17 +23,17 @@ async def _started(fleet: Fleet, name: str, faults: str = "") -> Machine:
 async def test_after_a_boot_the_next_start_is_a_clone(world: World, fleet: Fleet) -> None:
     first = await _started(fleet, "one")
     assert first.last_start is not None
-    assert not first.last_start.warm
+    assert first.last_start.how is How.BOOT
     await until(lambda: bool(world.driver.templates()))
     second = await _started(fleet, "two")
     assert second.last_start is not None
-    assert second.last_start.warm
+    assert second.last_start.how is How.TEMPLATE
     assert second.last_start.note is None
     # Also of one that has a disk already; and what is recorded is what was told.
     await fleet.stop("one")
     again = await fleet.start("one")
     assert again.last_start is not None
-    assert again.last_start.warm
+    assert again.last_start.how is How.TEMPLATE
     assert {machine.id: machine.last_start for machine in await world.store.all()} == {
         again.id: again.last_start,
         second.id: second.last_start,
@@ -55,7 +55,7 @@ async def test_a_clone_that_does_not_come_up_boots_and_says_so(
     second = await _started(fleet, "two", faults)
     assert second.status is Status.RUNNING
     assert second.last_start is not None
-    assert not second.last_start.warm
+    assert second.last_start.how is How.BOOT
     assert second.last_start.note is not None
     assert second.last_start.note.startswith(f"a clone of template {template.id} did not come up")
     assert why.replace("\\", "") in second.last_start.note
@@ -64,7 +64,7 @@ async def test_a_clone_that_does_not_come_up_boots_and_says_so(
     assert world.driver.templates() == []
     third = await _started(fleet, "three", faults)
     assert third.last_start is not None
-    assert (third.last_start.warm, third.last_start.note) == (False, None)
+    assert (third.last_start.how, third.last_start.note) == (How.BOOT, None)
     assert world.driver.templates() == []
 
 

@@ -16,7 +16,7 @@ from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet, FleetConfig
 from hyperfleet.guest.values import ExecRequest, ExecResult
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import Machine, MachineSpec
+from hyperfleet.machine import How, Machine, MachineSpec
 from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.interface import Activity, RouteSink
@@ -153,10 +153,12 @@ class StillTraffic:
     """Traffic that a test says."""
 
     def __init__(self) -> None:
-        self.of: dict[str, Activity | None] = {}
+        # Or what tells it.
+        self.of: dict[str, Activity | Callable[[], Activity] | None] = {}
 
     async def activity(self, machine_id: str) -> Activity | None:
-        return self.of.get(machine_id, Activity())
+        told = self.of.get(machine_id, Activity())
+        return told() if callable(told) else told
 
 
 class Tally:
@@ -165,7 +167,7 @@ class Tally:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def started(self, seconds: float, *, warm: bool) -> None:
+    def started(self, seconds: float, how: How) -> None:
         assert seconds >= 0
         self.heard.append("started")
 
@@ -327,13 +329,14 @@ def spec(name: str = "web", faults: str = "", **changes: Any) -> MachineSpec:
 
 async def settled(fleet: Fleet, ref: str) -> Status | None:
     """The machine's status, once nothing is under way; None when there is no machine."""
-    ends = (Status.RUNNING, Status.PAUSED, Status.FAILED, Status.STOPPED)
+    rests = (Status.RUNNING, Status.PAUSED, Status.SLEEPING)
+    ends = (*rests, Status.FAILED, Status.STOPPED)
     try:
         while True:
             machine = fleet.get(ref)
             if machine.status in AT_REST and machine.next_start_at is None:
                 return machine.status
-            if machine.status in (Status.RUNNING, Status.PAUSED):
+            if machine.status in rests:
                 return machine.status
             others = [end for end in ends if end is not machine.status]
             waits = [asyncio.create_task(fleet.wait(ref, end, 5)) for end in others]

@@ -17,6 +17,7 @@ ASKED = (
     Want.DELETE,
     Want.PAUSE,
     Want.RESUME,
+    Want.SLEEP,
     Want.CHANGE,
 )
 
@@ -63,7 +64,7 @@ def test_the_same_wish_again_shares_the_answer() -> None:
 @pytest.mark.parametrize("status", Status)
 def test_a_restart_boots_from_every_state_and_stops_what_may_run(status: Status) -> None:
     # What runs and could not start again is not stopped; what was broken off is, at any rate.
-    check = (Act.CHECK,) if status in (Status.RUNNING, Status.PAUSED) else ()
+    check = (Act.CHECK,) if status in (Status.RUNNING, Status.PAUSED, Status.SLEEPING) else ()
     halt = () if status in AT_REST else (Act.HALT_TO_START,)
     whole = (*check, *halt, Act.PREPARE, Act.BOOT)
     assert agenda.on_turn(status, Want.RESTART, force=False) == whole
@@ -110,7 +111,22 @@ def test_a_stop_or_restart_that_is_next_ends_the_boot() -> None:
 @pytest.mark.parametrize("status", set(Status) - {Status.RUNNING, Status.PAUSED})
 def test_only_what_has_a_guest_is_paused_and_resumed(status: Status) -> None:
     for want in (Want.PAUSE, Want.RESUME):
-        assert agenda.on_turn(status, want, force=False) == "start it first"
+        plan = agenda.on_turn(status, want, force=False)
+        asleep = status is Status.SLEEPING and want is Want.RESUME
+        assert plan == ("start it instead" if asleep else "start it first")
+
+
+@pytest.mark.parametrize("status", Status)
+def test_what_has_a_guest_sleeps_and_a_start_wakes_it(status: Status) -> None:
+    plan = agenda.on_turn(status, Want.SLEEP, force=False)
+    if status in (Status.RUNNING, Status.PAUSED):
+        assert plan == (Act.SLEEP,)
+    else:
+        assert plan == (() if status is Status.SLEEPING else "start it first")
+    # By itself only what runs: somebody has paused a paused one.
+    dozes = agenda.on_turn(status, Want.DOZE, force=False)
+    assert dozes == ((Act.SLEEP,) if status is Status.RUNNING else ())
+    assert agenda.on_turn(Status.SLEEPING, Want.START, force=False) == (Act.PREPARE, Act.BOOT)
 
 
 @pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
@@ -141,6 +157,7 @@ LEADS = {
     Act.SETTLE: (Status.FAILED,),
     Act.PAUSE: (Status.PAUSED,),
     Act.GO_ON: (Status.RUNNING,),
+    Act.SLEEP: (Status.SLEEPING,),
     Act.AMEND: (),
     Act.FOLLOW: (),
     Act.NOTE: (),
@@ -176,3 +193,5 @@ def test_no_order_of_requests_breaks_the_table_of_states(
             assert status is Status.STOPPED
         if want is Want.PAUSE:
             assert status is Status.PAUSED
+        if want is Want.SLEEP:
+            assert status is Status.SLEEPING

@@ -56,6 +56,9 @@ class SlowProcess:
     async def resume(self) -> None:
         raise NotImplementedError
 
+    async def save(self) -> None:
+        raise NotImplementedError
+
     async def kill(self) -> None:
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from hyperfleet.lifecycle import Status
+from hyperfleet.machine import How
 from hyperfleet.metrics import families
 from hyperfleet.metrics.instruments import Instruments
 from hyperfleet.metrics.scrape import Metrics
@@ -168,7 +169,7 @@ async def test_without_a_data_plane_the_rest_is_shown() -> None:
 
 async def test_what_the_fleet_does_is_counted() -> None:
     instruments = Instruments(driver="fake", proxy_pid=lambda: None)
-    instruments.started(2.5, warm=False)
+    instruments.started(2.5, How.BOOT)
     instruments.start_failed()
     instruments.start_given_up()
     for outcome in ("ended", "timeout", "failed", "failed"):
@@ -183,8 +184,8 @@ async def test_what_the_fleet_does_is_counted() -> None:
     seen = Exposition((await metrics.scrape(""))[0].decode())
     for outcome in ("running", "failed", "given_up"):
         assert seen.value("hyperfleet_machine_starts_total", outcome=outcome) == 1
-    assert seen.value("hyperfleet_machine_start_duration_seconds_sum", kind="cold") == 2.5
-    assert seen.value("hyperfleet_machine_start_duration_seconds_count", kind="warm") == 0
+    assert seen.value("hyperfleet_machine_start_duration_seconds_sum", how="boot") == 2.5
+    assert seen.value("hyperfleet_machine_start_duration_seconds_count", how="template") == 0
     assert seen.value("hyperfleet_execs_total", outcome="failed") == 2
     assert seen.value("hyperfleet_discovery_looks_total", outcome="seen") == 1
 

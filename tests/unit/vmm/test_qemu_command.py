@@ -67,9 +67,9 @@ def test_the_guest_is_told_the_rate_of_its_clock_under_tcg_only() -> None:
 
 
 def test_a_guest_that_must_calibrate_its_clock_has_the_timer_for_it() -> None:
-    assert value(command(), "-M").endswith(",pit=off")
-    assert value(command(tsc_khz=None), "-M").endswith(",pit=on")
-    assert value(command(kvm=True), "-M").endswith(",pit=on")
+    assert ",pit=off," in value(command(), "-M")
+    assert ",pit=on," in value(command(tsc_khz=None), "-M")
+    assert ",pit=on," in value(command(kvm=True), "-M")
 
 
 @pytest.mark.parametrize("asked", ["console=ttyS0 quiet", ""])

@@ -1,0 +1,82 @@
+"""A guest's state out of one QEMU and into another, by way of this process.
+
+Sources: QEMU's docs/devel/migration.rst; qapi/migration.json: `x-ignore-shared` (memory in a file
+that is shared stays there and is not copied), `events`, MIGRATION.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from qemu.qmp import EventListener, Message, QMPClient
+
+from hyperfleet.errors import GuestError
+
+T = TypeVar("T")
+
+# Bytes a second; no bound.
+_BANDWIDTH = 1 << 40
+# QEMU closes the stream a moment before it says that all is written.
+_LAST_WORD_S = 30.0
+
+
+async def save(
+    client: QMPClient,
+    take: Callable[[socket.socket], Coroutine[Any, Any, T]],
+    *,
+    without_memory: bool = False,
+) -> T:
+    """Has `take` read a guest's state to its end; what it returns. The guest stands still then.
+
+    Raises:
+        GuestError: QEMU could not write it.
+    """
+    await _prepare(client, without_memory=without_memory)
+    await client.execute("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        with theirs:
+            client.send_fd_scm(theirs.fileno())
+            await client.execute("getfd", {"fdname": "state"})
+        await client.execute("migrate", {"uri": "fd:state"})
+        taken = await take(ours)
+    deadline = time.monotonic() + _LAST_WORD_S
+    while True:
+        answer = await client.execute("query-migrate")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status == "completed":
+            return taken
+        if status in ("failed", "cancelled") or time.monotonic() > deadline:
+            raise GuestError(f"its state could not be saved: {answer}")
+        await asyncio.sleep(0.01)
+
+
+async def load(client: QMPClient, descriptor: int, *, without_memory: bool = False) -> None:
+    """Has QEMU, which was started with `-incoming defer`, read a state from its own `descriptor`.
+
+    Returns when it has: the guest runs, or stands still, as it did when it was saved. Never where
+    QEMU ends meanwhile: the caller watches for that.
+    """
+    loaded = EventListener("MIGRATION", event_filter=_is_completed)
+    with client.listen(loaded):
+        await _prepare(client, without_memory=without_memory)
+        await client.execute("migrate-incoming", {"uri": f"fd:{descriptor}"})
+        await loaded.get()
+
+
+async def _prepare(client: QMPClient, *, without_memory: bool) -> None:
+    wanted = {"events": True, "x-ignore-shared": without_memory}
+    await client.execute(
+        "migrate-set-capabilities",
+        {"capabilities": [{"capability": name, "state": on} for name, on in wanted.items()]},
+    )
+
+
+def _is_completed(event: Message) -> bool:
+    data = event.get("data")
+    return isinstance(data, dict) and data.get("status") == "completed"
