@@ -54,6 +54,7 @@ class Samples:
 
     cold: list[One]
     warm: list[One]
+    woken: list[One]
     cold_crowds: list[Crowd]
     warm_crowds: list[Crowd]
 
@@ -101,6 +102,17 @@ def figures(samples: Samples) -> list[Figure]:
             f"{_median(warm, 'up'):.2f} and {_median(cold, 'up'):.2f} s",
         ),
     ]
+    wakes = [one.page / other.page for one, other in zip(samples.woken, cold, strict=True)]
+    found.append(
+        Figure(
+            "starts",
+            "wake to the first byte of nginx's page, beside a boot's",
+            statistics.median(wakes),
+            "times",
+            None,
+            f"{_median(samples.woken, 'page'):.2f} s; it slept, so nginx runs already",
+        )
+    )
     if samples.cold_crowds:
         found += _of_crowds(samples.cold_crowds, samples.warm_crowds)
     return found
@@ -152,14 +164,15 @@ async def _sample(boots: Server, clones: Server, rounds: int, crowds: int) -> Sa
         # Not counted: it warms the host's caches for both.
         await _one(server, "first")
     await _template_is_there(clones)
-    samples = Samples([], [], [], [])
+    samples = Samples([], [], [], [], [])
     for number in range(rounds):
         turns = [(boots, samples.cold), (clones, samples.warm)]
         for server, kept in turns if number % 2 else turns[::-1]:
             kept.append(await _one(server, f"m{number}", warm=server is clones))
+        samples.woken.append(await _woken(clones, f"s{number}"))
         print(
             f"  start {number}: cold {samples.cold[-1].page:.2f},"
-            f" warm {samples.warm[-1].page:.2f} s",
+            f" warm {samples.warm[-1].page:.2f}, woken {samples.woken[-1].page:.2f} s",
             file=sys.stderr,
         )
     for number in range(crowds):
@@ -197,6 +210,32 @@ async def _one(server: Server, name: str, *, warm: bool | None = None) -> One:
     return one
 
 
+async def _woken(server: Server, name: str) -> One:
+    """A machine that serves falls asleep, uncounted, and is woken."""
+    connection = await Connection.open(server.api_url, server.key)
+    try:
+        await _create(connection, name)
+        await _until_page(server, connection, name, warm=True)
+        await connection.ask("POST", f"/machines/{name}/sleep")
+        began = time.perf_counter()
+        machine = await connection.ask("POST", f"/machines/{name}/start")
+        up = time.perf_counter() - began
+        if machine["last_start"]["how"] != "memory":
+            msg = f"a start was not as it should be: {machine['last_start']}"
+            raise RuntimeError(msg)
+        await _page(server, name)
+        page = time.perf_counter() - began
+        await _delete(connection, name)
+    finally:
+        connection.close()
+    return One(up, page)
+
+
+async def _page(server: Server, name: str) -> None:
+    path = f"/proxy/{name}/{_PORT}/"
+    await asyncio.to_thread(real.first_byte, server.proxy_port, path, beginning=_PAGE)
+
+
 async def _until_page(
     server: Server, connection: Connection, name: str, *, warm: bool | None
 ) -> tuple[One, int]:
@@ -210,8 +249,7 @@ async def _until_page(
     done = await connection.ask("POST", f"/machines/{name}/exec", {"cmd": _SERVE})
     if done["exit_code"]:
         raise RuntimeError(done["stderr"])
-    path = f"/proxy/{name}/{_PORT}/"
-    await asyncio.to_thread(real.first_byte, server.proxy_port, path, beginning=_PAGE)
+    await _page(server, name)
     return One(up, time.perf_counter() - began), int(machine["pid"])
 
 

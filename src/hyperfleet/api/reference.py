@@ -26,7 +26,8 @@ _MEANING = {
     Status.STARTING: "Its process is made, or its guest comes up.",
     Status.RUNNING: "Its agent answers; the proxy leads to it.",
     Status.PAUSED: "Its processors stand still, its memory stays; the proxy turns clients away.",
-    Status.SLEEPING: "All that it had in memory is on disk; a start has it go on from there.",
+    Status.SLEEPING: "All that it had in memory is on disk, or, while `pid` is not null, on its way"
+    " there; a start has it go on from there.",
     Status.STOPPING: "The proxy turns clients away already; its guest ends what it does.",
     Status.STOPPED: "It was stopped, or has powered itself off. Its disk stays.",
     Status.FAILED: "It did not come up, or has died; `error_message` says why.",

@@ -116,7 +116,7 @@ class State:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self.machine.status != status:
+                while not self._is(status):
                     if self.removed:
                         raise NotFoundError(f"Machine not found: {self.machine.id}")
                     await self._change()
@@ -126,6 +126,11 @@ class State:
                 f"and was not {status} within {timeout:g} s"
             ) from error
         return self.machine
+
+    def _is(self, status: Status) -> bool:
+        """Whether it is so altogether: one that falls asleep has its process until it sleeps."""
+        falls = status is Status.SLEEPING and self.machine.pid is not None
+        return self.machine.status is status and not falls
 
     def _after(self, status: Status, changes: dict[str, Any]) -> Machine:
         before = self.machine

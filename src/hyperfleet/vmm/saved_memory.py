@@ -101,7 +101,9 @@ def remove(directory: Path) -> None:
 
 def _copy(stream: socket.socket, new: Path) -> None:
     stream.setblocking(True)
-    with new.open("wb", buffering=0) as file:
+    # The machine's own user may look into the directory.
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         piece = bytearray(_PIECE)
         view = memoryview(piece)
         while count := stream.recv_into(piece):

@@ -45,10 +45,12 @@ def listed(server: Server) -> list[dict[str, Any]]:
 def qemus_in(home: Path) -> dict[int, str]:
     """The machines' processes that run in a home: pid to machine."""
     found = {}
+    # A template that is being made is none, and runs elsewhere.
+    machines = home.resolve() / "machines"
     for entry in _processes():
         with contextlib.suppress(OSError):
             match = _NAME.search((entry / "cmdline").read_bytes())
-            if match and (entry / "cwd").readlink().is_relative_to(home.resolve()):
+            if match and (entry / "cwd").readlink().is_relative_to(machines):
                 found[int(entry.name)] = match[1].decode()
     return found
 

@@ -61,19 +61,22 @@ def test_clones_are_compared_with_boots_within_rounds():
     samples = starts.Samples(
         cold=[one(2, 2.5), one(20, 25)],
         warm=[one(0.2, 0.5), one(4, 10)],
+        woken=[one(0.1, 0.25), one(2, 5)],
         cold_crowds=[crowd(20, 40, 200, 190)],
         warm_crowds=[crowd(8, 14, 80, 60)],
     )
-    page_, up, cpu, all_, memory = starts.figures(samples)
+    page_, up, wake, cpu, all_, memory = starts.figures(samples)
     assert page_.value == pytest.approx(0.3)
     assert not page_.met
     assert up.value == pytest.approx(0.15)
+    assert wake.value == pytest.approx(0.15)
     assert cpu.value == pytest.approx(0.35)
     assert cpu.met
     assert all_.value == pytest.approx(0.4)
     assert memory.value == pytest.approx(0.4)
     assert "80 and 200 MiB, of which 60 and 190" in memory.beside
-    assert len(starts.figures(starts.Samples(samples.cold, samples.warm, [], []))) == 2
+    without = starts.Samples(samples.cold, samples.warm, samples.woken, [], [])
+    assert len(starts.figures(without)) == 3
 
 
 def test_the_bare_line_is_the_machines_with_its_own_descriptors_and_port():
