@@ -25,6 +25,8 @@ pub struct Flow {
     written: usize,
     readable: bool,
     writable: bool,
+    /// No host is there.
+    deserted: bool,
 }
 
 impl Flow {
@@ -38,6 +40,7 @@ impl Flow {
             written: 0,
             readable: true,
             writable: true,
+            deserted: false,
         }
     }
 
@@ -49,10 +52,17 @@ impl Flow {
         }
     }
 
-    /// The channel may be ready again.
-    pub fn edge(&mut self) {
+    /// The channel may be ready again; `deserted`: without a host.
+    pub fn edge(&mut self, deserted: bool) {
+        self.deserted = deserted;
         self.readable = true;
         self.writable = true;
+    }
+
+    /// Whether it waits for a host to take what is written, and there is none: its end would not be
+    /// read, since nothing is.
+    pub fn is_stuck(&self) -> bool {
+        self.deserted && !self.has_room()
     }
 
     pub fn has_room(&self) -> bool {

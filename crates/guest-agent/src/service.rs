@@ -99,8 +99,7 @@ impl Service {
                 if let Some(grace) = self.take(frame, &mut flow) {
                     let last_word = async {
                         while flow.write(channel)? {
-                            channel.edge().await?;
-                            flow.edge();
+                            flow.edge(channel.edge().await?);
                         }
                         io::Result::Ok(())
                     };
@@ -111,22 +110,23 @@ impl Service {
                 tokio::task::yield_now().await;
                 continue;
             }
-            if flow.wants_to_read() {
-                if flow.read(channel)? == Read::HostGone {
-                    self.end_session();
-                    flow = Flow::after_host();
-                    if !channel.is_lasting() {
-                        return Ok(End::HostGone);
-                    }
+            let gone = if flow.wants_to_read() {
+                flow.read(channel)? == Read::HostGone
+            } else if flow.is_stuck() {
+                true
+            } else {
+                tokio::select! {
+                    deserted = channel.edge() => flow.edge(deserted?),
+                    message = self.queue.next(), if flow.has_room() => flow.push(&message),
                 }
-                continue;
-            }
-            tokio::select! {
-                edge = channel.edge() => {
-                    edge?;
-                    flow.edge();
+                false
+            };
+            if gone {
+                self.end_session();
+                flow = Flow::after_host();
+                if !channel.is_lasting() {
+                    return Ok(End::HostGone);
                 }
-                message = self.queue.next(), if flow.has_room() => flow.push(&message),
             }
         }
     }

@@ -66,16 +66,21 @@ impl Channel {
         self.lasting
     }
 
-    /// Returns when reading or writing may have become possible again. Loses nothing when dropped.
-    pub async fn edge(&self) -> io::Result<()> {
+    /// Returns when reading or writing may have become possible again; true when no host is there any
+    /// more, though what it has said may not all be read. Loses nothing when dropped.
+    pub async fn edge(&self) -> io::Result<bool> {
         let mut ready = self.edges.readable().await?;
         let mut events = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         }; EVENTS];
-        epoll::wait(ready.get_inner(), &mut events[..], Some(&NOW))?;
+        let count = epoll::wait(ready.get_inner(), &mut events[..], Some(&NOW))?;
         ready.clear_ready();
-        Ok(())
+        let gone = |event: &epoll::Event| {
+            let flags = event.flags;
+            flags.contains(epoll::EventFlags::HUP)
+        };
+        Ok(events[..count].iter().any(gone))
     }
 
     /// Reads what is there into `buffer`, never waits.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from hyperfleet.guest.calls import (
     StreamCall,
     printable,
 )
+from hyperfleet.guest.handshake import Handshake
 from hyperfleet.guest.stream import WINDOW, Stream, size
 from hyperfleet.guest.values import (
     ExecRequest,
@@ -40,16 +40,12 @@ from hyperfleet.wire import guest as wire
 
 T = TypeVar("T")
 
-# Seconds between hellos while no welcome comes: the first, the factor, the longest.
-_HELLO_FIRST, _HELLO_GROWS, _HELLO_LONGEST = 0.25, 1.5, 2.0
 # Seconds for a call that has no time of its own.
 _CALL_TIMEOUT = 10.0
 # Seconds that the agent gets to tell of a process it has killed at its time limit.
 _KILL_TAKES = 5.0
 _READ_BYTES = 64 * 1024
 _KILL_SIGNAL = 9
-# For the guest's random numbers: more than its kernel needs to be sure of them.
-_SEED_BYTES = 64
 _MAX_NAME = 64
 _MAX_ID = 2**32 - 1
 _NO_LIMIT = 2**64 - 1
@@ -57,8 +53,6 @@ _NO_LIMIT = 2**64 - 1
 # read them. A guest that lets either grow so far is not served further.
 _MAX_CALLS = 4096
 _MAX_UNSENT = 4 * 1024 * 1024
-# Most bytes before the welcome: what an agent had left to say to a host before us is far less.
-_MAX_BEFORE_WELCOME = 16 * 1024 * 1024
 
 
 class Agent:
@@ -75,14 +69,10 @@ class Agent:
         self._reader = reader
         self._writer = writer
         self._frames = slip.Reader()
-        self._nonce = secrets.randbits(64)
-        self._welcome: asyncio.Future[wire.Welcome] = asyncio.get_running_loop().create_future()
-        self._refusal: GuestError | None = None
+        self._handshake = Handshake(self.say)
         self._calls: dict[int, Call[Any]] = {}
         self._last_id = 0
         self._lost: GuestError | None = None
-        self._hellos = 0
-        self._before_welcome = 0
         self._closed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
@@ -106,7 +96,7 @@ class Agent:
         agent._reading = asyncio.create_task(agent._read(), name="guest agent: read")
         try:
             async with asyncio.timeout(timeout):
-                welcome = await agent._shake_hands()
+                welcome = await agent._handshake.shake()
         except TimeoutError:
             await agent.close()
             message = f"the guest's agent did not answer within {timeout:g} s"
@@ -295,26 +285,6 @@ class Agent:
         """Returns when the channel is lost or closed."""
         await self._closed.wait()
 
-    async def _shake_hands(self) -> wire.Welcome:
-        # A hello written before the guest had opened its port may be lost, so it is repeated; the
-        # agent welcomes the same nonce again and keeps the session.
-        pause = _HELLO_FIRST
-        hello = wire.Hello(
-            nonce=self._nonce,
-            min=wire.PROTOCOL,
-            max=wire.PROTOCOL,
-            seed=secrets.token_bytes(_SEED_BYTES),
-        )
-        while True:
-            self.say(hello)
-            self._hellos += 1
-            await asyncio.wait([self._welcome], timeout=pause)
-            if self._welcome.done():
-                return self._welcome.result()
-            if self._refusal is not None:
-                raise self._refusal
-            pause = min(pause * _HELLO_GROWS, _HELLO_LONGEST)
-
     def _begin(self, call: Call[Any], message: Callable[[int], wire.ToGuest]) -> int:
         """Sends a call with an id that is free in this session, and enters it. Gives the id."""
         if len(self._calls) >= _MAX_CALLS:
@@ -385,7 +355,7 @@ class Agent:
         error = GuestError("the channel to the guest's agent was lost")
         try:
             while data := await self._reader.read(_READ_BYTES):
-                self._count(len(data))
+                self._handshake.count(len(data))
                 for payload in self._frames.feed(data):
                     self._take(payload)
         except GuestError as reason:
@@ -397,28 +367,15 @@ class Agent:
         finally:
             self._lose(error)
 
-    def _count(self, size: int) -> None:
-        if self._welcome.done():
-            return
-        self._before_welcome += size
-        if self._before_welcome > _MAX_BEFORE_WELCOME:
-            raise BrokenProtocolError(f"{self._before_welcome} bytes and no welcome")
-
     def _take(self, payload: bytes | WireError) -> None:
-        if not self._welcome.done():
-            # Everything before the welcome belongs to whoever talked before.
-            with contextlib.suppress(WireError):
-                if not isinstance(payload, WireError):
-                    self._take_welcome(wire.decode_from_guest(payload))
+        if not self._handshake.done:
+            self._handshake.take(payload)
             return
         if isinstance(payload, WireError):
             raise payload
         message = wire.decode_from_guest(payload)
         if isinstance(message, wire.Welcome):
-            # Of a repeated hello: one for each.
-            self._hellos -= 1
-            if message.nonce != self._nonce or self._hellos < 1:
-                raise BrokenProtocolError("a welcome that nobody asked for")
+            self._handshake.take_again(message)
             return
         if isinstance(message, wire.Refused) and message.id == 0:
             reason = f"{printable(message.code)}: {printable(message.message)}"
@@ -429,24 +386,11 @@ class Agent:
         if call.take(message):
             del self._calls[message.id]
 
-    def _take_welcome(self, message: wire.FromGuest) -> None:
-        if isinstance(message, wire.Welcome) and message.nonce == self._nonce:
-            if message.protocol == wire.PROTOCOL:
-                self._welcome.set_result(message)
-            else:
-                self._welcome.set_exception(_version_error(f"it chose {message.protocol}"))
-        elif isinstance(message, wire.Refused) and message.code == "version":
-            # Perhaps the answer to a host before this one: it counts when no welcome follows.
-            self._refusal = _version_error(printable(message.message))
-
     def _lose(self, error: GuestError) -> None:
         if self._lost is not None:
             return
         self._lost = error
-        if not self._welcome.done():
-            self._welcome.set_exception(error)
-            # Said to whoever waits; nobody may.
-            self._welcome.exception()
+        self._handshake.lose(error)
         for call in self._calls.values():
             call.fail(GuestError(error.message))
         self._calls.clear()
@@ -464,10 +408,6 @@ def _milliseconds_since(begun: float) -> int:
 
 def _out_of_time(limit: float) -> OperationTimeoutError:
     return OperationTimeoutError(f"the process was killed at its time limit of {limit:g} s")
-
-
-def _version_error(why: str) -> GuestError:
-    return GuestError(f"the guest's agent speaks another version of the protocol: {why}")
 
 
 def _card(network: GuestNetwork | None) -> wire.Network | None:

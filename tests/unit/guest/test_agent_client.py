@@ -92,7 +92,7 @@ async def test_what_comes_before_the_welcome_is_the_host_befores(ends):
 
 
 async def test_noise_without_end_before_the_welcome(ends, monkeypatch):
-    monkeypatch.setattr("hyperfleet.guest.agent._MAX_BEFORE_WELCOME", 100_000)
+    monkeypatch.setattr("hyperfleet.guest.handshake._MAX_BEFORE", 100_000)
     guest, reader, writer = ends
     connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
     await guest.receive()
@@ -102,7 +102,7 @@ async def test_noise_without_end_before_the_welcome(ends, monkeypatch):
 
 
 async def test_one_welcome_for_each_hello(ends, monkeypatch):
-    monkeypatch.setattr("hyperfleet.guest.agent._HELLO_FIRST", 0.01)
+    monkeypatch.setattr("hyperfleet.guest.handshake._FIRST", 0.01)
     guest, reader, writer = ends
     connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
     hellos = [await guest.receive() for _ in range(2)]
