@@ -189,6 +189,15 @@ async def test_a_lost_host_hangs_up_its_terminals(agents, folder):
     await again.ping(LIMIT)
 
 
+async def test_a_host_that_leaves_without_reading_holds_nobody_up(raw, folder):
+    await raw.hello(1)
+    # Far more than the channel and all queues hold: it waits for the host to read.
+    raw.exec(1, f"head -c 64000000 /dev/zero; touch {folder}/over")
+    await raw.receive()
+    raw.writer.transport.abort()
+    await eventually((folder / "over").exists)
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     def watch() -> None:
         deadline = time.monotonic() + LIMIT
