@@ -28,6 +28,8 @@ class Idling:
         self._state = state
         self._traffic = traffic
         self._doze = doze
+        # What is watched for; 0: nothing.
+        self._after = 0
         self._uses = 0
         self._used_at: datetime | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -45,9 +47,14 @@ class Idling:
 
     def watch(self) -> None:
         """The machine is another one now: it began to run, or may sleep after another time."""
-        self.close()
         after = self._state.machine.spec.sleep_after_s
-        if after and self._state.status is Status.RUNNING:
+        after = after if self._state.status is Status.RUNNING else 0
+        if after == self._after:
+            # News of a machine is no use of it: it is looked at when it would have been.
+            return
+        self.close()
+        self._after = after
+        if after:
             self._set(after)
 
     def close(self) -> None:
@@ -56,6 +63,7 @@ class Idling:
             if waiting is not None:
                 waiting.cancel()
         self._timer = self._looking = None
+        self._after = 0
 
     async def is_idle(self) -> bool:
         """Whether it has been, for as long as it takes, up to now."""

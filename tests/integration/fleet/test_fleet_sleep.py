@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
 
 import pytest
 
@@ -163,13 +163,13 @@ async def test_a_machine_that_nobody_uses_falls_asleep(world: World, fleet: Flee
     [
         Activity(requests_in_flight=1),
         Activity(requests_in_flight=2, tunnels=1),
-        Activity(last_at=now() + timedelta(days=1)),
+        lambda: Activity(last_at=now()),
         None,
     ],
     ids=["a request", "a request beside a tunnel", "a byte", "not told"],
 )
 async def test_what_is_in_use_stays_awake(
-    world: World, fleet: Fleet, activity: Activity | None
+    world: World, fleet: Fleet, activity: Activity | Callable[[], Activity] | None
 ) -> None:
     machine = await fleet.create(spec(sleep_after_s=1))
     world.traffic.of[machine.id] = activity
@@ -179,7 +179,6 @@ async def test_what_is_in_use_stays_awake(
     assert fleet.get("web").status is Status.RUNNING
     # A tunnel that carries nothing keeps nobody awake.
     world.traffic.of[machine.id] = Activity(requests_in_flight=1, tunnels=1)
-    await fleet.change("web", MachineChange(sleep_after_s=1))
     await asleep(fleet)
 
 
@@ -222,6 +221,16 @@ async def test_it_may_be_told_to_stay_awake(world: World, fleet: Fleet) -> None:
     await asyncio.sleep(1.1)
     assert fleet.get("web").status is Status.RUNNING
     assert not await fleet.is_idle("web")
+
+
+async def test_news_of_it_is_no_use_of_it(fleet: Fleet) -> None:
+    await fleet.create(spec(sleep_after_s=1))
+    await fleet.start("web")
+    sleeping = asyncio.create_task(asleep(fleet))
+    while not sleeping.done():
+        await fleet.change("web", MachineChange(labels={"a": "b"}))
+        await asyncio.sleep(0.05)
+    assert (await sleeping).status is Status.SLEEPING
 
 
 async def test_after_a_crash_it_still_falls_asleep(world: World) -> None:
