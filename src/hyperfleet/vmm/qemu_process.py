@@ -273,7 +273,9 @@ class QemuProcess:
         client = self._client
         if client is not None:
             with contextlib.suppress(QMPError, OSError, EOFError):
-                await client.execute("cont")
+                # One that was paused meanwhile stays so.
+                if await _status(client) == "io-error":
+                    await client.execute("cont")
 
     def _on_shutdown(self, event: Message) -> bool:
         """Notes why QEMU ends (qapi/run-state.json, ShutdownCause); nothing is queued."""
