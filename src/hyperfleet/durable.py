@@ -6,6 +6,18 @@ import os
 from pathlib import Path
 
 
+def write(path: Path, data: bytes) -> None:
+    """Writes a file whose content is durable when this returns; its name is once its folder is.
+
+    Raises:
+        OSError: no room, or not ours to write.
+    """
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Returns when the names in `folder` are durable: a rename is once its folder is (fsync(2)).
 

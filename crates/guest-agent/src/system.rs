@@ -154,8 +154,7 @@ impl Guest {
                 Root::Lost(failure.to_string())
             }
         };
-        entered?;
-        Ok(())
+        Ok(entered?)
     }
 
     fn must_be_up(&self) -> Result<(), Refusal> {

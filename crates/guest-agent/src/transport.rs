@@ -76,11 +76,9 @@ impl Channel {
         }; EVENTS];
         let count = epoll::wait(ready.get_inner(), &mut events[..], Some(&NOW))?;
         ready.clear_ready();
-        let gone = |event: &epoll::Event| {
-            let flags = event.flags;
-            flags.contains(epoll::EventFlags::HUP)
-        };
-        Ok(events[..count].iter().any(gone))
+        // A copy of each: the kernel's struct is packed.
+        let mut flags = events[..count].iter().map(|event| event.flags);
+        Ok(flags.any(|flags| flags.contains(epoll::EventFlags::HUP)))
     }
 
     /// Reads what is there into `buffer`, never waits.

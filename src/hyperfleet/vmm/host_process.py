@@ -9,9 +9,13 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hyperfleet.vmm.driver import CpuTime, Exit
+
+T = TypeVar("T")
 
 
 class HostProcess:
@@ -57,6 +61,18 @@ class HostProcess:
     async def wait(self) -> Exit:
         """Returns when it has ended; its status is known for children only."""
         return await asyncio.shield(self._ended)
+
+    async def before_end(self, act: Coroutine[Any, Any, T]) -> T | Exit:
+        """What `act` returns; given up when the process ends before, and then how that ended."""
+        doing = asyncio.create_task(act)
+        end = asyncio.create_task(self.wait())
+        try:
+            await asyncio.wait((doing, end), return_when=asyncio.FIRST_COMPLETED)
+            return doing.result() if doing.done() else end.result()
+        finally:
+            for task in (doing, end):
+                task.cancel()
+            await asyncio.gather(doing, end, return_exceptions=True)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal; no error when the process has ended or was released."""

@@ -50,15 +50,15 @@ def of_bytes(name: str, data: bytes) -> int:
     return descriptor
 
 
-def copy(source: int, target: int) -> int:
-    """Copies what `source` holds to an empty `target`, holes as holes; bytes that are not holes.
+def copy(source: int, target: int) -> None:
+    """Copies what `source` holds to an empty `target`, holes as holes.
 
     Raises:
         OSError: no room.
     """
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
-    copied = at = 0
+    at = 0
     while at < size:
         try:
             begin = os.lseek(source, at, os.SEEK_DATA)
@@ -72,5 +72,3 @@ def copy(source: int, target: int) -> int:
             if sent == 0:
                 break
             begin += sent
-            copied += sent
-    return copied

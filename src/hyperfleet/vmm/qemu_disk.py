@@ -8,13 +8,13 @@ start is refused.
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from hyperfleet import durable
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
 from hyperfleet.vmm import shortage
 
@@ -108,8 +108,5 @@ def _check(directory: Path) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    durable.write(fresh, data)
     fresh.replace(path)

@@ -194,16 +194,7 @@ class QemuProcess:
 
     async def _take_over(self, client: QMPClient, state: int) -> None:
         woken = self.beginning.how is How.MEMORY
-        loading = asyncio.ensure_future(migration.load(client, state, without_memory=not woken))
-        end = asyncio.ensure_future(self._host.wait())
-        try:
-            await asyncio.wait((loading, end), return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-        finally:
-            for task in (loading, end):
-                task.cancel()
-            await asyncio.gather(loading, end, return_exceptions=True)
+        await self._host.before_end(migration.load(client, state, without_memory=not woken))
         self._must_live()
         if woken:
             reach(Point.WAKE_LOADED)

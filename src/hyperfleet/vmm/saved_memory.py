@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from qemu.qmp import QMPClient
 
-from hyperfleet.durable import sync_folder
+from hyperfleet import durable
 from hyperfleet.errors import GuestError
 from hyperfleet.vmm import migration, shortage
 
@@ -35,14 +35,6 @@ class _About(msgspec.Struct, frozen=True, kw_only=True):
 def is_there(directory: Path) -> bool:
     """Whether a machine sleeps with its memory here."""
     return (directory / _MEMORY).exists()
-
-
-def size(directory: Path) -> int:
-    """Bytes of disk that it takes; 0 where there is none."""
-    try:
-        return (directory / _MEMORY).stat().st_blocks * 512
-    except OSError:
-        return 0
 
 
 async def write(client: QMPClient, directory: Path) -> None:
@@ -95,7 +87,7 @@ def remove(directory: Path) -> None:
         (directory / _MEMORY).unlink()
     except (FileNotFoundError, NotADirectoryError):
         return
-    sync_folder(directory)
+    durable.sync_folder(directory)
     (directory / _ABOUT).unlink(missing_ok=True)
 
 
@@ -115,9 +107,6 @@ def _copy(stream: socket.socket, new: Path) -> None:
 
 def _name(new: Path, directory: Path) -> None:
     key = (directory / _LINE).read_text()
-    with (directory / _ABOUT).open("wb") as file:
-        file.write(msgspec.json.encode(_About(key=key)))
-        file.flush()
-        os.fsync(file.fileno())
+    durable.write(directory / _ABOUT, msgspec.json.encode(_About(key=key)))
     new.rename(directory / _MEMORY)
-    sync_folder(directory)
+    durable.sync_folder(directory)

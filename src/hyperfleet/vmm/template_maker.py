@@ -10,9 +10,8 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from qemu.qmp import EventListener, QMPClient, QMPError
@@ -21,6 +20,7 @@ from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.vmm import confinement, memory_file, migration, qemu_command, qemu_spawn, tsc
+from hyperfleet.vmm.driver import Exit
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_command import Memory, Sockets
 from hyperfleet.vmm.shape import Shape
@@ -59,7 +59,7 @@ async def make(
                 asyncio.timeout(limit),
                 _running(shape, template_id, directory, memory, confine) as host,
             ):
-                state = await _before_end(host, directory, _saved(directory))
+                state = await _state_of(host, directory)
             memory_file.seal(memory)
         except BaseException:
             os.close(memory)
@@ -130,24 +130,16 @@ async def _running(
         await host.kill()
 
 
-async def _before_end(
-    host: HostProcess, directory: Path, saving: Coroutine[Any, Any, bytes]
-) -> bytes:
-    """What `saving` gives, unless the process ends before."""
-    doing = asyncio.create_task(saving)
-    end = asyncio.create_task(host.wait())
+async def _state_of(host: HostProcess, directory: Path) -> bytes:
+    """What `_saved` gives, unless the process ends before."""
     try:
-        await asyncio.wait((doing, end), return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
-        words = await asyncio.to_thread(qemu_spawn.last_words, directory)
-        raise GuestError(f"QEMU ended: {words or 'without a word'}")
+        state = await host.before_end(_saved(directory))
     except (QMPError, OSError, EOFError) as error:
         raise GuestError(f"QEMU's monitor failed: {error}") from error
-    finally:
-        for task in (doing, end):
-            task.cancel()
-        await asyncio.gather(doing, end, return_exceptions=True)
+    if isinstance(state, Exit):
+        words = await asyncio.to_thread(qemu_spawn.last_words, directory)
+        raise GuestError(f"QEMU ended: {words or 'without a word'}")
+    return state
 
 
 async def _saved(directory: Path) -> bytes:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperfleet.durable import sync_folder
+from hyperfleet import durable
 from hyperfleet.errors import HyperfleetError, NotFoundError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import TemplateInfo
@@ -223,14 +223,11 @@ def _keep(new: Path, place: Path, made: template_maker.Made, about: _About) -> N
             memory_file.copy(made.memory, file.fileno())
             os.fsync(file.fileno())
         for name, data in ((_STATE, made.state), (_ABOUT, _encode(about))):
-            with (new / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(new)
+            durable.write(new / name, data)
+        durable.sync_folder(new)
         reach(Point.TEMPLATE_WRITTEN)
         new.rename(place)
-        sync_folder(place.parent)
+        durable.sync_folder(place.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
