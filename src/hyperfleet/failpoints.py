@@ -59,6 +59,23 @@ class Point(StrEnum):
     SLEEP_ENDED = "sleep.ended"
     WAKE_LOADED = "wake.loaded"
     WAKE_FORGOTTEN = "wake.forgotten"
+    # A snapshot: nothing is copied; memory and disk are, and the machine stands still; it goes on;
+    # all is written, and has no name.
+    SNAPSHOT_BEGUN = "snapshot.begun"
+    SNAPSHOT_STILL = "snapshot.still"
+    SNAPSHOT_TAKEN = "snapshot.taken"
+    SNAPSHOT_WRITTEN = "snapshot.written"
+    # One that is put back: copied, and the machine is as it was; that has ended; what is copied is
+    # the machine from now on; its folder before is out of the way; it is in its place, and that is
+    # not recorded.
+    RESTORE_COPIED = "restore.copied"
+    RESTORE_CUT = "restore.cut"
+    RESTORE_DECIDED = "restore.decided"
+    RESTORE_CLEARED = "restore.cleared"
+    RESTORE_PLACED = "restore.placed"
+    # A clone: its folder is whole, nothing is recorded; recorded, the folder not in its place.
+    CLONE_DECIDED = "clone.decided"
+    CLONE_RECORDED = "clone.recorded"
     # A restart: stopped, not started again.
     RESTART_STOPPED = "restart.stopped"
     # A deletion: the data plane has forgotten it; its end is decided; its record is gone, its

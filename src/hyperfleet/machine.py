@@ -177,6 +177,22 @@ class TemplateInfo(msgspec.Struct, frozen=True, kw_only=True):
     used_at: datetime
 
 
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine as it was at one moment, kept under a name: its disk, and its memory if it had any.
+
+    `spec`, `network`: the machine's then. `size_bytes`: what it takes of the host's disk.
+    """
+
+    name: str
+    machine_id: str
+    spec: MachineSpec
+    vmm: str
+    network: MachineNetwork
+    has_memory: bool
+    size_bytes: int
+    made_at: datetime
+
+
 class EventKind(StrEnum):
     """What has happened to a machine."""
 

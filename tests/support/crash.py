@@ -54,19 +54,24 @@ def mended(server: Server) -> tuple[str, float]:
     ways = sockets.shown(user.host_address(machine["id"])) if machine else None
     found: str = machine["status"] if machine else "none"
     qemus = server.machine_processes()
-    folders = [path.name for path in (server.home / "machines").iterdir()]
-    if machine is None:
-        assert folders == []
-    else:
-        assert set(folders) <= {machine["id"]}
+    folders = {path.name for path in (server.home / "machines").iterdir()}
+    machines = server.api.get("/machines").json()["machines"]
+    assert folders <= {one["id"] for one in machines}
+    assert {one["name"] for one in machines} <= {"web", "copy"}
+    if machine is not None:
         assert found != "failed" or machine["error_message"]
         if machine["vmm"] == "qemu":
             assert len(qemus) == (found not in NO_PROCESS)
             assert (machine["pid"] is None) == (found in NO_PROCESS)
-        _use(server)
+        _use(server, "web")
+    if len(machines) > 1:
+        _use(server, "copy")
+    for snapshot in server.api.get("/snapshots").json()["snapshots"]:
+        _use_snapshot(server, snapshot["name"])
     assert server.api.get("/machines").json()["total"] == 0
     assert server.machine_processes() == []
-    assert list((server.home / "machines").iterdir()) == []
+    for kind in ("machines", "snapshots"):
+        assert list((server.home / kind).iterdir()) == []
     gone = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
     assert (gone.status_code, gone.json()) == (404, {"error": "Machine not found"})
     listening = sockets.listening(Path("/proc/net/tcp"))
@@ -97,10 +102,16 @@ def _live(server: Server, *, restart: bool) -> None:
     api.post("/machines/web/start")
     api.post(f"/machines/web/{'restart' if restart else 'stop'}")
     api.post("/machines/web/restart")
+    server.sh("web", "httpd -p 127.0.0.1:80 -h /")
+    api.post("/machines/web/snapshots", json={"name": "one"})
+    api.post("/machines/web/restore", json={"snapshot": "one"})
+    api.post("/machines/web/start")
+    api.post("/snapshots/one/clone", json={"name": "copy"})
     with contextlib.suppress(AssertionError):
         server.sh("web", "poweroff -f")
     api.get("/machines/web/wait", params={"status": "stopped", "timeout": "30"})
     api.delete("/machines/web")
+    api.delete("/machines/copy", params={"force": "true"})
 
 
 def _settled(server: Server) -> dict[str, Any] | None:
@@ -118,14 +129,26 @@ def _settled(server: Server) -> dict[str, Any] | None:
         return machine
 
 
-def _use(server: Server) -> None:
-    if server.api.get("/machines/web").json()["status"] == "paused":
-        assert server.api.post("/machines/web/resume").json()["status"] == "running"
-    server.start_machine("web")
-    server.sh("web", "echo hi > /index.html")
+def _use(server: Server, name: str) -> None:
+    if server.api.get(f"/machines/{name}").json()["status"] == "paused":
+        assert server.api.post(f"/machines/{name}/resume").json()["status"] == "running"
+    server.start_machine(name)
+    server.sh(name, "echo hi > /index.html")
     # In vain where the one from before the crash serves on.
-    server.exec("web", "httpd", "-p", "80", "-h", "/")
-    page = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
+    server.exec(name, "httpd", "-p", "80", "-h", "/")
+    page = httpx.get(f"{server.proxy_url}/proxy/{name}/80/", timeout=30)
     assert (page.status_code, page.text) == (httpx.codes.OK, "hi\n")
-    assert server.api.post("/machines/web/stop").json()["status"] == "stopped"
-    assert server.api.delete("/machines/web").status_code == httpx.codes.NO_CONTENT
+    assert server.api.post(f"/machines/{name}/stop").json()["status"] == "stopped"
+    assert server.api.delete(f"/machines/{name}").status_code == httpx.codes.NO_CONTENT
+
+
+def _use_snapshot(server: Server, name: str) -> None:
+    """It is whole: a machine is made of it, and goes on."""
+    clone = server.api.post(f"/snapshots/{name}/clone", json={"name": "clone"})
+    assert clone.json()["status"] == "sleeping", clone.text
+    server.start_machine("clone")
+    page = httpx.get(f"{server.proxy_url}/proxy/clone/80/", timeout=30)
+    assert (page.status_code, page.text) == (httpx.codes.OK, "hi\n")
+    gone = server.api.delete("/machines/clone", params={"force": "true"})
+    assert gone.status_code == httpx.codes.NO_CONTENT
+    assert server.api.delete(f"/snapshots/{name}").status_code == httpx.codes.NO_CONTENT

@@ -101,7 +101,7 @@ pub fn apply(plan: &Plan, before: Option<&Plan>) -> Result<(), Failure> {
     if before.is_none() {
         tell(write_machine_id(Path::new(MACHINE_ID)));
     }
-    let cards = cards(plan)?;
+    let cards = cards(plan, before)?;
     for (name, card) in &cards {
         network::bring_up(name, &card.ipv4)?;
     }
@@ -109,10 +109,14 @@ pub fn apply(plan: &Plan, before: Option<&Plan>) -> Result<(), Failure> {
         return Ok(());
     };
     // The cards of a machine stay: what was told for this one before is what was written.
+    let leads_out = plan.outward.as_ref() == Some(last);
     let told = |plan: &Plan| {
-        let cards = [&plan.network, &plan.outward].into_iter().flatten();
-        let mut same = cards.filter(|card| card.mac == last.mac);
-        same.next().map(|card| card.dns.clone())
+        let same = if leads_out {
+            &plan.outward
+        } else {
+            &plan.network
+        };
+        same.as_ref().map(|card| card.dns.clone())
     };
     if !last.dns.is_empty() && before.and_then(told).as_ref() != Some(&last.dns) {
         tell(write_file("/etc/resolv.conf", &resolv_conf(&last.dns)));
@@ -121,15 +125,17 @@ pub fn apply(plan: &Plan, before: Option<&Plan>) -> Result<(), Failure> {
 }
 
 /// The cards that there are, the one that leads out last: it alone has a gateway then.
-fn cards(plan: &Plan) -> Result<Vec<(String, Card)>, Failure> {
+fn cards(plan: &Plan, before: Option<&Plan>) -> Result<Vec<(String, Card)>, Failure> {
+    let mac = |card: &Option<Card>| card.as_ref().and_then(|card| card.mac);
     let outward = match &plan.outward {
-        Some(card) => find(card)?.map(|name| (name, card.clone())),
+        Some(card) => find(card, before.and_then(|before| mac(&before.outward)))?
+            .map(|name| (name, card.clone())),
         None => None,
     };
     let mut found = Vec::new();
     if let Some(card) = &plan.network {
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is none");
-        let name = find(card)?
+        let name = find(card, before.and_then(|before| mac(&before.network)))?
             .ok_or_else(none)
             .or_cannot("find the network card")?;
         let mut card = card.clone();
@@ -142,19 +148,22 @@ fn cards(plan: &Plan) -> Result<Vec<(String, Card)>, Failure> {
     Ok(found)
 }
 
-/// The name of the card; one that is found by a template's address is given its own.
-fn find(card: &Card) -> Result<Option<String>, Failure> {
+/// The name of the card. One that is found by a template's address is given its own; so is one that
+/// had another `before`, which is that of a machine of whose snapshot this one was made.
+fn find(card: &Card, before: Option<Mac>) -> Result<Option<String>, Failure> {
     if let Some(name) = network::find(card.mac)? {
         return Ok(Some(name));
     }
-    let (Some(mac), Some(found_as)) = (card.mac, card.found_as) else {
+    let Some(mac) = card.mac else {
         return Ok(None);
     };
-    let Some(name) = network::find(Some(found_as))? else {
-        return Ok(None);
-    };
-    network::set_mac(&name, mac)?;
-    Ok(Some(name))
+    for address in [card.found_as, before].into_iter().flatten() {
+        if let Some(name) = network::find(Some(address))? {
+            network::set_mac(&name, mac)?;
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn tell(written: Result<(), Failure>) {

@@ -99,7 +99,7 @@ pub fn find(mac: Option<Mac>) -> Result<Option<String>, Failure> {
     cards(mac).or_cannot("find the network card")
 }
 
-/// Gives the card another hardware address. It must be down.
+/// Gives the card another hardware address. It must be down, or one (virtio's) that can live with it.
 ///
 /// # Errors
 /// When the kernel, or the device, would not.

@@ -18,6 +18,7 @@ from hyperfleet.api import (
     keys,
     machines,
     service,
+    snapshots,
     streams,
     templates,
 )
@@ -53,6 +54,7 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
         files.router,
         files.uploads,
         streams.router,
+        snapshots.router,
         templates.router,
         keys.router,
         service.router,

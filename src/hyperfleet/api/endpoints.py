@@ -44,6 +44,14 @@ ENDPOINTS: dict[str, Endpoint] = {
     "machine_activity": Endpoint(Scope.READ, _FOUND),
     "machine_logs": Endpoint(Scope.READ, _FOUND),
     "events": Endpoint(Scope.READ, _FOUND),
+    "snapshot_machine": Endpoint(
+        Scope.WRITE, (*_FOUND, "CONFLICT", "INVALID_STATE", "GUEST_ERROR")
+    ),
+    "restore_machine": Endpoint(Scope.WRITE, (*_FOUND, "INVALID_STATE", "GUEST_ERROR")),
+    "list_snapshots": Endpoint(Scope.READ, _FOUND),
+    "get_snapshot": Endpoint(Scope.READ, _FOUND),
+    "clone_snapshot": Endpoint(Scope.WRITE, (*_FOUND, "CONFLICT", "INVALID_STATE", "GUEST_ERROR")),
+    "delete_snapshot": Endpoint(Scope.WRITE, (*_FOUND, "CONFLICT")),
     "list_templates": Endpoint(Scope.READ),
     "remove_template": Endpoint(Scope.WRITE, _FOUND),
     "create_key": Endpoint(Scope.ALL),

@@ -23,6 +23,7 @@ from hyperfleet.machine import (
     Machine,
     MachineChange,
     MachineSpec,
+    SnapshotInfo,
     TemplateInfo,
 )
 from hyperfleet.proxy.interface import Activity
@@ -209,6 +210,24 @@ class Machines(Protocol):
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
         """Returns when other ports are exposed and other labels borne."""
+
+    async def snapshot(self, ref: str, name: str) -> SnapshotInfo:
+        """Keeps it under a name; ConflictError: another has that; InvalidStateError."""
+
+    async def restore(self, ref: str, snapshot: str) -> Machine:
+        """Makes it what it was; InvalidStateError: the snapshot is another machine's."""
+
+    async def clone(self, snapshot: str, name: str, change: MachineChange) -> Machine:
+        """Makes a machine of a snapshot; raises as `create`, and if the change can't be."""
+
+    def snapshots(self, ref: str | None) -> Sequence[SnapshotInfo]:
+        """All snapshots, or those of one machine."""
+
+    def find_snapshot(self, name: str) -> SnapshotInfo:
+        """One snapshot; NotFoundError."""
+
+    async def remove_snapshot(self, name: str) -> None:
+        """Removes one; NotFoundError; ConflictError while a machine is made of it."""
 
     async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         """Returns when it has that status; OperationTimeoutError after `timeout` seconds."""

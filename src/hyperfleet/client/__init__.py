@@ -22,6 +22,7 @@ from hyperfleet.client.values import (
     NewKey,
     Port,
     Ports,
+    Snapshot,
     Start,
     Template,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Ports",
     "ProcessExit",
     "ProcessStream",
+    "Snapshot",
     "Start",
     "Template",
     "UnreachableError",

@@ -257,6 +257,52 @@ class Client:
         """Ends a key."""
         self._do(calls.revoke_key(key_id))
 
+    def snapshot_machine(self, ref: str, name: str) -> values.Snapshot:
+        """Keeps the machine as it is now, with its memory if it runs or sleeps; it goes on."""
+        return self._do(calls.snapshot_machine(ref, name))
+
+    def restore_machine(self, ref: str, snapshot: str) -> values.Machine:
+        """Makes the machine what it was then; it is `sleeping`, or `stopped` without a memory."""
+        return self._do(calls.restore_machine(ref, snapshot))
+
+    def list_snapshots(self, *, machine: str | None = None) -> tuple[values.Snapshot, ...]:
+        """All snapshots, or those of one machine, the oldest first."""
+        return self._do(calls.list_snapshots(machine)).snapshots
+
+    def get_snapshot(self, name: str) -> values.Snapshot:
+        """A snapshot by its name."""
+        return self._do(calls.get_snapshot(name))
+
+    def clone_snapshot(
+        self,
+        snapshot: str,
+        *,
+        name: str,
+        exposed_ports: Sequence[int] | None = None,
+        labels: Mapping[str, str] | None = None,
+        restart: str | None = None,
+        autostart: bool | None = None,
+        egress: values.Egress | None = None,
+        sleep_after_s: int | None = None,
+    ) -> values.Machine:
+        """Makes a machine of a snapshot, `sleeping` or `stopped`; None: as it was then."""
+        return self._do(
+            calls.clone_snapshot(
+                snapshot,
+                name=name,
+                exposed_ports=exposed_ports,
+                labels=labels,
+                restart=restart,
+                autostart=autostart,
+                egress=egress,
+                sleep_after_s=sleep_after_s,
+            )
+        )
+
+    def delete_snapshot(self, name: str) -> None:
+        """Removes a snapshot; machines that were made of it stay as they are."""
+        self._do(calls.delete_snapshot(name))
+
     def list_templates(self) -> tuple[values.Template, ...]:
         """What machines are started from without booting, the last used first."""
         return self._do(calls.list_templates()).templates

@@ -102,24 +102,18 @@ def change_machine(
     sleep_after_s: int | None,
 ) -> Call[values.Machine]:
     """PATCH /machines/{id}."""
-    body: dict[str, Any] = {}
-    if exposed_ports is not None:
-        body["exposed_ports"] = list(exposed_ports)
-    if labels is not None:
-        body["labels"] = dict(labels)
-    if restart is not None:
-        body["restart"] = restart
-    if autostart is not None:
-        body["autostart"] = autostart
-    if egress is not None:
-        body["egress"] = msgspec.to_builtins(egress)
-    if sleep_after_s is not None:
-        body["sleep_after_s"] = sleep_after_s
     return Call(
         method="PATCH",
         path=_machine(ref),
         decode=_json(values.Machine),
-        body=body,
+        body=_changes(
+            exposed_ports=exposed_ports,
+            labels=labels,
+            restart=restart,
+            autostart=autostart,
+            egress=egress,
+            sleep_after_s=sleep_after_s,
+        ),
         patience=_LONG,
     )
 
@@ -290,6 +284,55 @@ def revoke_key(key_id: str) -> Call[None]:
     return Call(method="DELETE", path=f"/keys/{quote(key_id, safe='')}", decode=_nothing)
 
 
+def snapshot_machine(ref: str, name: str) -> Call[values.Snapshot]:
+    """POST /machines/{id}/snapshots."""
+    return Call(
+        method="POST",
+        path=_machine(ref, "snapshots"),
+        decode=_json(values.Snapshot),
+        body={"name": name},
+        patience=_LONG,
+    )
+
+
+def restore_machine(ref: str, snapshot: str) -> Call[values.Machine]:
+    """POST /machines/{id}/restore."""
+    return Call(
+        method="POST",
+        path=_machine(ref, "restore"),
+        decode=_json(values.Machine),
+        body={"snapshot": snapshot},
+        patience=_LONG,
+    )
+
+
+def list_snapshots(machine: str | None) -> Call[values.SnapshotPage]:
+    """GET /snapshots."""
+    query = () if machine is None else (("machine", machine),)
+    return Call(method="GET", path="/snapshots", decode=_json(values.SnapshotPage), query=query)
+
+
+def get_snapshot(name: str) -> Call[values.Snapshot]:
+    """GET /snapshots/{name}."""
+    return Call(method="GET", path=_snapshot(name), decode=_json(values.Snapshot))
+
+
+def clone_snapshot(snapshot: str, *, name: str, **changes: Any) -> Call[values.Machine]:
+    """POST /snapshots/{name}/clone; `changes` as `change_machine` has them."""
+    return Call(
+        method="POST",
+        path=f"{_snapshot(snapshot)}/clone",
+        decode=_json(values.Machine),
+        body={"name": name, **_changes(**changes)},
+        patience=_LONG,
+    )
+
+
+def delete_snapshot(name: str) -> Call[None]:
+    """DELETE /snapshots/{name}."""
+    return Call(method="DELETE", path=_snapshot(name), decode=_nothing)
+
+
 def list_templates() -> Call[values.TemplatePage]:
     """GET /templates."""
     return Call(method="GET", path="/templates", decode=_json(values.TemplatePage))
@@ -309,6 +352,15 @@ def health() -> Call[values.Health]:
 def ready() -> Call[values.Health]:
     """GET /ready."""
     return Call(method="GET", path="/ready", decode=_json(values.Health))
+
+
+def _changes(**given: Any) -> dict[str, Any]:
+    """The body of what is to be different: what is None stays as it is."""
+    return {name: msgspec.to_builtins(new) for name, new in given.items() if new is not None}
+
+
+def _snapshot(name: str) -> str:
+    return f"/snapshots/{quote(name, safe='')}"
 
 
 def _machine(ref: str, action: str | None = None) -> str:

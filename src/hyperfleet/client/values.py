@@ -117,6 +117,33 @@ class Machine(msgspec.Struct, frozen=True):
     sleep_after_s: int = 0
 
 
+class SnapshotMachine(msgspec.Struct, frozen=True):
+    """The machine of which a snapshot was made, as it was called then; it may be gone."""
+
+    id: str
+    name: str
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A machine as it was: its disk, and with `memory` what it had in that."""
+
+    name: str
+    machine: SnapshotMachine
+    memory: bool
+    vcpu_count: int
+    mem_size_mib: int
+    rootfs_path: str
+    vmm: str
+    size_bytes: int
+    created_at: datetime
+
+
+class SnapshotPage(msgspec.Struct, frozen=True):
+    """Snapshots, the oldest first."""
+
+    snapshots: tuple[Snapshot, ...]
+
+
 class Template(msgspec.Struct, frozen=True):
     """What machines of a shape are started from; `size_bytes`: of disk, and of memory once used."""
 

@@ -144,6 +144,10 @@ class Acts:
         """The same, and it is to be started at once: a crash does not make it forgotten."""
         await self._halt(now())
 
+    async def cut(self) -> None:
+        """The same at once: what it has in memory is not wanted any more."""
+        await self._halt(None, at_once=True)
+
     async def stand_down(self) -> None:
         """It is not started by itself after all."""
         await self._state.go(Status.STOPPED, next_start_at=None, restarts=0)
@@ -154,7 +158,7 @@ class Acts:
         if place is not None:
             place.leave()
 
-    async def _halt(self, next_start_at: datetime | None) -> None:
+    async def _halt(self, next_start_at: datetime | None, *, at_once: bool = False) -> None:
         self._leave_place()
         reach(Point.STOP_BEGUN)
         await self._state.go(Status.STOPPING, next_start_at=next_start_at, restarts=0)
@@ -163,7 +167,10 @@ class Acts:
         reach(Point.STOP_PUBLISHED)
         running = await self.unhold()
         if running is not None:
-            await running.power_off(self._tools.config.stop_grace)
+            if at_once:
+                await running.process.kill()
+            else:
+                await running.power_off(self._tools.config.stop_grace)
             reach(Point.STOP_ENDED)
             await running.let_go()
         await self._tools.driver.sweep(self.launch)
@@ -271,6 +278,9 @@ class Acts:
         """
         status = self._state.status
         if status in AT_REST:
+            if self._tools.driver.has_memory(self.launch):
+                # A snapshot was put back, and that was not written down any more.
+                await self._state.go(Status.SLEEPING, error_message=None, next_start_at=None)
             await self._state.publish()
             return False
         try:
@@ -355,6 +365,9 @@ class Acts:
             with contextlib.suppress(GuestError):
                 await process.pause()
         else:
+            # It stands still if it was being copied.
+            with contextlib.suppress(GuestError):
+                await process.resume()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
                     await self._first_look()

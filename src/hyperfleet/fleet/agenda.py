@@ -24,6 +24,10 @@ class Want(Enum):
     PAUSE = auto()
     RESUME = auto()
     SLEEP = auto()
+    # Keeps it as it is under a name.
+    SNAPSHOT = auto()
+    # Puts a snapshot of it back.
+    RESTORE = auto()
     # Other ports exposed, other labels.
     CHANGE = auto()
     # A control plane before this one left the machine in the middle of something.
@@ -61,6 +65,13 @@ class Act(Enum):
     PAUSE = auto()
     GO_ON = auto()
     SLEEP = auto()
+    SAVE = auto()
+    # Copies a snapshot to beside the machine.
+    FETCH = auto()
+    # Ends it at once.
+    CUT = auto()
+    # Makes the machine what was fetched.
+    PUT_BACK = auto()
     # Writes down what is to change.
     AMEND = auto()
     # Ways in, looks and routes of a machine with a process follow what was written down.
@@ -92,8 +103,11 @@ _LIFE = frozenset(
         Want.PAUSE,
         Want.RESUME,
         Want.SLEEP,
+        Want.RESTORE,
     }
 )
+# Each of these is one of its own, whatever others ask for.
+_UNLIKE = frozenset({Want.CHANGE, Want.SNAPSHOT, Want.RESTORE})
 _BOOTS = frozenset({Want.START, Want.RESTART, Want.COMPLETE, Want.REVIVE})
 _ENDS_A_BOOT = frozenset({Want.STOP, Want.RESTART})
 _NOTHING_RUNS = "start it first"
@@ -172,6 +186,27 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
         _S.STOPPED: _NOTHING_RUNS,
         _S.FAILED: _NOTHING_RUNS,
     },
+    # Starting and stopping: as above.
+    Want.SNAPSHOT: {
+        _S.PENDING: "it was never started, so there is nothing to keep",
+        _S.STARTING: _NOTHING_RUNS,
+        _S.RUNNING: (Act.SAVE,),
+        _S.PAUSED: (Act.SAVE,),
+        _S.SLEEPING: (Act.SAVE,),
+        _S.STOPPING: _NOTHING_RUNS,
+        _S.STOPPED: (Act.SAVE,),
+        _S.FAILED: (Act.SAVE,),
+    },
+    Want.RESTORE: {
+        _S.PENDING: (Act.FETCH, Act.PUT_BACK),
+        _S.STARTING: (Act.FETCH, Act.CUT, Act.PUT_BACK),
+        _S.RUNNING: (Act.FETCH, Act.CUT, Act.PUT_BACK),
+        _S.PAUSED: (Act.FETCH, Act.CUT, Act.PUT_BACK),
+        _S.SLEEPING: (Act.FETCH, Act.CUT, Act.PUT_BACK),
+        _S.STOPPING: (Act.FETCH, Act.CUT, Act.PUT_BACK),
+        _S.STOPPED: (Act.FETCH, Act.PUT_BACK),
+        _S.FAILED: (Act.FETCH, Act.PUT_BACK),
+    },
     # Starting and stopping: an act was broken off; the next one goes by what is written down.
     Want.CHANGE: {
         _S.PENDING: (Act.AMEND,),
@@ -210,7 +245,9 @@ def on_arrival(
     if want is Want.DELETE:
         changing = status in (_S.STARTING, _S.STOPPING)
         return Arrival.REFUSE if changing and not force else Arrival.WAIT
-    # Each change is one of its own; between two wishes for the same life it alters nothing.
+    if want in _UNLIKE:
+        return Arrival.WAIT
+    # A change or a snapshot between two wishes for the same life alters nothing.
     asked = [before for before in (under_way, *queued) if before in _LIFE]
     return Arrival.JOIN if asked and asked[-1] is want else Arrival.WAIT
 
@@ -234,7 +271,7 @@ def on_turn(status: Status, want: Want, *, force: bool, waiting: bool = False) -
 
 def interrupts(under_way: Want | None, queued: Sequence[Want]) -> bool:
     """Whether the boot under way is to be given up for what waits."""
-    following = next((want for want in queued if want is not Want.CHANGE), None)
+    following = next((want for want in queued if want in _LIFE), None)
     return under_way in _BOOTS and following in _ENDS_A_BOOT
 
 
@@ -249,5 +286,7 @@ def refusal(want: Want, name: str, status: Status, why: str) -> str:
         Want.PAUSE: "paused",
         Want.RESUME: "resumed",
         Want.SLEEP: "put to sleep",
+        Want.SNAPSHOT: "kept as a snapshot",
+        Want.RESTORE: "restored",
     }
     return f"machine {name!r} is {status} and can't be {verbs[want]}: {why}"

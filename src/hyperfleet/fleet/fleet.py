@@ -10,20 +10,21 @@ from pathlib import Path
 
 from hyperfleet.errors import (
     CapacityError,
-    ConflictError,
     InvalidStateError,
 )
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.fleet import console, discovery, layout, processes, sizes
+from hyperfleet.fleet import console, discovery, layout, processes
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.events import Events, Follower
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
+from hyperfleet.fleet.making import Maker
 from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.roster import Roster
-from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.snapshots import Snapshots
+from hyperfleet.fleet.state import now
 from hyperfleet.fleet.templating import Templating
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.files import Files
@@ -41,9 +42,8 @@ from hyperfleet.machine import (
     ExposedPort,
     Machine,
     MachineChange,
-    MachineNetwork,
     MachineSpec,
-    new_machine_id,
+    SnapshotInfo,
 )
 from hyperfleet.network.interface import Networks
 from hyperfleet.proxy.interface import Activity, Answer, RouteSink, Traffic
@@ -73,7 +73,6 @@ class Fleet:
         traffic: Traffic,
         observer: Observer,
     ) -> None:
-        self._routes = routes
         self._layout = Layout(config.home)
         boots = Boots(config.boots_at_once, config.boot_queue)
         self._tools = Tools(
@@ -88,9 +87,11 @@ class Fleet:
             observer=observer,
             traffic=traffic,
             templating=Templating(driver, boots),
+            snapshots=Snapshots(config.home),
         )
         self._events = Events()
         self._roster = Roster()
+        self._maker = Maker(self._tools, self._roster, routes, self._events)
 
     async def open(self) -> None:
         """Loads the record, completes what was cut off, adopts what runs.
@@ -102,10 +103,12 @@ class Fleet:
         self._layout.prepare()
         await self._complete_deletions()
         machines = await self._tools.store.all()
+        self._layout.complete_swaps({machine.id for machine in machines})
+        self._tools.snapshots.open()
         await self._tools.networks.open(machines)
         await self._tools.driver.open()
         for machine in machines:
-            self._enter(machine)
+            self._maker.enter(machine)
         gate = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
 
         async def adopt(owner: Owner) -> None:
@@ -130,20 +133,60 @@ class Fleet:
                 kernel or disk, or a network that can't be had.
             CapacityError: no address is left for it.
         """
-        self._check(spec)
-        machine_id = new_machine_id()
-        while machine_id in self._roster:
-            machine_id = new_machine_id()
-        network = await self._tools.networks.first.assign(machine_id)
-        try:
-            owner = await self._record(machine_id, spec, network)
-        except BaseException:
-            self._tools.networks.first.release(network, used=False)
-            raise
-        self._events.add(EventKind.CREATED, owner.machine, Cause.REQUEST, now())
-        reach(Point.CREATE_RECORDED)
-        await self._routes.publish(owner.machine)
-        return owner.machine
+        return await self._maker.create(spec)
+
+    async def snapshot(self, ref: str, name: str) -> SnapshotInfo:
+        """Keeps the machine as it is now: its disk, and its memory if it has one. It goes on.
+
+        Raises:
+            NotFoundError: there is no such machine.
+            ConflictError: another snapshot has that name.
+            InvalidStateError: it was never started.
+            GuestError, CapacityError: it could not be done.
+        """
+        return await self._driven(ref).snapshot(name)
+
+    async def restore(self, ref: str, snapshot: str) -> Machine:
+        """Makes the machine what it was when its snapshot was made; what it is now is lost.
+
+        It sleeps then, or is stopped if the snapshot has no memory. Its ports, labels and rules
+        stay as they are now.
+
+        Raises:
+            NotFoundError: there is no such machine, or snapshot.
+            InvalidStateError: it is another machine's.
+            ValidationError: its memory can't be gone on from here; the machine is as it was.
+            CapacityError: no room on the host's disk.
+        """
+        return await self._driven(ref).restore(snapshot)
+
+    async def clone(self, snapshot: str, name: str, change: MachineChange) -> Machine:
+        """Makes a new machine of a snapshot, which sleeps, or is stopped if that has no memory.
+
+        Raises:
+            NotFoundError: there is no such snapshot.
+            ConflictError, ValidationError, InvalidStateError, CapacityError: as `create` does, or
+                the change can't be made of one that has a memory.
+            GuestError: this host does not have what it is attached by.
+        """
+        return await self._maker.clone(snapshot, name, change)
+
+    def snapshots(self, ref: str | None) -> Sequence[SnapshotInfo]:
+        """All, or those of one machine, the oldest first; NotFoundError: there is no such one."""
+        return self._tools.snapshots.list(None if ref is None else self.get(ref).id)
+
+    def find_snapshot(self, name: str) -> SnapshotInfo:
+        """One; NotFoundError: there is none of that name."""
+        return self._tools.snapshots.get(name)
+
+    async def remove_snapshot(self, name: str) -> None:
+        """Removes one. Machines that were made of it stay whole.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is being copied.
+        """
+        await self._tools.snapshots.remove(name)
 
     def get(self, ref: str) -> Machine:
         """The machine.
@@ -183,7 +226,7 @@ class Fleet:
             await owner.delete(force=force)
         finally:
             if owner.state.removed and self._roster.of_id(owner.machine.id) is owner:
-                self._leave(owner)
+                self._maker.leave(owner)
                 self._events.add(EventKind.DELETED, owner.machine, Cause.REQUEST, now())
 
     async def start(self, ref: str, *, key: str = "") -> Machine:
@@ -388,50 +431,6 @@ class Fleet:
                 f"plane runs with {self._tools.driver.name} (HYPERFLEET_VMM)"
             )
         return owner
-
-    def _enter(self, machine: Machine) -> Owner:
-        owner = Owner(State(machine, self._tools.store, self._routes, self._noted), self._tools)
-        self._tools.admission.note(machine)
-        self._roster.enter(owner)
-        return owner
-
-    def _noted(self, before: Machine, after: Machine, cause: Cause) -> None:
-        self._tools.admission.note(after)
-        self._events.changed(before, after, cause, now())
-
-    def _leave(self, owner: Owner) -> None:
-        self._roster.leave(owner)
-        self._tools.admission.forget(owner.machine.id)
-
-    async def _record(self, machine_id: str, spec: MachineSpec, network: MachineNetwork) -> Owner:
-        if spec.name in self._roster:
-            raise ConflictError(f"name: another machine is called {spec.name!r}")
-        moment = now()
-        machine = Machine(
-            id=machine_id,
-            spec=spec,
-            status=Status.PENDING,
-            vmm=self._tools.driver.name,
-            network=network,
-            ports=discovery.unseen(spec.exposed_ports, {}),
-            created_at=moment,
-            updated_at=moment,
-        )
-        # Entered first: two requests for one name at the same time are told apart here.
-        owner = self._enter(machine)
-        reach(Point.CREATE_BEGUN)
-        try:
-            await self._tools.store.add(machine)
-        except BaseException:
-            self._leave(owner)
-            raise
-        return owner
-
-    def _check(self, spec: MachineSpec) -> None:
-        sizes.check(spec, self._tools.config, self._tools.driver)
-        self._tools.networks.first.check(spec.egress, running=False)
-        self._tools.images.kernel(spec.kernel_image_path)
-        self._tools.images.root_disk(spec.rootfs_path)
 
     async def _complete_deletions(self) -> None:
         for machine_id in self._layout.condemned():

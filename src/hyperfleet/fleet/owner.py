@@ -26,11 +26,12 @@ from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.idling import Idling
 from hyperfleet.fleet.pausing import Pausing
 from hyperfleet.fleet.sleeping import Sleeping
+from hyperfleet.fleet.snapshotting import Snapshotting
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import Cause, Machine, MachineChange
+from hyperfleet.machine import Cause, Machine, MachineChange, SnapshotInfo
 from hyperfleet.vmm.driver import Exit, Process
 
 # What the owner wishes itself; all else is asked for.
@@ -56,6 +57,9 @@ class _Wish:
         self.sight: Sight | None = None
         self.fault = ""
         self.change = MachineChange()
+        # The snapshot that it is about.
+        self.snapshot = ""
+        self.saved: SnapshotInfo | None = None
         self._answer: asyncio.Future[Machine] = asyncio.get_running_loop().create_future()
         # Nobody may be left to hear it: the caller's connection is gone, or it is our own wish.
         self._answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
@@ -85,6 +89,7 @@ class Owner:
         self._acts = Acts(state, tools, self)
         self._pausing = Pausing(state, tools)
         self._sleeping = Sleeping(state, tools, self._acts, self._pausing)
+        self._snapshotting = Snapshotting(state, tools, self._acts)
         self.idling = Idling(state, tools.traffic, lambda: self._enqueue(_Wish(Want.DOZE)))
         self._agent_wait = tools.config.agent_wait
         self._queue: deque[_Wish] = deque()
@@ -124,6 +129,20 @@ class Owner:
     async def sleep(self) -> Machine:
         """Returns when its memory is on disk; InvalidStateError when it does not run."""
         return await self._ask(Want.SLEEP)
+
+    async def snapshot(self, name: str) -> SnapshotInfo:
+        """Keeps it as it is; InvalidStateError when there is nothing to keep."""
+        wish = _Wish(Want.SNAPSHOT)
+        wish.snapshot = name
+        await self._put(wish)
+        assert wish.saved is not None  # noqa: S101 - it was done
+        return wish.saved
+
+    async def restore(self, name: str) -> Machine:
+        """Returns when the machine is as it was; it is asleep then, or stopped."""
+        wish = _Wish(Want.RESTORE)
+        wish.snapshot = name
+        return await self._put(wish)
 
     async def change(self, change: MachineChange) -> Machine:
         """Returns when the change is in force, as far as the guest is not needed for it."""
@@ -284,43 +303,42 @@ class Owner:
             await self._act(act, wish)
 
     async def _act(self, act: Act, wish: _Wish) -> None:
-        match act:
-            case Act.PREPARE:
-                await self._acts.prepare(wish.key)
-            case Act.BOOT:
-                await self._interruptible(self._acts.boot())
-            case Act.COME_UP:
-                await self._interruptible(self._acts.come_up())
-            case Act.AMEND:
-                await self._acts.amend(wish.change)
-            case Act.SLEEP:
-                may = self.idling.is_idle if wish.want is Want.DOZE else None
-                await self._sleeping.fall_asleep(may)
-            case Act.SETTLE:
-                await self._acts.settle(wish.ended)
-            case Act.BLAME:
-                await self.state.blame(wish.fault)
-            case Act.NOTE:
-                if wish.sight is not None:
-                    await self._acts.note(wish.sight)
-            case _:
-                await self._plainly(act)
-
-    async def _plainly(self, act: Act) -> None:
-        """Acts that need nothing of the wish."""
         running = self._acts.running
         acts: dict[Act, Callable[[], Coroutine[Any, Any, None]]] = {
             Act.CHECK: self._acts.check,
+            Act.PREPARE: lambda: self._acts.prepare(wish.key),
             Act.PREPARE_AGAIN: self._acts.prepare_again,
+            Act.BOOT: lambda: self._interruptible(self._acts.boot()),
+            Act.COME_UP: lambda: self._interruptible(self._acts.come_up()),
             Act.HALT: self._acts.halt,
             Act.HALT_TO_START: self._acts.halt_to_start,
+            Act.CUT: self._acts.cut,
             Act.STAND_DOWN: self._acts.stand_down,
             Act.REMOVE: self._acts.remove,
-            Act.FOLLOW: self._acts.follow,
             Act.PAUSE: lambda: self._pausing.pause(running),
             Act.GO_ON: lambda: self._pausing.go_on(running),
+            Act.SLEEP: lambda: self._fall_asleep(wish),
+            Act.SAVE: lambda: self._save(wish),
+            Act.FETCH: lambda: self._snapshotting.fetch(wish.snapshot),
+            Act.PUT_BACK: self._snapshotting.put_back,
+            Act.AMEND: lambda: self._acts.amend(wish.change),
+            Act.FOLLOW: self._acts.follow,
+            Act.SETTLE: lambda: self._acts.settle(wish.ended),
+            Act.NOTE: lambda: self._note(wish),
+            Act.BLAME: lambda: self.state.blame(wish.fault),
         }
         await acts[act]()
+
+    async def _fall_asleep(self, wish: _Wish) -> None:
+        may = self.idling.is_idle if wish.want is Want.DOZE else None
+        await self._sleeping.fall_asleep(may)
+
+    async def _save(self, wish: _Wish) -> None:
+        wish.saved = await self._snapshotting.save(wish.snapshot)
+
+    async def _note(self, wish: _Wish) -> None:
+        if wish.sight is not None:
+            await self._acts.note(wish.sight)
 
     def _give_up_boot(self) -> None:
         """Cancels the boot under way if what waits says so."""

@@ -13,7 +13,14 @@ import msgspec
 from hyperfleet.errors import NotFoundError, OperationTimeoutError
 from hyperfleet.fleet import discovery
 from hyperfleet.lifecycle import AT_REST, Status, may_go
-from hyperfleet.machine import Cause, ExposedPort, Machine, MachineChange, Restart
+from hyperfleet.machine import (
+    Cause,
+    ExposedPort,
+    Machine,
+    MachineChange,
+    MachineSpec,
+    Restart,
+)
 from hyperfleet.proxy.interface import RouteSink
 from hyperfleet.store.interface import MachineStore
 
@@ -23,6 +30,13 @@ _log = logging.getLogger(__name__)
 def now() -> datetime:
     """The time, UTC, to the microsecond (what databases keep)."""
     return datetime.now(UTC)
+
+
+def changed(spec: MachineSpec, change: MachineChange) -> MachineSpec:
+    """The spec with what is to be different."""
+    wanted = msgspec.structs.asdict(change)
+    given = {name: new for name, new in wanted.items() if new is not None}
+    return msgspec.structs.replace(spec, **given)
 
 
 class State:
@@ -62,10 +76,7 @@ class State:
 
     async def amend(self, change: MachineChange) -> None:
         """Records what the user wants changed; the status stays. Raises as `go` does."""
-        given = {
-            name: new for name, new in msgspec.structs.asdict(change).items() if new is not None
-        }
-        spec = msgspec.structs.replace(self.machine.spec, **given)
+        spec = changed(self.machine.spec, change)
         ports = discovery.exposing(self.machine.ports, spec.exposed_ports)
         changes: dict[str, Any] = {"spec": spec, "ports": ports}
         if change.restart is Restart.NEVER and self.status in AT_REST:

@@ -9,6 +9,7 @@ from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
+from hyperfleet.fleet.snapshots import Snapshots
 from hyperfleet.fleet.templating import Templating
 from hyperfleet.network.interface import Networks
 from hyperfleet.proxy.interface import Traffic
@@ -30,3 +31,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     observer: Observer
     traffic: Traffic
     templating: Templating
+    snapshots: Snapshots

@@ -128,6 +128,16 @@ class Process(Protocol):
             CapacityError: no room on the host's disk.
         """
 
+    async def snapshot(self, into: Path) -> None:
+        """Copies its memory and its disk, of one moment, into an empty folder.
+
+        Its processors stand still meanwhile, and do afterwards what they did. Not durable yet.
+
+        Raises:
+            GuestError: it could not be done.
+            CapacityError: no room on the host's disk.
+        """
+
     async def kill(self) -> None:
         """Ends the process at once and returns when it is gone; no error when it already is."""
 
@@ -175,6 +185,23 @@ class Driver(Protocol):
 
     async def forget_memory(self, launch: LaunchSpec) -> None:
         """Removes a saved memory; no error where there is none."""
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """Copies a disk, and memory if it is saved, from a folder to an empty one.
+
+        Either is a machine's that has no process, or a snapshot's. Not durable yet.
+
+        Raises:
+            ValidationError: there is no disk.
+            CapacityError: no room on the host's disk.
+        """
+
+    async def check_memory(self, folder: Path, launch: LaunchSpec) -> None:
+        """Whether a machine can go on here from the memory that is saved in a snapshot's folder.
+
+        Raises:
+            ValidationError: it can't, and why.
+        """
 
     async def prepare(self, launch: LaunchSpec) -> None:
         """Makes a template for machines like this one, which this driver has started.

@@ -12,22 +12,25 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperfleet.errors import GuestError
+import msgspec
+
+from hyperfleet.errors import GuestError, ValidationError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import How, TemplateInfo
+from hyperfleet.vmm import fake_saved
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Clone, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
+from hyperfleet.vmm.fake_saved import Memory, Saved
 from hyperfleet.vmm.fake_templates import FakeTemplates
+from hyperfleet.vmm.fake_way import Way
 
 _CONSOLE = "console.log"
 _POWER = "power"
-_MEMORY = "memory"
 # A first start of it hung.
 _HUNG = "hung"
 _GUEST_IP = "10.0.2.15"
@@ -52,12 +55,16 @@ class FakeProcess:
         beginning: Beginning = BOOTED,
         *,
         asleep: dict[str, FakeGuest] | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """`asleep`: where guests are kept that sleep, by machine; one that is woken is there."""
+        """`asleep`: where guests are kept that sleep, by machine; one that is woken is there.
+
+        `memory`: of one that is woken and is not.
+        """
         self.beginning = beginning
         self._asleep = asleep if asleep is not None else {}
         self._id = launch.id
-        self._memory = launch.directory / _MEMORY
+        self._folder = launch.directory
         self._loop = asyncio.get_running_loop()
         self._console = launch.directory / _CONSOLE
         self._power = launch.directory / _POWER
@@ -68,21 +75,24 @@ class FakeProcess:
         self._booted = beginning.how is How.MEMORY
         self.is_paused = self.refuses_to_pause = self.refuses_to_save = False
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
-        self._ways: dict[int, _Way] = {}
+        self._ways: dict[int, Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
-        self.guest = self._guest(files)
+        self.guest = self._guest(files, memory)
 
-    def _guest(self, files: dict[str, bytes]) -> FakeGuest:
+    def _guest(self, files: dict[str, bytes], memory: Memory | None) -> FakeGuest:
         slept = self._asleep.pop(self._id, None)
         if slept is not None and self.beginning.how is How.MEMORY:
             slept.power_off = self._power_off
             return slept
-        return FakeGuest(
+        guest = FakeGuest(
             files,
             guest_ip=_GUEST_IP,
             behaviour=self._faults.channel,
             on_power_off=self._power_off,
         )
+        if memory is not None and self.beginning.how is How.MEMORY:
+            guest.boot_id, guest.sockets = memory.boot_id, [*memory.sockets]
+        return guest
 
     def begin(self) -> None:
         """Switches the power on."""
@@ -121,7 +131,7 @@ class FakeProcess:
         self._must_live()
         way = self._ways.get(guest_port)
         if way is None:
-            way = self._ways[guest_port] = _Way(self.guest, guest_port)
+            way = self._ways[guest_port] = Way(self.guest, guest_port)
         address = await way.open()
         self._must_live()
         return address
@@ -156,7 +166,21 @@ class FakeProcess:
         await self.pause()
         if self.refuses_to_save:
             raise GuestError("its memory could not be saved")
-        self._memory.touch()
+        fake_saved.note_memory(self._folder)
+
+    async def snapshot(self, into: Path) -> None:
+        """See `driver.Process`. What its programs have not done yet is not in it."""
+        paused = self.is_paused
+        await self.pause()
+        refused = self.refuses_to_save
+        if not refused:
+            memory = fake_saved.memory_of(self.guest)
+            fake_saved.write(into, Saved(files=self.guest.files, memory=memory))
+            reach(Point.SNAPSHOT_STILL)
+        if not paused:
+            await self.resume()
+        if refused:
+            raise GuestError("its memory could not be saved")
 
     async def kill(self) -> None:
         """See `driver.Process`."""
@@ -179,7 +203,7 @@ class FakeProcess:
         for way in self._ways.values():
             way.close()
         self._ways.clear()
-        if self._memory.exists():
+        if fake_saved.has_memory(self._folder):
             self.guest.hang_up()
             self._asleep[self._id] = self.guest
         else:
@@ -233,38 +257,6 @@ def _hangs(launch: LaunchSpec, faults: Faults) -> bool:
     return faults.boot is Boot.HANGS
 
 
-class _Way:
-    """A port of the host's loopback that leads to a port of the guest."""
-
-    def __init__(self, guest: FakeGuest, guest_port: int) -> None:
-        self._guest = guest
-        self._port = guest_port
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        host, port = self._socket.getsockname()
-        self._address = f"{host}:{port}"
-        self._serving = asyncio.ensure_future(
-            asyncio.start_server(self._connected, sock=self._socket)
-        )
-        self._writers: set[StreamWriter] = set()
-
-    async def open(self) -> str:
-        """Its `ADDRESS:PORT`, when connections to it are taken."""
-        await asyncio.shield(self._serving)
-        return self._address
-
-    def close(self) -> None:
-        self._serving.add_done_callback(lambda serving: serving.result().close())
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            await self._guest.serve(self._port, reader, writer)
-        finally:
-            self._writers.discard(writer)
-
-
 class FakeDriver:
     """Implements `driver.Driver`. A machine's disk lasts as long as the driver."""
 
@@ -301,15 +293,16 @@ class FakeDriver:
         if anew:
             await self.forget_memory(launch)
         beginning = self._beginning(launch, anew=anew)
+        memory = self._unpack(launch)
         disk = self._disks.setdefault(launch.id, {})
-        process = FakeProcess(launch, disk, faults, beginning, asleep=self._asleep)
+        process = FakeProcess(launch, disk, faults, beginning, asleep=self._asleep, memory=memory)
         self._processes[launch.id] = process
         if beginning.how is How.MEMORY:
             # As a process that is there and stands still.
             if faults.survives:
                 (launch.directory / _POWER).touch()
             reach(Point.WAKE_LOADED)
-            (launch.directory / _MEMORY).unlink()
+            fake_saved.forget_memory(launch.directory)
             reach(Point.WAKE_FORGOTTEN)
         self._processes[launch.id] = process
         for port in launch.ports:
@@ -330,14 +323,42 @@ class FakeDriver:
 
     def has_memory(self, launch: LaunchSpec) -> bool:
         """See `driver.Driver.has_memory`."""
-        return (launch.directory / _MEMORY).exists()
+        return fake_saved.has_memory(launch.directory)
 
     async def forget_memory(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.forget_memory`."""
         guest = self._asleep.pop(launch.id, None)
         if guest is not None:
             guest.end()
-        (launch.directory / _MEMORY).unlink(missing_ok=True)
+        fake_saved.forget_memory(launch.directory)
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """See `driver.Driver.copy`."""
+        saved = fake_saved.read(source)
+        if saved is None:
+            files = self._disks.get(source.name)
+            if files is None:
+                raise ValidationError("there is no disk to copy")
+            guest = self._asleep.get(source.name)
+            memory = fake_saved.memory_of(guest) if guest is not None else None
+            saved = Saved(files=files, memory=memory)
+        if not fake_saved.has_memory(source):
+            saved = msgspec.structs.replace(saved, memory=None)
+        fake_saved.write(target, saved)
+
+    async def check_memory(self, folder: Path, launch: LaunchSpec) -> None:  # noqa: ARG002
+        """See `driver.Driver.check_memory`."""
+        if self.refuses_to_wake:
+            raise ValidationError("what it had in memory can't be gone on from: asked not to")
+
+    def _unpack(self, launch: LaunchSpec) -> Memory | None:
+        """Takes what a snapshot has put into the machine's folder."""
+        saved = fake_saved.take(launch.directory)
+        if saved is None:
+            return None
+        self._asleep.pop(launch.id, None)
+        self._disks[launch.id] = dict(saved.files)
+        return saved.memory
 
     async def prepare(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.prepare`."""

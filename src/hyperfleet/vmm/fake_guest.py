@@ -51,8 +51,8 @@ class FakeGuest:
         self.power_off = on_power_off
         self._guest_ip = guest_ip
         self._behaviour = behaviour
-        self._boot_id = str(uuid.uuid4())
-        self._sockets: list[Socket] = []
+        self.boot_id = str(uuid.uuid4())
+        self.sockets: list[Socket] = []
         self._relays: dict[tuple[str, int], int] = {}
         self._awake = False
         # The first is served; a second one connects and waits in silence, as on virtio-serial.
@@ -76,7 +76,7 @@ class FakeGuest:
         """The power is off."""
         self._awake = False
         self._calls.forget()
-        self._sockets.clear()
+        self.sockets.clear()
         self.hang_up()
 
     def turn(self, behaviour: Channel) -> None:
@@ -95,22 +95,22 @@ class FakeGuest:
     def listen(self, address: str, port: int, folder: str) -> bool:
         """See `fake_programs.System`."""
         wanted = ipaddress.ip_address(address)
-        for taken in self._sockets:
+        for taken in self.sockets:
             other = ipaddress.ip_address(taken.address)
             if taken.port == port and (
                 other == wanted or other.is_unspecified or wanted.is_unspecified
             ):
                 return False
-        self._sockets.append(Socket(address, port, folder))
+        self.sockets.append(Socket(address, port, folder))
         return True
 
     def stop_listening(self) -> None:
         """See `fake_programs.System`."""
-        self._sockets.clear()
+        self.sockets.clear()
 
     def server(self, port: int) -> Socket | None:
         """The socket that a connection to the guest's own address and `port` reaches."""
-        for socket in self._sockets:
+        for socket in self.sockets:
             relay = self._relays.get((socket.address, socket.port))
             if (socket.port == port and self._is_direct(socket)) or relay == port:
                 return socket
@@ -192,7 +192,7 @@ class FakeGuest:
             return
         self._say(
             guest.Welcome(
-                nonce=hello.nonce, protocol=guest.PROTOCOL, agent=_AGENT, boot_id=self._boot_id
+                nonce=hello.nonce, protocol=guest.PROTOCOL, agent=_AGENT, boot_id=self.boot_id
             )
         )
 
@@ -201,7 +201,7 @@ class FakeGuest:
             guest.ListenerMessage(
                 port=socket.port, address=socket.address, direct=self._is_direct(socket)
             )
-            for socket in self._sockets
+            for socket in self.sockets
         )
 
     def _say(self, message: guest.FromGuest) -> None:

@@ -146,7 +146,8 @@ class QemuDriver:
         with contextlib.ExitStack() as stack:
             for fd in joint.inherited:
                 stack.callback(os.close, fd)
-            line = await asyncio.to_thread(shape.line_key)
+            key = await asyncio.to_thread(shape.line_key)
+            line = saved_memory.Line(key=key, mtus=shape.mtus)
             if template is not None:
                 memory = template.memory
                 stack.callback(os.close, memory)
@@ -240,6 +241,26 @@ class QemuDriver:
     async def forget_memory(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.forget_memory`."""
         await asyncio.to_thread(saved_memory.remove, launch.directory)
+
+    async def copy(self, source: Path, target: Path) -> None:
+        """See `driver.Driver.copy`."""
+        await asyncio.to_thread(qemu_disk.copy, source, target)
+        await asyncio.to_thread(saved_memory.link, source, target)
+
+    async def check_memory(self, folder: Path, launch: LaunchSpec) -> None:
+        """See `driver.Driver.check_memory`."""
+        try:
+            about = saved_memory.about_of(folder)
+            shape = shape_of(launch, [], qemu=self._qemu, kvm=self._kvm)
+            shape = msgspec.structs.replace(shape, mtus=about.line.mtus)
+            key = await asyncio.to_thread(shape.line_key)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ValidationError(
+                f"what it had in memory can't be gone on from: {error}"
+            ) from error
+        if key != about.line.key:
+            why = saved_memory.differs(about)
+            raise ValidationError(f"what it had in memory can't be gone on from: {why}")
 
     async def remove(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.remove`."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
@@ -16,7 +17,7 @@ from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import How
 from hyperfleet.network.interface import Network
-from hyperfleet.vmm import backlog, migration, saved_memory
+from hyperfleet.vmm import backlog, migration, qemu_disk, saved_memory
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_spawn import AGENT_SOCKET, QMP_SOCKET
@@ -29,6 +30,10 @@ _SAVING_S = 600.0
 _DISK_RETRY_S = 5.0
 # QEMU has ended: what it still said on QMP is in the socket's buffer.
 _LAST_WORDS_S = 2.0
+
+# See qapi/run-state.json: whoever stopped it, and it was saved then.
+_SAVED = "postmigrate"
+_STILL = ("paused", _SAVED)
 
 _log = logging.getLogger(__name__)
 
@@ -142,8 +147,21 @@ class QemuProcess:
     async def save(self) -> None:
         """See `driver.Process.save`."""
         async with self._asking(_SAVING_S) as client:
-            await client.execute("stop")
+            await _stop(client)
             await saved_memory.write(client, self._launch.directory)
+
+    async def snapshot(self, into: Path) -> None:
+        """See `driver.Process.snapshot`."""
+        async with self._asking(_SAVING_S) as client:
+            still = await _status(client) in _STILL
+            await _stop(client)
+            try:
+                await saved_memory.copy_to(client, self._launch.directory, into)
+                await asyncio.to_thread(qemu_disk.copy, self._launch.directory, into)
+                reach(Point.SNAPSHOT_STILL)
+            finally:
+                if not still:
+                    await client.execute("cont")
 
     async def is_unborn(self) -> bool:
         """Whether it waits for a state that it was to take over."""
@@ -277,6 +295,13 @@ class QemuProcess:
     def _must_live(self) -> None:
         if self._host.ended or self._end.cancelled():
             raise GuestError("the machine's process has ended")
+
+
+async def _stop(client: QMPClient) -> None:
+    """Has it stand still, and its disk in its own hands: QEMU lets go of that when it has saved."""
+    if await _status(client) == _SAVED:
+        await client.execute("cont")
+    await client.execute("stop")
 
 
 async def _status(client: QMPClient) -> str | None:

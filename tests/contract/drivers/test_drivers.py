@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet.errors import GuestError, OperationTimeoutError
+from hyperfleet.errors import GuestError, OperationTimeoutError, ValidationError
 from hyperfleet.machine import How
 from hyperfleet.vmm.driver import Exit
 from support.bench import BOOT_S, Bench, Guest, page
@@ -170,6 +170,71 @@ async def test_what_is_saved_can_be_forgotten(bench: Bench) -> None:
         assert process.beginning.how is How.BOOT
         assert not bench.driver.has_memory(launch)
         await Guest.new(process)
+
+
+async def test_a_snapshot_is_of_one_moment_and_its_machine_goes_on(
+    bench: Bench, tmp_path: Path
+) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    await guest.serve("before")
+    ways = await guest.process.forwards()
+    snapshots = [tmp_path / "one", tmp_path / "two"]
+    # The second of one that stands still, which it does after it as well.
+    for folder, paused in zip(snapshots, (False, True), strict=True):
+        folder.mkdir()
+        if paused:
+            await guest.process.pause()
+        await guest.process.snapshot(folder)
+        if paused:
+            with pytest.raises(OperationTimeoutError):
+                await guest.agent.ping(0.5)
+            await guest.process.resume()
+        await guest.agent.ping(BOOT_S)
+        await guest.sh("echo after > /index.html")
+        assert await page(ways[80]) == b"after\n"
+    # What was saved once can be saved again.
+    await guest.process.pause()
+    (tmp_path / "three").mkdir()
+    await guest.process.snapshot(tmp_path / "three")
+    await guest.process.save()
+    await guest.process.kill()
+    await guest.agent.close()
+    for folder, content in zip(snapshots, (b"before\n", b"after\n"), strict=True):
+        other = bench.launch()
+        other.directory.mkdir(parents=True)
+        await bench.driver.check_memory(folder, other)
+        await bench.driver.copy(folder, other.directory)
+        assert bench.driver.has_memory(other)
+        process = await bench.driver.start(other)
+        assert process.beginning.how is How.MEMORY
+        clone = await Guest.of(process)
+        assert clone.agent.boot_id == guest.agent.boot_id
+        assert await page((await process.forwards())[80]) == content
+        await clone.let_go()
+        assert not bench.driver.has_memory(other)
+
+
+async def test_a_disk_alone_is_copied_from_one_that_is_off(bench: Bench, tmp_path: Path) -> None:
+    launch = bench.launch()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValidationError, match="no disk"):
+        await bench.driver.copy(launch.directory, tmp_path / "none")
+    guest = await bench.start(launch)
+    await guest.run("sh", "-c", "echo kept > /file")
+    await guest.power_off()
+    await bench.driver.sweep(launch)
+    (tmp_path / "disk").mkdir()
+    await bench.driver.copy(launch.directory, tmp_path / "disk")
+    await bench.driver.remove(launch)
+    other = bench.launch()
+    other.directory.mkdir(parents=True)
+    await bench.driver.copy(tmp_path / "disk", other.directory)
+    assert not bench.driver.has_memory(other)
+    clone = await bench.start(other)
+    assert clone.process.beginning.how is How.BOOT
+    assert (await clone.run("cat", "/file")).stdout == b"kept\n"
+    await clone.let_go()
 
 
 async def test_sweep_and_remove_leave_nothing(bench: Bench) -> None:

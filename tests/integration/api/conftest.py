@@ -29,6 +29,7 @@ from hyperfleet.errors import (
     ValidationError,
 )
 from hyperfleet.fleet.events import Events, Follower
+from hyperfleet.fleet.state import changed
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener, ProcessRequest
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
@@ -37,6 +38,7 @@ from hyperfleet.machine import (
     MachineChange,
     MachineNetwork,
     MachineSpec,
+    SnapshotInfo,
     new_machine_id,
 )
 from hyperfleet.metrics.instruments import Instruments
@@ -55,6 +57,7 @@ class MemoryFleet:
 
     def __init__(self) -> None:
         self._machines: dict[str, Machine] = {}
+        self._snapshots: dict[str, SnapshotInfo] = {}
         self.fail_next: BaseException | None = None
         self.executed: list[ExecRequest] = []
         self.events = Events()
@@ -151,6 +154,50 @@ class MemoryFleet:
         if machine.status not in (Status.RUNNING, Status.PAUSED):
             raise InvalidStateError(f"Machine is {machine.status}, not paused")
         return self._turn(machine, Status.RUNNING)
+
+    async def snapshot(self, ref: str, name: str) -> SnapshotInfo:
+        machine = self.get(ref)
+        if machine.status is Status.PENDING:
+            raise InvalidStateError("Machine is pending; it was never started")
+        if name in self._snapshots:
+            raise ConflictError(f"name: another snapshot is called {name!r}")
+        self._maybe_fail()
+        self._snapshots[name] = SnapshotInfo(
+            name=name,
+            machine_id=machine.id,
+            spec=machine.spec,
+            vmm=machine.vmm,
+            network=machine.network,
+            has_memory=machine.status is not Status.STOPPED,
+            size_bytes=3,
+            made_at=datetime.now(UTC),
+        )
+        return self._snapshots[name]
+
+    async def restore(self, ref: str, snapshot: str) -> Machine:
+        machine, info = self.get(ref), self.find_snapshot(snapshot)
+        if info.machine_id != machine.id:
+            raise InvalidStateError(f"snapshot {snapshot!r} is of another machine")
+        return self._turn(machine, Status.SLEEPING if info.has_memory else Status.STOPPED)
+
+    async def clone(self, snapshot: str, name: str, change: MachineChange) -> Machine:
+        info = self.find_snapshot(snapshot)
+        spec = msgspec.structs.replace(changed(info.spec, change), name=name)
+        machine = await self.create(spec)
+        return self._turn(machine, Status.SLEEPING if info.has_memory else Status.STOPPED)
+
+    def snapshots(self, ref: str | None) -> Sequence[SnapshotInfo]:
+        machine_id = None if ref is None else self.get(ref).id
+        every = self._snapshots.values()
+        return [info for info in every if machine_id in (None, info.machine_id)]
+
+    def find_snapshot(self, name: str) -> SnapshotInfo:
+        if name not in self._snapshots:
+            raise NotFoundError(f"Snapshot not found: {name}")
+        return self._snapshots[name]
+
+    async def remove_snapshot(self, name: str) -> None:
+        del self._snapshots[self.find_snapshot(name).name]
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
         machine = self.get(ref)

@@ -40,6 +40,12 @@ REQUESTS = {
     "machine_logs": ("GET", "/machines/web/logs", READ),
     # Refused, so that the answer has an end.
     "events": ("GET", "/events?after=never", READ),
+    "snapshot_machine": ("POST", "/machines/none/snapshots", WRITE),
+    "restore_machine": ("POST", "/machines/none/restore", WRITE),
+    "list_snapshots": ("GET", "/snapshots", READ),
+    "get_snapshot": ("GET", "/snapshots/none", READ),
+    "clone_snapshot": ("POST", "/snapshots/none/clone", WRITE),
+    "delete_snapshot": ("DELETE", "/snapshots/none", WRITE),
     "list_templates": ("GET", "/templates", READ),
     "remove_template": ("DELETE", "/templates/none", WRITE),
     "create_key": ("POST", "/keys", ALL),

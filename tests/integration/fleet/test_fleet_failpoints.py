@@ -33,6 +33,9 @@ OUTCOMES: dict[str, set[Status | None]] = {
     "resume": {_S.PAUSED, _S.RUNNING},
     "sleep": {_S.RUNNING, _S.SLEEPING},
     "wake": {_S.RUNNING, _S.SLEEPING},
+    "keep": {_S.RUNNING},
+    "put back": {_S.RUNNING, _S.STOPPED, _S.SLEEPING},
+    "clone": {_S.RUNNING},
     "take over": {_S.RUNNING},
     # How a process ended is not known to a control plane that did not see it.
     "power off": {_S.STOPPED, _S.FAILED},
@@ -77,6 +80,15 @@ class Story:
         await fleet.stop("web")
         self.act = "start"
         await fleet.start("web")
+        await run(fleet, "web", "sh", "-c", "httpd -p 127.0.0.1:80 -h /w")
+        self.act = "keep"
+        await fleet.snapshot("web", "one")
+        self.act = "put back"
+        await fleet.restore("web", "one")
+        self.act = "wake"
+        await fleet.start("web")
+        self.act = "clone"
+        await fleet.clone("one", "copy", MachineChange())
         self.act = "restart"
         await fleet.restart("web")
         self.act = "take over"
@@ -93,6 +105,7 @@ class Story:
         await fleet.wait("web", _S.FAILED, 5)
         self.act = "delete"
         await fleet.delete("web", force=False)
+        await fleet.delete("copy", force=True)
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +139,13 @@ async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
     )
     assert found in OUTCOMES[story.act]
     await _agrees(world, fleet, told)
-    if found is not None:
-        await _is_of_use(world, fleet)
+    for machine in fleet.machines():
+        await _is_of_use(world, fleet, machine.spec.name)
     assert fleet.machines() == await world.store.all() == []
     assert world.driver.processes() == []
-    assert [path.name for path in world.home.rglob("*")] == ["machines"]
+    for info in fleet.snapshots(None):
+        await _is_whole(world, fleet, info.name)
+    assert {path.name for path in world.home.rglob("*")} == {"machines", "snapshots"}
 
 
 async def _agrees(world: World, fleet: Fleet, told: int) -> None:
@@ -161,17 +176,29 @@ async def _agrees(world: World, fleet: Fleet, told: int) -> None:
     }
 
 
-async def _is_of_use(world: World, fleet: Fleet) -> None:
+async def _is_of_use(world: World, fleet: Fleet, name: str) -> None:
     """It starts, or runs on, serves, stops and is deleted."""
-    if fleet.get("web").status is _S.PAUSED:
-        await fleet.resume("web")
-    machine = await fleet.start("web")
-    await run(fleet, "web", "sh", "-c", "echo hi > /w/index.html; httpd -p 80 -h /w")
-    ports, _ = await fleet.ports("web")
+    if fleet.get(name).status is _S.PAUSED:
+        await fleet.resume(name)
+    machine = await fleet.start(name)
+    assert not world.is_paused(machine.id)
+    await run(fleet, name, "sh", "-c", "echo hi > /w/index.html; httpd -p 80 -h /w")
+    ports, _ = await fleet.ports(name)
     assert await get(ports[0].upstream) == b"hi\n"
     assert world.process(machine).alive
-    await fleet.stop("web")
-    await fleet.delete("web", force=False)
+    await fleet.stop(name)
+    await fleet.delete(name, force=False)
+
+
+async def _is_whole(world: World, fleet: Fleet, snapshot: str) -> None:
+    """A machine can be made of it, which goes on where it was kept; it is deleted."""
+    await fleet.clone(snapshot, "clone", MachineChange())
+    await fleet.start("clone")
+    ports, _ = await fleet.ports("clone")
+    assert await get(ports[0].upstream) == b"hi\n"
+    await fleet.delete("clone", force=True)
+    await fleet.remove_snapshot(snapshot)
+    assert world.driver.processes() == []
 
 
 def _status(recorded: list[Machine]) -> str:

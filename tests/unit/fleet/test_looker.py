@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,9 @@ class SlowProcess:
         raise NotImplementedError
 
     async def resume(self) -> None:
+        raise NotImplementedError
+
+    async def snapshot(self, into: Path) -> None:
         raise NotImplementedError
 
     async def save(self) -> None:

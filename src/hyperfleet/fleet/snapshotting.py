@@ -1,0 +1,121 @@
+"""A machine as it is, kept under a name; and put back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+
+from hyperfleet.errors import HyperfleetError, InvalidStateError
+from hyperfleet.failpoints import Point, reach
+from hyperfleet.fleet import discovery
+from hyperfleet.fleet.acts import Acts
+from hyperfleet.fleet.state import State, now
+from hyperfleet.fleet.tools import Tools
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import SnapshotInfo
+
+_log = logging.getLogger(__name__)
+
+# For the agent of a machine that is to be copied.
+_AGENT_WAIT_S = 3.0
+
+
+class Snapshotting:
+    """One machine's. The owner calls these one at a time."""
+
+    def __init__(self, state: State, tools: Tools, acts: Acts) -> None:
+        self._state = state
+        self._tools = tools
+        self._acts = acts
+
+    async def save(self, name: str) -> SnapshotInfo:
+        """Keeps the machine as it is now; it stands still meanwhile, with its connections.
+
+        One that sleeps or is off is copied as it lies there.
+
+        Raises:
+            ConflictError: another snapshot has that name.
+            ValidationError: it has no disk yet.
+            GuestError: it could not be done.
+            CapacityError: no room on the host's disk.
+        """
+        machine = self._state.machine
+        with self._tools.snapshots.making(name) as folder:
+            reach(Point.SNAPSHOT_BEGUN)
+            running = self._acts.running
+            if running is None:
+                await self._tools.driver.copy(self._acts.launch.directory, folder)
+            else:
+                if machine.status is Status.RUNNING:
+                    await self._sync()
+                await running.process.snapshot(folder)
+            reach(Point.SNAPSHOT_TAKEN)
+            info = SnapshotInfo(
+                name=name,
+                machine_id=machine.id,
+                spec=machine.spec,
+                vmm=machine.vmm,
+                network=machine.network,
+                has_memory=running is not None or machine.status is Status.SLEEPING,
+                size_bytes=0,
+                made_at=now(),
+            )
+            return await self._tools.snapshots.keep(info)
+
+    async def fetch(self, name: str) -> None:
+        """Copies a snapshot to beside the machine, which stays as it is.
+
+        Raises:
+            NotFoundError: there is no such snapshot.
+            InvalidStateError: it is another machine's.
+            ValidationError: what is in its memory can't be gone on from here.
+            CapacityError: no room on the host's disk.
+        """
+        machine_id = self._state.machine.id
+        info = self._tools.snapshots.get(name)
+        if info.machine_id != machine_id:
+            raise InvalidStateError(
+                f"snapshot {name!r} is of machine {info.spec.name!r} ({info.machine_id}): "
+                "make a new machine of it instead (clone)"
+            )
+        with self._tools.snapshots.using(name) as folder:
+            if info.has_memory:
+                await self._tools.driver.check_memory(folder, self._acts.launch)
+            layout = self._tools.layout
+            fresh = await asyncio.to_thread(layout.fresh, machine_id)
+            await self._tools.driver.copy(folder, fresh)
+        reach(Point.RESTORE_COPIED)
+
+    async def put_back(self) -> None:
+        """Makes what was fetched the machine, which has no process now.
+
+        It sleeps then if it has a memory, and is stopped if it has none.
+        """
+        machine_id, layout = self._state.machine.id, self._tools.layout
+        reach(Point.RESTORE_CUT)
+        await asyncio.to_thread(layout.decide, machine_id)
+        reach(Point.RESTORE_DECIDED)
+        await asyncio.to_thread(layout.swap, machine_id)
+        reach(Point.RESTORE_PLACED)
+        asleep = self._tools.driver.has_memory(self._acts.launch)
+        exposed = self._state.machine.spec.exposed_ports
+        await self._state.go(
+            Status.SLEEPING if asleep else Status.STOPPED,
+            error_message=None,
+            pid=None,
+            restarts=0,
+            next_start_at=None,
+            guest_fault=None,
+            ports=discovery.unseen(exposed, {}),
+        )
+        await self._state.publish()
+        await asyncio.to_thread(shutil.rmtree, layout.replaced(machine_id), ignore_errors=True)
+
+    async def _sync(self) -> None:
+        """A disk is right then also without its memory."""
+        assert self._acts.running is not None  # noqa: S101 - asked before
+        try:
+            await (await self._acts.running.link.agent(_AGENT_WAIT_S)).sync()
+        except HyperfleetError as error:
+            _log.info("machine %s: not all is on its disk: %s", self._state.machine.id, error)
