@@ -66,7 +66,9 @@ def test_what_another_qemu_has_saved_is_refused_and_kept(asleep: Server) -> None
     assert asleep.api.post("/machines/web/sleep").json()["status"] == "sleeping"
     about = _memory(asleep).with_name("memory.json")
     right = about.read_bytes()
-    about.write_bytes(json.dumps({"key": "another"}).encode())
+    another = json.loads(right)
+    another["line"]["key"] = "another"
+    about.write_bytes(json.dumps(another).encode())
     refused = asleep.api.post("/machines/web/start")
     assert refused.status_code == 502
     assert "can't be gone on from" in refused.json()["error"]["message"]

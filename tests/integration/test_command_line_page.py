@@ -1,4 +1,4 @@
-"""docs/how-to/command-line.md: every command on it is run as it stands."""
+"""docs/how-to/command-line.md and snapshots.md: every command on them is run as it stands."""
 
 from __future__ import annotations
 
@@ -37,3 +37,12 @@ def test_the_one_command(server: Server) -> None:
     assert shlex.split(command)[-1].endswith("; httpd -p 80 -h /")
     page.types(server, command)
     assert server.api.get("/machines").json()["total"] == 0
+
+
+def test_snapshots(server: Server) -> None:
+    (block,) = page.Page("docs/how-to/snapshots.md").blocks()
+    said = "".join(page.types(server, block))
+    for line in page.promised(block):
+        assert line in said.splitlines()
+    assert server.api.get("/machines").json()["total"] == 0
+    assert server.api.get("/snapshots").json() == {"snapshots": []}

@@ -70,6 +70,7 @@ def test_a_full_disk_refuses_and_loses_nothing(server: Server, disk: Path) -> No
     assert _asked(server, "POST", "/machines/rests/start") == REFUSED
     assert _asked(server, "POST", "/machines/runs/stop") == REFUSED
     assert _asked(server, "DELETE", "/machines/rests") == REFUSED
+    assert _asked(server, "POST", "/machines/runs/snapshots", name="one") == REFUSED
     assert _machines(server) == before
     assert _serves(server, "runs")
 

@@ -33,7 +33,9 @@ CONFIGURATION = """
 expected-statuses = ["2xx", "3xx", "4xx", 502, 503, 504]
 
 [[operations]]
-include-operation-id = ["create_key", "create_machine", "change_machine", "write_file"]
+include-operation-id = [
+    "create_key", "create_machine", "change_machine", "clone_snapshot", "write_file"
+]
 checks.positive_data_acceptance.enabled = false
 
 [[operations]]

@@ -28,6 +28,8 @@ FOUND = {
     **dict.fromkeys((point for point in _P if point.startswith("stop.")), "stopped"),
     **dict.fromkeys((_P.PAUSE_RECORDED, _P.PAUSE_PUBLISHED, _P.RESUME_DONE), "paused"),
     **dict.fromkeys((_P.SLEEP_SAVED, _P.SLEEP_ENDED, _P.WAKE_LOADED), "sleeping"),
+    **dict.fromkeys((_P.RESTORE_DECIDED, _P.RESTORE_CLEARED, _P.RESTORE_PLACED), "sleeping"),
+    _P.RESTORE_CUT: "stopped",
     _P.STOP_BEGUN: "running",
     _P.ADOPT_DELETING: "none",
 }

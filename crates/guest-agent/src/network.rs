@@ -99,11 +99,16 @@ pub fn find(mac: Option<Mac>) -> Result<Option<String>, Failure> {
     cards(mac).or_cannot("find the network card")
 }
 
-/// Gives the card another hardware address. It must be down, or one (virtio's) that can live with it.
+/// Gives the card another hardware address. It must be down, or one (virtio's) that can live with it;
+/// then its peers are told at once, who would go on to send to the old one (ip-sysctl, `arp_notify`).
 ///
 /// # Errors
 /// When the kernel, or the device, would not.
 pub fn set_mac(name: &str, mac: Mac) -> Result<(), Failure> {
+    let tells = format!("/proc/sys/net/ipv4/conf/{name}/arp_notify");
+    let before = fs::read_to_string(&tells).unwrap_or_default();
+    // Without it they learn it later, from the first packet.
+    let _ = fs::write(&tells, "1");
     let set = || {
         let card = Card::named(name)?;
         let mut request = card.request();
@@ -117,7 +122,9 @@ pub fn set_mac(name: &str, mac: Mac) -> Result<(), Failure> {
         };
         card.ask(libc::SIOCSIFHWADDR, &mut request)
     };
-    set().or_cannot(format_args!("give {name} its hardware address"))
+    let set = set().or_cannot(format_args!("give {name} its hardware address"));
+    let _ = fs::write(&tells, before);
+    set
 }
 
 /// Brings the card up with exactly `wanted`, and with its gateway's route if it has one. What is so

@@ -41,6 +41,8 @@ _ASKED = {
     Want.PAUSE: "pause",
     Want.RESUME: "resume",
     Want.SLEEP: "sleep",
+    Want.SNAPSHOT: "snapshot",
+    Want.RESTORE: "restore",
     Want.CHANGE: "change",
 }
 
@@ -56,6 +58,8 @@ turn waits. A refusal is 409 `INVALID_STATE` and says what to do instead.
 - To `sleeping` from `running`: nobody has used it for its `sleep_after_s`. From `starting`: it
   could not be woken; `error_message` says why, and what it had in memory is still there.
 - To `running` from `sleeping`: it was used at that very moment, or could not be put to sleep.
+- To `sleeping` or `stopped` from what is at rest: a [snapshot](../how-to/snapshots.md) was put
+  back.
 - To `starting`: by `restart` (on-failure, always) after growing waits, or by `autostart` with the
   server; `next_start_at` says when.
 """
@@ -172,7 +176,7 @@ def _answer(state: Status, want: Want) -> str:
 
 
 def _stops_first(plan: Sequence[Act], want: Want) -> bool:
-    return want is not Want.STOP and bool({Act.HALT, Act.HALT_TO_START} & {*plan})
+    return want is not Want.STOP and bool({Act.HALT, Act.HALT_TO_START, Act.CUT} & {*plan})
 
 
 def _names(states_: Iterable[Status]) -> str:

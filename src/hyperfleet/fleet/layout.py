@@ -108,7 +108,7 @@ class Layout:
                 self.swap(path.stem)
         for path in [*self._machines.iterdir()]:
             if path.suffix in (_RESTORING, _RESTORED, _REPLACED):
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
 
     def condemned(self) -> list[str]:
         """The ids of machines whose end was decided and not completed."""

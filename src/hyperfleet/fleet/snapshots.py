@@ -40,9 +40,8 @@ class Snapshots:
 
     def open(self) -> None:
         """Finds what there is, and removes what was left half-done. Blocks."""
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = []
-        for folder in self._home.iterdir():
+        for folder in self._home.iterdir() if self._home.exists() else ():
             if folder.suffix in (_NEW, _DELETED):
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
@@ -82,6 +81,7 @@ class Snapshots:
             raise ConflictError(f"name: another snapshot is called {name!r}")
         self._being_made.add(name)
         try:
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
             yield folder

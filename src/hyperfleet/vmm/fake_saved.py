@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from hyperfleet.vmm import shortage
 from hyperfleet.vmm.fake_guest import FakeGuest, Socket
 
 _SAVED, _MEMORY = "saved", "memory"
@@ -50,10 +51,15 @@ def forget_memory(folder: Path) -> None:
 
 
 def write(folder: Path, saved: Saved) -> None:
-    """Puts a machine into a folder."""
-    (folder / _SAVED).write_bytes(msgspec.msgpack.encode(saved))
-    if saved.memory is not None:
-        note_memory(folder)
+    """Puts a machine into a folder.
+
+    Raises:
+        CapacityError: no room on the host's disk.
+    """
+    with shortage.told(folder):
+        (folder / _SAVED).write_bytes(msgspec.msgpack.encode(saved))
+        if saved.memory is not None:
+            note_memory(folder)
 
 
 def read(folder: Path) -> Saved | None:

@@ -141,6 +141,21 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     await guest.let_go()
 
 
+@mounts
+async def test_a_snapshot_for_which_there_is_no_room_leaves_the_machine_as_it_was(
+    small: Path, qemu: Bench, tmp_path: Path
+) -> None:
+    guest = await qemu.start(qemu.launch())
+    (small / "one").mkdir()
+    with pytest.raises(CapacityError, match="No space left on device"):
+        await guest.process.snapshot(small / "one")
+    assert (await guest.run("echo", "here")).stdout == b"here\n"
+    (tmp_path / "two").mkdir()
+    await guest.process.snapshot(tmp_path / "two")
+    assert (await guest.run("echo", "here")).stdout == b"here\n"
+    await guest.let_go()
+
+
 def _logged(logger: str, words: str) -> asyncio.Future[None]:
     """Done when a record with these words is logged."""
     loop = asyncio.get_running_loop()

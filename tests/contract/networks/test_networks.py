@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperfleet.machine import new_machine_id
+from hyperfleet.machine import How, new_machine_id
 from support.bench import Guest, page
 
 from .conftest import Joined, recorded
@@ -76,6 +76,33 @@ async def test_a_clone_has_cards_of_its_own(joined: Joined) -> None:
         assert await page((await guest.process.forwards())[80]) == b"page\n"
         await guest.let_go()
     assert len(cards) == 2 * len(found)
+
+
+async def test_a_machine_made_of_a_snapshot_gets_cards_of_its_own(
+    joined: Joined, tmp_path: Path
+) -> None:
+    launch, other = await joined.launch(), await joined.launch()
+    guest = await joined.start(launch)
+    await guest.sh("echo page > /index.html; httpd -p 80 -h /")
+    await guest.process.snapshot(tmp_path)
+    other.directory.mkdir(parents=True)
+    await joined.driver.copy(tmp_path, other.directory)
+    clone = await joined.start(other)
+    assert clone.process.beginning.how is How.MEMORY
+    told = joined.network.introduce(other.network)
+    found = (await clone.sh("cat /sys/class/net/e*/address")).split()
+    assert sorted(found) == sorted(
+        card.mac for card in (told, told.outward) if card is not None and card.mac is not None
+    )
+    addresses = await clone.sh("ip -4 addr")
+    assert told.address in addresses
+    # Both at once, and both are reached.
+    for one in (guest, clone):
+        assert await page((await one.process.forwards())[80]) == b"page\n"
+    gateway = told.gateway if told.outward is None else told.outward.gateway
+    assert str(gateway) in await clone.sh("ip route")
+    for one in (guest, clone):
+        await one.let_go()
 
 
 async def test_a_machine_stays_attached_when_its_control_plane_is_gone(joined: Joined) -> None:

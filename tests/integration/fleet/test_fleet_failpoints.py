@@ -145,7 +145,7 @@ async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
     assert world.driver.processes() == []
     for info in fleet.snapshots(None):
         await _is_whole(world, fleet, info.name)
-    assert {path.name for path in world.home.rglob("*")} == {"machines", "snapshots"}
+    assert {path.name for path in world.home.rglob("*")} <= {"machines", "snapshots"}
 
 
 async def _agrees(world: World, fleet: Fleet, told: int) -> None:

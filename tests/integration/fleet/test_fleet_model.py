@@ -48,6 +48,8 @@ LEAVES: dict[str, frozenset[Status | None]] = {
     "pause": frozenset({_S.PAUSED}),
     "resume": frozenset({_S.RUNNING}),
     "sleep": frozenset({_S.SLEEPING}),
+    "snapshot": frozenset(),
+    "restore": frozenset({_S.STOPPED, _S.SLEEPING}),
     "wake": frozenset({_S.RUNNING}),
 }
 # On the way of each, by the beginning of their names.
@@ -60,6 +62,8 @@ _ON_THE_WAY = {
     "pause": ("pause",),
     "resume": ("resume",),
     "sleep": ("sleep",),
+    "snapshot": ("snapshot",),
+    "restore": ("restore",),
     "wake": ("start", "spawn", "wake", "boot"),
 }
 WHERE = [
@@ -76,6 +80,8 @@ class Known(msgspec.Struct):
     autostart: bool = False
     # What was last written to its disk.
     file: bytes | None = None
+    # What was on it when its snapshot was made, which has its memory or not.
+    kept: tuple[bytes | None, bool] | None = None
 
 
 class FleetAndModel(RuleBasedStateMachine):
@@ -165,6 +171,32 @@ class FleetAndModel(RuleBasedStateMachine):
             self._called(name, answer, _S.SLEEPING)
 
     @rule(name=NAMES)
+    def snapshot(self, name: str) -> None:
+        known = self.known.get(name)
+        if known is not None and known.kept is not None:
+            self._do(self.fleet.remove_snapshot(f"of-{name}"))
+            known.kept = None
+        answer = self._try(self.fleet.snapshot(name, f"of-{name}"))
+        if known is None:
+            assert isinstance(answer, NotFoundError)
+        elif isinstance(answer, HyperfleetError):
+            # A machine that failed as it was first made has no disk.
+            assert known.status in (_S.PENDING, _S.FAILED)
+        else:
+            assert answer.has_memory == (known.status in (_S.RUNNING, _S.PAUSED, _S.SLEEPING))
+            known.kept = (known.file, answer.has_memory)
+
+    @rule(name=NAMES)
+    def restore(self, name: str) -> None:
+        answer = self._try(self.fleet.restore(name, f"of-{name}"))
+        known = self.known.get(name)
+        if known is None or known.kept is None:
+            assert isinstance(answer, NotFoundError)
+        else:
+            known.file, has_memory = known.kept
+            self._called(name, answer, _S.SLEEPING if has_memory else _S.STOPPED)
+
+    @rule(name=NAMES)
     def stop(self, name: str) -> None:
         answer = self._try(self.fleet.stop(name))
         known = self.known.get(name)
@@ -183,7 +215,7 @@ class FleetAndModel(RuleBasedStateMachine):
             assert isinstance(answer, InvalidStateError)
         else:
             assert answer is None
-            del self.known[name]
+            self._forget(name)
 
     @rule(name=NAMES, ports=PORTS, restart=POLICIES, autostart=st.booleans())
     def change(self, name: str, ports: tuple[int, ...], restart: Restart, autostart: bool) -> None:
@@ -258,9 +290,14 @@ class FleetAndModel(RuleBasedStateMachine):
             "wake": _S.SLEEPING,
         }
         status = usual.get(act, _S.RUNNING)
-        name = self._pick(number, status) or self._pick(number, None)
+        name = self._pick(number, status)
+        if name is None and act != "restore":
+            name = self._pick(number, None)
         if name is None:
             return
+        if act in ("snapshot", "restore"):
+            # Then one with a memory.
+            self.snapshot(name)
         acts: dict[str, Callable[[str], Coroutine[Any, Any, Any]]] = {
             "start": self.fleet.start,
             "stop": self.fleet.stop,
@@ -268,6 +305,8 @@ class FleetAndModel(RuleBasedStateMachine):
             "resume": self.fleet.resume,
             "sleep": self.fleet.sleep,
             "wake": self.fleet.start,
+            "snapshot": lambda name: self.fleet.snapshot(name, "another"),
+            "restore": lambda name: self.fleet.restore(name, f"of-{name}"),
             "restart": self.fleet.restart,
             "delete": lambda name: self.fleet.delete(name, force=True),
             "change": lambda name: self.fleet.change(name, MachineChange(labels={"a": "b"})),
@@ -276,10 +315,16 @@ class FleetAndModel(RuleBasedStateMachine):
         self._do(self._open())
         found = self._do(settled(self.fleet, name))
         assert found in LEAVES[act] | {self.known[name].status}
+        known = self.known[name]
+        if act == "snapshot" and any(one.name == "another" for one in self.fleet.snapshots(None)):
+            # Whole or not there.
+            assert self._do(self.fleet.remove_snapshot("another")) is None
+        if act == "restore" and found is _S.SLEEPING and known.kept is not None:
+            known.file = known.kept[0]
         if found is None:
-            del self.known[name]
+            self._forget(name)
         else:
-            self.known[name].status = found
+            known.status = found
 
     @invariant()
     def all_agree(self) -> None:
@@ -307,6 +352,9 @@ class FleetAndModel(RuleBasedStateMachine):
         assert {one for one in alive if world.is_paused(one)} == paused
         folders = {path.name for path in (world.home / "machines").iterdir()}
         assert folders <= recorded.keys()
+        assert {info.name for info in fleet.snapshots(None)} == {
+            f"of-{name}" for name, known in self.known.items() if known.kept is not None
+        }
         for machine_id in alive:
             process = world.driver.process(machine_id)
             assert process is not None
@@ -320,6 +368,11 @@ class FleetAndModel(RuleBasedStateMachine):
         else:
             assert answer.status is status
             self.known[name].status = status
+
+    def _forget(self, name: str) -> None:
+        """The machine is no more; its snapshot goes too."""
+        if self.known.pop(name).kept is not None:
+            self._do(self.fleet.remove_snapshot(f"of-{name}"))
 
     def _pick(self, number: int, status: Status | None) -> str | None:
         """One of the machines that have the status (None: any); None when there is none."""

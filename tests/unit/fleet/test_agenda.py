@@ -18,6 +18,8 @@ ASKED = (
     Want.PAUSE,
     Want.RESUME,
     Want.SLEEP,
+    Want.SNAPSHOT,
+    Want.RESTORE,
     Want.CHANGE,
 )
 
@@ -129,6 +131,32 @@ def test_what_has_a_guest_sleeps_and_a_start_wakes_it(status: Status) -> None:
     assert agenda.on_turn(Status.SLEEPING, Want.START, force=False) == (Act.PREPARE, Act.BOOT)
 
 
+@pytest.mark.parametrize("status", Status)
+def test_a_machine_is_kept_with_what_it_has_and_put_back_from_every_state(status: Status) -> None:
+    saves = agenda.on_turn(status, Want.SNAPSHOT, force=False)
+    nothing = (Status.PENDING, Status.STARTING, Status.STOPPING)
+    assert isinstance(saves, str) if status in nothing else saves == (Act.SAVE,)
+    # What can't be fetched leaves the machine as it is.
+    cut = () if status in AT_REST else (Act.CUT,)
+    whole = (Act.FETCH, *cut, Act.PUT_BACK)
+    assert agenda.on_turn(status, Want.RESTORE, force=False) == whole
+
+
+def test_each_snapshot_and_each_restore_is_one_of_its_own() -> None:
+    for want in (Want.SNAPSHOT, Want.RESTORE):
+        arrival = agenda.on_arrival(Status.RUNNING, want, [want], want, force=False)
+        assert arrival is Arrival.WAIT
+    # A restore is another life, a snapshot is not.
+    joined = agenda.on_arrival(
+        Status.STARTING, Want.START, [Want.SNAPSHOT], Want.START, force=False
+    )
+    assert joined is Arrival.JOIN
+    after = agenda.on_arrival(Status.STARTING, Want.START, [Want.RESTORE], Want.START, force=False)
+    assert after is Arrival.WAIT
+    # A boot is waited for: nobody wants it ended.
+    assert not agenda.interrupts(Want.START, [Want.RESTORE])
+
+
 @pytest.mark.parametrize("status", [Status.STOPPED, Status.FAILED])
 def test_a_stop_calls_off_a_start_that_is_written_down(status: Status) -> None:
     assert agenda.on_turn(status, Want.STOP, force=False, waiting=True) == (Act.STAND_DOWN,)
@@ -158,6 +186,11 @@ LEADS = {
     Act.PAUSE: (Status.PAUSED,),
     Act.GO_ON: (Status.RUNNING,),
     Act.SLEEP: (Status.SLEEPING,),
+    Act.SAVE: (),
+    Act.FETCH: (),
+    Act.CUT: (Status.STOPPING, Status.STOPPED),
+    # Or stopped, which the others lead to as well.
+    Act.PUT_BACK: (Status.SLEEPING,),
     Act.AMEND: (),
     Act.FOLLOW: (),
     Act.NOTE: (),
@@ -193,5 +226,5 @@ def test_no_order_of_requests_breaks_the_table_of_states(
             assert status is Status.STOPPED
         if want is Want.PAUSE:
             assert status is Status.PAUSED
-        if want is Want.SLEEP:
+        if want in (Want.SLEEP, Want.RESTORE):
             assert status is Status.SLEEPING
