@@ -314,6 +314,9 @@ class FleetAndModel(RuleBasedStateMachine):
         self._do(self.world.crash_if_at(point, acts[act](name)))
         self._do(self._open())
         found = self._do(settled(self.fleet, name))
+        if act == "wake" and self.known[name].status is not _S.SLEEPING:
+            # None slept: it was the start of another one.
+            act = "start"
         assert found in LEAVES[act] | {self.known[name].status}
         known = self.known[name]
         if act == "snapshot" and any(one.name == "another" for one in self.fleet.snapshots(None)):
