@@ -65,6 +65,7 @@ _said = st.one_of(
         listeners=st.lists(_listener, max_size=3).map(tuple),
         truncated=st.booleans(),
     ),
+    st.builds(wire.News, id=_ids, number=st.sampled_from([0, 1, 2**64 - 1])),
     st.builds(wire.Relay, id=_ids, port=st.sampled_from([0, 1, 65535])),
     st.builds(
         wire.Refused,
@@ -74,7 +75,7 @@ _said = st.one_of(
     ),
 )
 _acts = st.sampled_from(
-    ["exec", "stream", "read", "ports", "relay", "ping", "configure", "abandon"]
+    ["exec", "stream", "read", "ports", "watch", "relay", "ping", "configure", "abandon"]
 )
 # Noise ends a session, so most of what comes is well formed.
 any_steps = st.lists(
@@ -178,6 +179,8 @@ def _act(agent: Agent, name: str) -> Coroutine[Any, Any, Any]:
             )
         case "ports":
             return agent.listeners()
+        case "watch":
+            return agent.watch(0)
         case "relay":
             return agent.relay("::1", 80)
         case "ping":

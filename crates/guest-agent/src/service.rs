@@ -20,6 +20,7 @@ use crate::failure::say;
 use crate::flow::Flow;
 use crate::leftovers::Leftovers;
 use crate::listeners;
+use crate::news::{News, Watch};
 use crate::processes::Processes;
 use crate::relay::Relays;
 use crate::stdin::Stdin;
@@ -47,6 +48,8 @@ pub struct Service {
     processes: Processes,
     leftovers: Leftovers,
     relays: Relays,
+    /// From the first `watch` on: before it, nobody has the kernel tell of anything.
+    news: Option<News>,
     queue: Queue,
     session: Option<Session>,
 }
@@ -55,6 +58,7 @@ struct Session {
     nonce: u64,
     answers: Answers,
     execs: Execs,
+    watch: Option<Watch>,
 }
 
 /// Exec calls of one session that have not ended, by id.
@@ -77,6 +81,7 @@ impl Service {
             processes,
             leftovers: Leftovers::default(),
             relays: Relays::new(),
+            news: None,
             queue: Queue::new(),
             session: None,
         }
@@ -229,7 +234,10 @@ impl Service {
         }
         let needs_the_disk = matches!(
             message,
-            ToGuest::Exec { .. } | ToGuest::Ports { .. } | ToGuest::Relay { .. }
+            ToGuest::Exec { .. }
+                | ToGuest::Ports { .. }
+                | ToGuest::Watch { .. }
+                | ToGuest::Relay { .. }
         );
         if let (true, Some(id), Err(refusal)) =
             (needs_the_disk, call_id(&message), self.system.must_be_up())
@@ -272,6 +280,7 @@ impl Service {
             }
             ToGuest::Kill { id, signal } => self.kill(id, signal, flow),
             ToGuest::Ports { id } => flow.push(&self.ports(id)),
+            ToGuest::Watch { id, seen } => self.watch(id, seen),
             ToGuest::Relay { id, address, port } => {
                 let own = self.system.relay_address();
                 flow.push(&match self.relays.open(own, &address, port) {
@@ -308,6 +317,7 @@ impl Service {
                 nonce,
                 answers: self.queue.next_session(),
                 execs: Rc::default(),
+                watch: None,
             });
         }
         flow.push(&FromGuest::Welcome {
@@ -376,6 +386,19 @@ impl Service {
         }
     }
 
+    fn watch(&mut self, id: u32, seen: u64) {
+        let system = &self.system;
+        let news = self.news.get_or_insert_with(|| {
+            let news = News::new();
+            let heard = news.clone();
+            system.watch_sockets(move || heard.add());
+            news
+        });
+        if let Some(session) = &mut self.session {
+            session.watch = Some(news.watch(id, seen, session.answers.clone()));
+        }
+    }
+
     fn ports(&self, id: u32) -> FromGuest {
         match listeners::listening(self.system.own_address(), &self.relays.addresses()) {
             Ok((listeners, truncated)) => FromGuest::Listeners {
@@ -396,6 +419,7 @@ fn call_id(message: &ToGuest) -> Option<u32> {
         ToGuest::Configure { id, .. }
         | ToGuest::Exec { id, .. }
         | ToGuest::Ports { id }
+        | ToGuest::Watch { id, .. }
         | ToGuest::Relay { id, .. }
         | ToGuest::Shutdown { id, .. }
         | ToGuest::Sync { id }

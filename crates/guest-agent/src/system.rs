@@ -12,6 +12,7 @@ use crate::boot::Door;
 use crate::configure::{self, Plan};
 use crate::confines::Confines;
 use crate::failure::say;
+use crate::listening;
 use crate::power;
 use crate::processes::Processes;
 use crate::random;
@@ -79,6 +80,16 @@ impl System {
     pub fn seed(&self, seed: &[u8]) {
         if let (System::Guest(_), false) = (self, seed.is_empty()) {
             if let Err(failure) = random::add(seed) {
+                say(failure);
+            }
+        }
+    }
+
+    /// Has `hears` called whenever sockets of the guest begin or cease to listen. A kernel that
+    /// can't tell of them leaves it to those who look now and then.
+    pub fn watch_sockets(&self, hears: impl Fn() + 'static) {
+        if let System::Guest(_) = self {
+            if let Err(failure) = listening::watch(hears) {
                 say(failure);
             }
         }

@@ -8,7 +8,8 @@
 //! welcomed again and changes nothing: hosts repeat it until the welcome comes.
 //!
 //! Every call carries an `id` that the host chose and that is free in its session; each gets
-//! exactly one ending: `done`, `exited`, `listeners`, `relay`, or `refused`. Many run at once.
+//! exactly one ending: `done`, `exited`, `listeners`, `news`, `relay`, or `refused`. Many run at
+//! once.
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -57,6 +58,11 @@ pub enum ToGuest {
     Kill { id: u32, signal: i32 },
     /// Asks for every listening TCP port.
     Ports { id: u32 },
+    /// Asks to be told when something has happened that is worth a look: a TCP socket began or ceased
+    /// to listen. Answered with `news` as soon as their number is not `seen`, which for 0 is at
+    /// once; and as things stand when another `watch` of the session takes its place. A guest
+    /// that can't hear of such things leaves it unanswered.
+    Watch { id: u32, seen: u64 },
     /// Asks for a port on the guest's address whose connections are relayed to the server that
     /// listens on `address`:`port` within the guest (`127.0.0.1`, `::1`, or an IPv6-only `::`).
     /// The same target gives the same relay port again.
@@ -105,6 +111,8 @@ pub enum FromGuest {
         listeners: Vec<Listener>,
         truncated: bool,
     },
+    /// The answer to `watch`: how many things have happened since the guest's boot, from 1 on.
+    News { id: u32, number: u64 },
     /// The answer to `relay`: the port on the guest's address.
     Relay { id: u32, port: u16 },
     /// The call could not be done (`id` 0: a message that named no call). `code` is one of

@@ -24,6 +24,7 @@ from hyperfleet.guest.calls import (
     RelayCall,
     SimpleCall,
     StreamCall,
+    WatchCall,
     printable,
 )
 from hyperfleet.guest.handshake import Handshake
@@ -212,6 +213,19 @@ class Agent:
         call = ListenersCall(_future())
         self._begin(call, lambda call_id: wire.Ports(id=call_id))
         return await self._end(call, timeout)
+
+    async def watch(self, seen: int) -> int:
+        """Returns when something has happened in the guest that is worth a look at its ports.
+
+        `seen` is what the last call gave, 0 at first; what comes back is it the next time. There is
+        no time limit: in a guest that can't tell, it never comes.
+
+        Raises:
+            GuestError: the agent is too old, or the channel was lost (`lost`).
+        """
+        call = WatchCall(_future())
+        self._begin(call, lambda call_id: wire.Watch(id=call_id, seen=seen))
+        return await call.answer
 
     async def relay(self, address: str, port: int) -> int:
         """A port on the guest's address that leads to its server at `address`:`port`.

@@ -84,6 +84,15 @@ class ListenersCall(Call[list[Listener]]):
         return [_listener(found) for found in message.listeners]
 
 
+class WatchCall(Call[int]):
+    """watch."""
+
+    def ending(self, message: wire.FromGuest) -> int:
+        if not isinstance(message, wire.News):
+            raise _unexpected(message)
+        return message.number
+
+
 class RelayCall(Call[int]):
     """relay."""
 

@@ -51,6 +51,10 @@ class Channel(StrEnum):
     MUTE = "mute"
     # It hangs up at every call but the handshake.
     DROPS = "drops"
+    # Its kernel does not tell it of listening sockets.
+    DEAF = "deaf"
+    # Whenever it is asked for news, it has some.
+    RESTLESS = "restless"
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,6 +54,9 @@ class FakeGuest:
         self.boot_id = str(uuid.uuid4())
         self.sockets: list[Socket] = []
         self._relays: dict[tuple[str, int], int] = {}
+        # How much has happened; and of a watch that is not answered: its id, and what was seen.
+        self._news = 1
+        self._watch: tuple[int, int] | None = None
         self._awake = False
         # The first is served; a second one connects and waits in silence, as on virtio-serial.
         self._streams: list[MemoryStream] = []
@@ -102,11 +105,13 @@ class FakeGuest:
             ):
                 return False
         self.sockets.append(Socket(address, port, folder))
+        self._happened()
         return True
 
     def stop_listening(self) -> None:
         """See `fake_programs.System`."""
         self.sockets.clear()
+        self._happened()
 
     def server(self, port: int) -> Socket | None:
         """The socket that a connection to the guest's own address and `port` reaches."""
@@ -166,6 +171,9 @@ class FakeGuest:
         if self._behaviour is Channel.DROPS:
             self.hang_up()
             return
+        self._do(message)
+
+    def _do(self, message: guest.ToGuest) -> None:
         match message:
             case guest.Exec() | guest.Stdin() | guest.OutputTaken() | guest.Resize() | guest.Kill():
                 self._calls.take(message)
@@ -174,6 +182,8 @@ class FakeGuest:
                 self._say(guest.Done(id=call))
             case guest.Ports(id=call):
                 self._say(guest.Listeners(id=call, listeners=self._listeners(), truncated=False))
+            case guest.Watch(id=call, seen=seen):
+                self._watched(call, seen)
             case guest.RelayCall(id=call, address=address, port=port):
                 free = _FIRST_RELAY_PORT + len(self._relays)
                 relay = self._relays.setdefault((address, port), free)
@@ -184,8 +194,28 @@ class FakeGuest:
             case guest.Sync(id=call) | guest.Ping(id=call):
                 self._say(guest.Done(id=call))
 
+    def _watched(self, call: int, seen: int) -> None:
+        self._tell()
+        self._watch = (call, seen)
+        if self._behaviour is Channel.RESTLESS:
+            self._happened()
+        elif seen != self._news:
+            self._tell()
+
+    def _happened(self) -> None:
+        if self._behaviour is not Channel.DEAF:
+            self._news += 1
+            self._tell()
+
+    def _tell(self) -> None:
+        """Answers the watch that there is, if there is one."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            self._say(guest.News(id=watch[0], number=self._news))
+
     def _welcome(self, hello: guest.Hello) -> None:
         self._calls.forget()
+        self._watch = None
         if not hello.min <= guest.PROTOCOL <= hello.max:
             why = f"this agent speaks version {guest.PROTOCOL}"
             self._say(guest.Refused(id=0, code="version", message=why))

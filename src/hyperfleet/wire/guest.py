@@ -95,6 +95,11 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True, tag="ports"):
     id: U32
 
 
+class Watch(msgspec.Struct, frozen=True, kw_only=True, tag="watch"):
+    id: U32
+    seen: U64
+
+
 class RelayCall(msgspec.Struct, frozen=True, kw_only=True, tag="relay"):
     id: U32
     address: str
@@ -155,6 +160,11 @@ class Listeners(msgspec.Struct, frozen=True, kw_only=True, tag="listeners"):
     truncated: bool
 
 
+class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
+    id: U32
+    number: U64
+
+
 class Relay(msgspec.Struct, frozen=True, kw_only=True, tag="relay"):
     id: U32
     port: U16
@@ -175,12 +185,15 @@ ToGuest = (
     | Resize
     | Kill
     | Ports
+    | Watch
     | RelayCall
     | Shutdown
     | Sync
     | Ping
 )
-FromGuest = Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | Relay | Refused
+FromGuest = (
+    Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | News | Relay | Refused
+)
 
 _to_guest: msgspec.msgpack.Decoder[ToGuest] = msgspec.msgpack.Decoder(ToGuest)
 _from_guest: msgspec.msgpack.Decoder[FromGuest] = msgspec.msgpack.Decoder(FromGuest)

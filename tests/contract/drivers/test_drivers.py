@@ -52,6 +52,39 @@ async def test_a_channel_may_be_opened_again(bench: Bench) -> None:
     await again.let_go()
 
 
+async def test_servers_that_come_and_go_are_news_and_connections_are_none(bench: Bench) -> None:
+    guest = await bench.start(bench.launch())
+    await guest.configure("web")
+    seen = await guest.agent.watch(0)
+    async with asyncio.timeout(BOOT_S):
+        coming = asyncio.create_task(guest.agent.watch(seen))
+        await guest.sh("echo page > /index.html; httpd -p 80 -h /")
+        seen = await coming
+        assert [one.port for one in await guest.agent.listeners()] == [80]
+        way = await guest.process.forward(80)
+        assert [await page(way) for _ in range(5)] == [b"page\n"] * 5
+        assert await guest.agent.watch(0) == seen
+        going = asyncio.create_task(guest.agent.watch(seen))
+        await guest.sh("killall httpd")
+        assert await going != seen
+        assert await guest.agent.listeners() == []
+    await guest.let_go()
+
+
+async def test_what_happened_while_no_host_was_there_is_news_to_the_next(bench: Bench) -> None:
+    guest = await bench.start(bench.launch())
+    await guest.configure("web")
+    seen = await guest.agent.watch(0)
+    watching = asyncio.create_task(guest.agent.watch(seen))
+    # It is there before the host goes, and stays.
+    await guest.sh("httpd -p 80 -h /")
+    await guest.agent.close()
+    await asyncio.gather(watching, return_exceptions=True)
+    again = await Guest.of(guest.process)
+    assert await again.agent.watch(seen) == seen + 1
+    await again.let_go()
+
+
 async def test_a_disk_is_kept_and_not_shared(bench: Bench) -> None:
     one, two = bench.launch(), bench.launch()
     first, second = await asyncio.gather(bench.start(one), bench.start(two))

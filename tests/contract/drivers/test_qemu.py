@@ -20,7 +20,7 @@ from hyperfleet import binaries
 from hyperfleet.errors import CapacityError, ValidationError
 from hyperfleet.vmm import confinement, qemu_disk, qemu_process
 from hyperfleet.vmm.driver import Exit
-from support.bench import Bench, Guest
+from support.bench import BOOT_S, Bench, Guest
 from support.need import mounts
 from support.small_disk import grow, small_disk
 
@@ -49,6 +49,17 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_servers_on_any_processor_are_news(qemu: Bench) -> None:
+    guest = await qemu.start(qemu.launch(vcpu_count=2))
+    await guest.configure("web")
+    seen = await guest.agent.watch(0)
+    for mask in (1, 2):
+        await guest.sh(f"taskset {mask} httpd -p 800{mask} -h /")
+        seen = await asyncio.wait_for(guest.agent.watch(seen), BOOT_S)
+        assert 8000 + mask in {one.port for one in await guest.agent.listeners()}
+    await guest.let_go()
 
 
 async def test_a_machine_outlives_a_killed_control_plane(qemu: Bench) -> None:

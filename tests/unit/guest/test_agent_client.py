@@ -331,3 +331,24 @@ async def test_a_process_that_nobody_wants_is_hung_up_then_killed_then_left(pair
     guest.say(exited(call.id, code=None, signal=9))
     assert (await asyncio.wait_for(stream.ended(), LIMIT)).signal == "KILL"
     await stream.abandon()
+
+
+async def test_news_come_when_the_guest_has_some_and_an_old_agent_has_none(pair):
+    guest, agent = pair
+    watching = asyncio.create_task(agent.watch(3))
+    asked = await guest.receive()
+    assert (type(asked), asked.seen) == (wire.Watch, 3)
+    guest.say(wire.News(id=asked.id, number=5))
+    assert await watching == 5
+    watching = asyncio.create_task(agent.watch(5))
+    asked = await guest.receive()
+    guest.say(wire.Refused(id=asked.id, code="unknown_message", message="what?"))
+    with pytest.raises(GuestError, match="what"):
+        await watching
+    assert not agent.lost
+    watching = asyncio.create_task(agent.watch(5))
+    await guest.receive()
+    guest.writer.close()
+    with pytest.raises(GuestError, match="lost"):
+        await watching
+    assert agent.lost
