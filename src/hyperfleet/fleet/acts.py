@@ -368,6 +368,9 @@ class Acts:
             # It stands still if it was being copied.
             with contextlib.suppress(GuestError):
                 await process.resume()
+            assert self.running is not None  # noqa: S101 - held just before
+            # Asked first, so that nothing falls between what the look sees and what is news.
+            self.running.looker.hear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_S):
                     await self._first_look()

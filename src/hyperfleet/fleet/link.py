@@ -65,13 +65,17 @@ class AgentLink:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._agent is None or self._agent.lost:
-                    # The keeper has yet to see the loss, perhaps.
-                    self._connected.clear()
-                    await self._connected.wait()
-                return self._agent
+                return await self.connected()
         except TimeoutError as error:
             raise GuestError("the machine's agent can't be reached at present") from error
+
+    async def connected(self) -> Agent:
+        """The agent; waits for as long as there is none."""
+        while self._agent is None or self._agent.lost:
+            # The keeper has yet to see the loss, perhaps.
+            self._connected.clear()
+            await self._connected.wait()
+        return self._agent
 
     async def close(self) -> None:
         """Ends the connection and the keeping of it."""

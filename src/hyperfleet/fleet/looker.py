@@ -1,4 +1,4 @@
-"""Looks at a running machine's ports: now and then, and at once when somebody asks."""
+"""Looks at a running machine's ports: at its guest's word, when somebody asks, and now and then."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hyperfleet.fleet import discovery
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.observer import Observer
+from hyperfleet.fleet.watching import Watcher
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import Listener
 from hyperfleet.vmm.driver import Process
@@ -82,6 +83,7 @@ class Looker:
         self._now: asyncio.Task[Sight] | None = None
         self._next: asyncio.Task[Sight] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watcher = Watcher(link, self.nudge)
 
     @property
     def exposed(self) -> tuple[int, ...]:
@@ -89,10 +91,15 @@ class Looker:
         return self._exposed
 
     def begin(self) -> None:
-        """Looks every `interval` seconds from now on, the machines not in step."""
+        """Looks at news from now on, and every `interval` seconds, the machines not in step."""
+        self._watcher.begin()
         spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._interval * spread, self._tick)
+
+    def hear(self) -> None:
+        """News have it look from now on; what was before, the look sees that is taken next."""
+        self._watcher.begin(missed=False)
 
     async def look(self) -> Sight:
         """A look that begins after this call; all who ask before it begins share it.
@@ -149,6 +156,7 @@ class Looker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        await self._watcher.end()
         tasks = [task for task in (self._now, self._next) if task is not None]
         for task in tasks:
             task.cancel()

@@ -118,7 +118,7 @@ SETTINGS: tuple[Setting, ...] = (
         "PROXY_EXPOSED_PORT_POLL_INTERVAL_MS",
         "10000",
         *value.number(100, 3_600_000, "milliseconds"),
-        "How often a machine is asked which exposed ports have listeners.",
+        "How often a machine is asked which exposed ports have listeners, besides when it tells.",
     ),
     Setting(
         "PROXY_TRUSTED_PROXIES",

@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 
 from hyperfleet.errors import GuestError
-from hyperfleet.fleet import Fleet
+from hyperfleet.fleet import Fleet, watching
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine
 from hyperfleet.proxy.interface import Answer
+from hyperfleet.vmm.fake_faults import Channel
 
 from .world import World, get, run, spec
 
@@ -33,9 +34,12 @@ async def test_an_exposed_port_has_a_way_in_from_the_start(fleet: Fleet) -> None
     assert len({port.upstream for port in machine.ports} - {None}) == 2
 
 
-async def test_a_server_is_found_by_the_next_look(world: World) -> None:
-    fleet = await world.fleet(poll_interval=0.05)
-    machine = await fleet.create(spec())
+@pytest.mark.parametrize(("channel", "poll_interval"), [(Channel.OK, 3600.0), (Channel.DEAF, 0.05)])
+async def test_a_server_is_found_at_its_guests_word_or_by_the_next_look(
+    world: World, channel: Channel, poll_interval: float
+) -> None:
+    fleet = await world.fleet(poll_interval=poll_interval)
+    machine = await fleet.create(spec(faults=f"fake.channel={channel}"))
     await fleet.start("web")
     # No exec, which would have the ports looked at.
     world.process(machine).guest.listen("0.0.0.0", 80, "/")
@@ -46,6 +50,54 @@ async def test_a_server_is_found_by_the_next_look(world: World) -> None:
     gone = await world.routes.until(lambda one: not listening(one))
     assert gone.ports[0].since is None
     assert gone.ports[0].upstream == found.ports[0].upstream
+
+
+async def test_what_begins_while_nobody_hears_of_it_is_seen_when_somebody_does(
+    world: World,
+) -> None:
+    fleet = await world.fleet(poll_interval=3600)
+    machine = await fleet.create(spec())
+    await fleet.start("web")
+    guest = world.process(machine).guest
+    guest.hang_up()
+    guest.listen("0.0.0.0", 80, "/")
+    await world.routes.until(listening)
+    await fleet.pause("web")
+    guest.stop_listening()
+    await fleet.resume("web")
+    await world.routes.until(lambda one: one.status is Status.RUNNING and not listening(one))
+    await fleet.close()
+    guest.listen("0.0.0.0", 80, "/")
+    fleet = await world.fleet(poll_interval=3600)
+    assert listening(fleet.get("web"))
+    guest.stop_listening()
+    await world.routes.until(lambda one: not listening(one))
+
+
+async def test_a_guest_that_has_news_without_end_is_looked_at_no_more_often_than_the_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_EACH_S", 3600.0)
+    monkeypatch.setattr(watching, "_SAVED_S", 3 * 3600.0)
+    monkeypatch.setattr(watching, "_SHORTEST_S", 0.0)
+    asked: list[float] = []
+
+    async def rest(pause: float) -> None:
+        asked.append(pause)
+        if pause:
+            enough.set()
+            await asyncio.Event().wait()
+
+    enough = asyncio.Event()
+    monkeypatch.setattr(watching, "_rest", rest)
+    fleet = await world.fleet(poll_interval=3600)
+    await fleet.create(spec(faults="fake.channel=restless"))
+    await fleet.start("web")
+    async with asyncio.timeout(10):
+        await enough.wait()
+    assert len(asked) == 4
+    # One at the start; and news that come while a look has yet to begin are of that look.
+    assert 1 < world.observer.heard.count("seen") <= 1 + len(asked)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
