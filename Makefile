@@ -1,6 +1,6 @@
 # Everything starts here; the work is in scripts/.  `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test fuzz bench bench-start bench-fleet bench-machines soak check fmt wheel lock clean
+.PHONY: help setup tools demo test fuzz bench bench-start bench-fleet bench-ports bench-machines soak check fmt wheel lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-start: setup ## a start from a template beside a boot, one and twenty at o
 
 bench-fleet: setup ## thousands of machines of the fake driver (MACHINES=100,1000,10000)
 	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines fleet $(if $(MACHINES),--machines $(MACHINES))
+
+bench-ports: setup ## how soon a server in a machine is known, and what an idle machine costs (ROUNDS=20)
+	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines ports $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-machines: setup ## a machine's start and exec beside QEMU's own (ROUNDS=7)
 	@PYTHONPATH=tests:. .venv/bin/python -m benchmarks.machines real $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.machines fleet|real|starts`: measures, prints, and writes MACHINES.md."""
+"""`python -m benchmarks.machines fleet|ports|real|starts`: measures, prints, writes MACHINES.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import host
-from benchmarks.machines import crowd, page, real, starts
+from benchmarks.machines import crowd, page, ports, real, starts
 from hyperfleet import __version__
 
 _ROOT = Path(__file__).parents[2]
@@ -17,10 +17,13 @@ _PAGE = _ROOT / "benchmarks" / "MACHINES.md"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.machines", description=__doc__)
-    parser.add_argument("what", choices=("fleet", "real", "starts"))
+    parser.add_argument("what", choices=("fleet", "ports", "real", "starts"))
     sizes = ",".join(map(str, crowd.SIZES))
     parser.add_argument("--machines", help=f"of the fleet, numbers between commas [{sizes}]")
-    parser.add_argument("--rounds", type=int, help=f"of starts [{real.ROUNDS}, {starts.ROUNDS}]")
+    rounds = f"{real.ROUNDS}, {starts.ROUNDS}"
+    parser.add_argument(
+        "--rounds", type=int, help=f"of starts [{rounds}], of servers [{ports.ROUNDS}]"
+    )
     parser.add_argument("--crowds", type=int, help=f"of twenty starts at once [{starts.CROWDS}]")
     arguments = parser.parse_args()
     if arguments.what == "fleet":
@@ -29,6 +32,9 @@ def main() -> int:
     elif arguments.what == "starts":
         crowds = starts.CROWDS if arguments.crowds is None else arguments.crowds
         figures = starts.measure(_ROOT, arguments.rounds or starts.ROUNDS, crowds)
+        versions = f"Hyperfleet {__version__}, {real.qemu_version()}"
+    elif arguments.what == "ports":
+        figures = ports.measure(_ROOT, arguments.rounds or ports.ROUNDS)
         versions = f"Hyperfleet {__version__}, {real.qemu_version()}"
     else:
         figures = real.measure(_ROOT, arguments.rounds or real.ROUNDS)

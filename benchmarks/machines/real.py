@@ -56,9 +56,7 @@ class Samples:
 def measure(root: Path, rounds: int) -> list[Figure]:
     """Runs it; raises RuntimeError where images or QEMU are missing."""
     images = root / ".hyperfleet"
-    if not (images / "minimal-rootfs.ext4").exists() or shutil.which("qemu-system-x86_64") is None:
-        msg = "images or QEMU are not here: run make setup"
-        raise RuntimeError(msg)
+    check(images)
     # No way out, which is a process of its own beside QEMU.
     with Server(
         images=images,
@@ -69,6 +67,13 @@ def measure(root: Path, rounds: int) -> list[Figure]:
         HYPERFLEET_TEMPLATES="0",
     ) as server:
         return figures(asyncio.run(_sample(server, rounds)))
+
+
+def check(images: Path) -> None:
+    """Raises RuntimeError where images or QEMU are missing."""
+    if not (images / "minimal-rootfs.ext4").exists() or shutil.which("qemu-system-x86_64") is None:
+        msg = "images or QEMU are not here: run make setup"
+        raise RuntimeError(msg)
 
 
 def figures(samples: Samples) -> list[Figure]:

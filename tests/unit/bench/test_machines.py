@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Figure
-from benchmarks.machines import growth, page, real, starts
+from benchmarks.machines import growth, page, ports, real, starts
 from benchmarks.machines.api import Timing
 from benchmarks.machines.growth import Work
 
@@ -77,6 +77,26 @@ def test_clones_are_compared_with_boots_within_rounds():
     assert "80 and 200 MiB, of which 60 and 190" in memory.beside
     without = starts.Samples(samples.cold, samples.warm, samples.woken, [], [])
     assert len(starts.figures(without)) == 3
+
+
+def test_the_slowest_server_counts_and_an_idle_machine_is_told_with_what_is_done_for_it():
+    samples = ports.Samples(
+        done=[0.02, 0.04],
+        begun=[0.05, 0.25, 0.06],
+        ended=[0.03, 0.02, 0.4],
+        by_event=ports.Idle(30, qemu=0.09, control_plane=0.03, without=0.06),
+        by_poll=ports.Idle(30, qemu=0.5, control_plane=0.1, without=0.06),
+    )
+    begun, ended, idle, polled = ports.figures(samples)
+    assert begun.value == pytest.approx(250)
+    assert begun.met
+    assert "median 60 of 3" in begun.beside
+    assert ended.value == pytest.approx(400)
+    assert not ended.met
+    assert idle.value == pytest.approx(0.4)
+    assert idle.met
+    assert polled.value == pytest.approx(2)
+    assert "5 times as much" in polled.beside
 
 
 def test_the_bare_line_is_the_machines_with_its_own_descriptors_and_port():
