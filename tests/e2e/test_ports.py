@@ -67,7 +67,7 @@ def _ask(server: Server, page: str) -> None:
 
 
 def _is_reached(server: Server) -> None:
-    answer = httpx.get(f"{server.proxy_url}/proxy/web/8080/cgi-bin/")
+    answer = httpx.get(f"{server.proxy_url}/proxy/web/8080/nothing")
     # The server's own answer: it has no such page.
     assert answer.status_code == httpx.codes.NOT_FOUND
 
