@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 
 from hyperfleet import binaries
 from hyperfleet.guest.agent import Agent
-from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork
+from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork, Mount
 from hyperfleet.machine import new_machine_id
 from hyperfleet.network import user
 from hyperfleet.network.interface import Networks
@@ -59,7 +60,8 @@ class Bench:
         return launch
 
     async def start(self, launch: LaunchSpec) -> Guest:
-        return await Guest.new(await self.driver.start(launch))
+        mounts = [Mount(serial=disk.serial, path=disk.mount_path) for disk in launch.disks]
+        return await Guest.new(await self.driver.start(launch), mounts)
 
     async def close(self) -> None:
         for launch in self.launches:
@@ -78,10 +80,10 @@ class Guest:
         return cls(process, await Agent.connect(*await process.channel(), timeout=BOOT_S))
 
     @classmethod
-    async def new(cls, process: Process) -> Guest:
-        """One that no host has spoken to yet: with its first name it gets its disk."""
+    async def new(cls, process: Process, disks: Iterable[Mount] = ()) -> Guest:
+        """One that no host has spoken to yet: with its first name it gets its disks."""
         guest = await cls.of(process)
-        await guest.agent.configure("web", None, BOOT_S)
+        await guest.agent.configure("web", None, BOOT_S, disks=disks)
         return guest
 
     async def run(self, *argv: str) -> ExecResult:

@@ -13,6 +13,7 @@ use rustix::mount::{mount, mount_move, MountFlags};
 use rustix::process::{chdir, chroot, setrlimit, Resource, Rlimit};
 use rustix::system::finit_module;
 
+use crate::disks;
 use crate::failure::{say, Failure, OrCannot};
 use crate::network;
 use crate::uevent::Uevents;
@@ -151,7 +152,11 @@ fn mount_root(options: &Options, uevents: &Uevents) -> Result<(), Failure> {
             let flags = MountFlags::empty();
             Ok(mount(root, NEW_ROOT, file_system, flags, None)?)
         })
-        .or_cannot(what)
+        .or_cannot(what)?;
+    if file_system == "ext4" {
+        disks::grow(Path::new(root), Path::new(NEW_ROOT));
+    }
+    Ok(())
 }
 
 /// Finds the port by its name, which is told some moments after the port itself.

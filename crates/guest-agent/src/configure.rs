@@ -286,6 +286,7 @@ mod tests {
             time_ns: 0,
             network: None,
             outward: None,
+            disks: Vec::new(),
         }
     }
 

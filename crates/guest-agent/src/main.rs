@@ -9,6 +9,7 @@ mod boot;
 mod configure;
 mod confines;
 mod credit;
+mod disks;
 mod exec;
 mod failure;
 mod files;

@@ -4,13 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use hyperfleet_wire::guest::Config;
+use hyperfleet_wire::guest::{Config, Disk};
 use rustix::process::Signal;
 
 use crate::answers::Refusal;
 use crate::boot::Door;
 use crate::configure::{self, Plan};
 use crate::confines::Confines;
+use crate::disks;
 use crate::failure::say;
 use crate::listening;
 use crate::power;
@@ -20,7 +21,7 @@ use crate::random;
 /// Where the agent runs.
 pub enum System {
     /// PID 1 of a machine.
-    Guest(Guest),
+    Guest(Box<Guest>),
     /// A host, for tests: `configure` is checked and not carried out, `shutdown` ends the agent and
     /// what it started.
     Host(Confines),
@@ -31,6 +32,8 @@ pub struct Guest {
     root: Root,
     /// What the last `configure` asked for.
     plan: Option<Plan>,
+    /// Those that are mounted.
+    disks: Vec<Disk>,
     /// What holds the processes of a call together.
     confines: Confines,
 }
@@ -47,11 +50,12 @@ enum Root {
 impl System {
     /// A guest that has not been told yet that it is one.
     pub fn guest(door: Door) -> Self {
-        Self::Guest(Guest {
+        Self::Guest(Box::new(Guest {
             root: Root::Before(door),
             plan: None,
+            disks: Vec::new(),
             confines: Confines::of_guest(),
-        })
+        }))
     }
 
     /// A host.
@@ -66,10 +70,12 @@ impl System {
     /// `invalid` for what can't be, `failed` for what the kernel would not do.
     pub fn configure(&mut self, config: &Config) -> Result<(), Refusal> {
         let plan = Plan::check(config)?;
+        disks::check(&config.disks)?;
         if let System::Guest(guest) = self {
             // What is mounted and written from here on has the right time.
             configure::set_clock(&plan)?;
             guest.enter()?;
+            disks::attach(&config.disks, &mut guest.disks)?;
             configure::apply(&plan, guest.plan.as_ref())?;
             guest.plan = Some(plan);
         }
@@ -125,7 +131,8 @@ impl System {
     /// What holds the processes of a call together.
     pub fn confines(&self) -> &Confines {
         match self {
-            System::Guest(Guest { confines, .. }) | System::Host(confines) => confines,
+            System::Guest(guest) => &guest.confines,
+            System::Host(confines) => confines,
         }
     }
 

@@ -19,6 +19,8 @@ pub const SUBCOMMAND: &str = "files";
 pub enum FileMessage {
     /// A file, folder or other thing, as it is.
     Entry(Entry),
+    /// How much of the file system at a path is used, bytes; `size` is what there can be.
+    Usage { size: u64, used: u64 },
     /// It can't be. `code`: `not_found`, `is_folder`, `not_folder`, `not_empty`, `busy`, `permission`,
     /// `no_space`, `invalid` or `failed`.
     Refused { code: String, message: String },

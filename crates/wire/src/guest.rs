@@ -138,6 +138,18 @@ pub struct Config {
     /// resolvers are this one's alone. Not every machine has one; older hosts do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outward: Option<Network>,
+    /// Disks to mount besides the root disk, in this order. Older hosts do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+}
+
+/// A disk with an ext4 file system, which is grown to the disk's size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// By which its device is found.
+    pub serial: String,
+    /// Where it is mounted; made if there is nothing.
+    pub path: String,
 }
 
 /// IPv4 of a network card.

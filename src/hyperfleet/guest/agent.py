@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from hyperfleet.errors import GuestError, OperationTimeoutError, TooLargeError
@@ -34,6 +34,7 @@ from hyperfleet.guest.values import (
     ExecResult,
     GuestNetwork,
     Listener,
+    Mount,
     ProcessRequest,
 )
 from hyperfleet.wire import WireError, slip
@@ -114,10 +115,12 @@ class Agent:
         hostname: str,
         network: GuestNetwork | None,
         timeout: float = _CALL_TIMEOUT,  # noqa: ASYNC109
+        *,
+        disks: Iterable[Mount] = (),
     ) -> None:
-        """Tells the guest its name, its network cards' addresses, and the time.
+        """Tells the guest its name, its network cards' addresses, its disks, and the time.
 
-        With the first time it mounts its disk.
+        With the first time it mounts its root disk.
 
         Raises:
             GuestError: the guest could not do it, or the channel was lost.
@@ -128,6 +131,7 @@ class Agent:
             time_ns=time.time_ns(),
             network=_card(network),
             outward=_card(network.outward) if network is not None else None,
+            disks=tuple(wire.Disk(serial=disk.serial, path=disk.path) for disk in disks),
         )
         call = SimpleCall(_future())
         self._begin(call, lambda call_id: wire.Configure(id=call_id, config=config))

@@ -86,6 +86,13 @@ class Contents:
         await self._said.close()
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """Of a file system, bytes; `size` is what there can be."""
+
+    size: int
+    used: int
+
+
 class Listing(msgspec.Struct, frozen=True):
     """A folder and what is in it, by name; `truncated`: there is more."""
 
@@ -166,6 +173,13 @@ class Files:
             await said.end()
             return info
 
+    async def usage(self, path: str) -> Usage:
+        """How full the file system is that `path` is on; raises as `get`."""
+        async with _asking(self._run, path, "usage", path) as said:
+            usage = await said.usage()
+            await said.end()
+            return usage
+
     async def list(self, path: str) -> Listing:
         """What is in a folder; raises as `get`."""
         async with _asking(self._run, path, "list", path, str(MOST_ENTRIES)) as said:
@@ -223,6 +237,13 @@ class _Said:
         if not isinstance(message, wire.Entry):
             raise BrokenProtocolError("no entry where one was to come")
         return _info(message)
+
+    async def usage(self) -> Usage:
+        """The next message, which must be how full something is."""
+        message = await self.message()
+        if not isinstance(message, wire.Usage):
+            raise BrokenProtocolError("no usage where one was to come")
+        return Usage(size=message.size, used=message.used)
 
     async def done(self) -> None:
         """The next message, which must be the last."""

@@ -76,6 +76,13 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None = None
 
 
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk to mount besides the root disk: by its `serial` number, at `path`."""
+
+    serial: str
+    path: str
+
+
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """A listening TCP socket in the guest; `direct`: reached on the guest's own address."""
 

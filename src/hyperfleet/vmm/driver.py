@@ -15,11 +15,23 @@ import msgspec
 from hyperfleet.machine import Egress, How, MachineNetwork, TemplateInfo
 
 
+class DataDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk besides the one that a machine runs from.
+
+    `file` is the host's, made by `Driver.make_disk`; the guest finds it by its `serial` number (up
+    to 20 letters and digits) and mounts it at `mount_path`.
+    """
+
+    serial: str
+    file: Path
+    mount_path: str
+
+
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a process of a machine is started from.
 
     `directory` is the machine's own (sockets, console log, pid file, overlay disk); everything
-    that a driver makes for the machine lies in it. `ports` are the guest's TCP ports that shall
+    that a driver makes for the machine lies in it; `disks` lie elsewhere. `ports` are the guest's TCP ports that shall
     have a way in from the start; `egress` is whom the guest may speak to by itself.
     """
 
@@ -32,6 +44,9 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: Path
     kernel_args: str | None
     base_disk: Path
+    # Of the machine's own disk when it is made; None: as large as its base.
+    disk_size_mib: int | None = None
+    disks: tuple[DataDisk, ...] = ()
     network: MachineNetwork
     ports: tuple[int, ...] = ()
     egress: Egress = "all"
@@ -185,6 +200,16 @@ class Driver(Protocol):
 
     async def forget_memory(self, launch: LaunchSpec) -> None:
         """Removes a saved memory; no error where there is none."""
+
+    async def make_disk(self, file: Path, size_mib: int) -> None:
+        """Makes a data disk with an empty file system; it takes no room yet. Not durable.
+
+        Where the file is made longer later, guests have its file system take all of it.
+
+        Raises:
+            GuestError: it could not be made; the message says what is missing.
+            CapacityError: no room on the host's disk.
+        """
 
     async def copy(self, source: Path, target: Path) -> None:
         """Copies a disk, and memory if it is saved, from a folder to an empty one.

@@ -21,7 +21,7 @@ import msgspec
 from hyperfleet.errors import GuestError, ValidationError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import How, TemplateInfo
-from hyperfleet.vmm import fake_saved
+from hyperfleet.vmm import fake_disks, fake_saved
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Clone, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
@@ -77,7 +77,9 @@ class FakeProcess:
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._ways: dict[int, Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
+        self._disks = launch.disks
         self.guest = self._guest(files, memory)
+        fake_disks.mount(self.guest.files, self._disks)
 
     def _guest(self, files: dict[str, bytes], memory: Memory | None) -> FakeGuest:
         slept = self._asleep.pop(self._id, None)
@@ -203,6 +205,7 @@ class FakeProcess:
         for way in self._ways.values():
             way.close()
         self._ways.clear()
+        fake_disks.unmount(self.guest.files, self._disks)
         if fake_saved.has_memory(self._folder):
             self.guest.hang_up()
             self._asleep[self._id] = self.guest
@@ -331,6 +334,10 @@ class FakeDriver:
         if guest is not None:
             guest.end()
         fake_saved.forget_memory(launch.directory)
+
+    async def make_disk(self, file: Path, size_mib: int) -> None:
+        """See `driver.Driver.make_disk`."""
+        fake_disks.make(file, size_mib)
 
     async def copy(self, source: Path, target: Path) -> None:
         """See `driver.Driver.copy`."""

@@ -30,9 +30,9 @@ from hyperfleet.vmm import (
     shortage,
     tsc,
 )
-from hyperfleet.vmm.driver import Beginning, Exit, LaunchSpec
+from hyperfleet.vmm.driver import Beginning, DataDisk, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
-from hyperfleet.vmm.qemu_command import Memory, Sockets
+from hyperfleet.vmm.qemu_command import Data, Memory, Sockets
 from hyperfleet.vmm.qemu_process import QemuProcess
 from hyperfleet.vmm.shape import Shape, shape_of
 from hyperfleet.vmm.templates import Template, Templates
@@ -242,6 +242,13 @@ class QemuDriver:
         """See `driver.Driver.forget_memory`."""
         await asyncio.to_thread(saved_memory.remove, launch.directory)
 
+    async def make_disk(self, file: Path, size_mib: int) -> None:
+        """See `driver.Driver.make_disk`."""
+        with shortage.told(file):
+            await asyncio.to_thread(
+                qemu_disk.make_data, file, size_mib, environment=qemu_spawn.environment()
+            )
+
     async def copy(self, source: Path, target: Path) -> None:
         """See `driver.Driver.copy`."""
         await asyncio.to_thread(qemu_disk.copy, source, target)
@@ -279,6 +286,7 @@ class QemuDriver:
             qemu_disk.prepare(
                 launch.directory,
                 launch.base_disk.absolute(),
+                size_mib=launch.disk_size_mib,
                 qemu_img=self._qemu_img,
                 environment=qemu_spawn.environment(),
             )
@@ -298,6 +306,8 @@ class QemuDriver:
             user = confinement.user_of(launch.id, kvm=self._kvm)
             files = _Files.of(launch, user, stack)
             largest = confinement.largest_file(launch.directory / qemu_disk.DISK)
+            data = [_opened(disk, stack) for disk in launch.disks]
+            largest = max(largest, *(disk.file.stat().st_size for disk in launch.disks), 0)
 
             def command(sockets: Sockets) -> list[str]:
                 return qemu_command.command(
@@ -309,6 +319,7 @@ class QemuDriver:
                     cards=joint.cards,
                     disk=qemu_command.own_disk(opened=files.base is not None),
                     base=files.base,
+                    data=data,
                     memory=None if memory is None else Memory(memory, shared=False),
                     incoming=state is not None,
                 )
@@ -320,7 +331,8 @@ class QemuDriver:
                 user=user,
                 files=_OWN_FILES,
             )
-            passed = tuple(fd for fd in (memory, state) if fd is not None)
+            handed = (memory, state, *(disk.descriptor for disk in data))
+            passed = tuple(fd for fd in handed if fd is not None)
             return qemu_spawn.spawn(place, command, (*joint.inherited, *files.inherited, *passed))
 
 
@@ -353,11 +365,19 @@ class _Files(msgspec.Struct, frozen=True):
         )
 
 
+def _opened(disk: DataDisk, stack: contextlib.ExitStack) -> Data:
+    """Open as long as `stack`."""
+    descriptor = os.open(disk.file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    stack.callback(os.close, descriptor)
+    return Data(serial=disk.serial, descriptor=descriptor)
+
+
 def _must_be_files(launch: LaunchSpec) -> None:
     for field, path in (
         ("kernel_image_path", launch.kernel),
         ("initramfs", launch.initramfs),
         ("rootfs_path", launch.base_disk),
+        *(("disks", disk.file) for disk in launch.disks),
     ):
         if not path.is_file():
             raise ValidationError(f"{field}: there is no file {path}")

@@ -27,8 +27,8 @@ KERNEL_ARGS = (
 # What TCG keeps of translated code: taken as it is used. The default grows to over 1 GB for each
 # machine; in one that is too small a server's code is translated again and again.
 _LEAST_TRANSLATIONS_MIB, _MOST_TRANSLATIONS_MIB = 48, 256
-# The set of descriptors (-add-fd) that holds the disk's base.
-_BASE_SET = 1
+# The sets of descriptors (-add-fd) that hold the disk's base, and the first data disk.
+_BASE_SET, _DATA_SET = 1, 2
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -40,6 +40,16 @@ class Memory(msgspec.Struct, frozen=True):
 
     descriptor: int
     shared: bool
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True):
+    """A data disk. `descriptor`: open to read and write, which QEMU inherits.
+
+    None: of something that stands for one, as in `no_disk`.
+    """
+
+    serial: str
+    descriptor: int | None
 
 
 class Sockets(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +74,7 @@ def command(
     cards: Sequence[Card],
     disk: str,
     base: int | None = None,
+    data: Sequence[Data] = (),
     memory: Memory | None = None,
     incoming: bool = False,
 ) -> list[str]:
@@ -104,6 +115,7 @@ def command(
         *(() if base is None else ("-add-fd", f"fd={base},set={_BASE_SET}")),
         *("-blockdev", disk),
         *("-device", "virtio-blk-device,drive=root"),
+        *(word for number, one in enumerate(data) for word in _data(number, one)),
         *(word for card in cards for word in _card(card)),
         # Else the guest's first keys wait for entropy that nothing gives.
         *("-object", "rng-builtin,id=random"),
@@ -130,10 +142,21 @@ def own_disk(*, opened: bool) -> str:
     return msgspec.json.encode(image).decode()
 
 
-def no_disk() -> str:
+def no_disk(node: str = "root") -> str:
     """What stands for one, for `command`, where a guest never looks at it."""
     size = 1 << 20
-    return msgspec.json.encode({"driver": "null-co", "node-name": "root", "size": size}).decode()
+    return msgspec.json.encode({"driver": "null-co", "node-name": node, "size": size}).decode()
+
+
+def _data(number: int, data: Data) -> list[str]:
+    node, set_ = f"data{number}", _DATA_SET + number
+    device = ["-device", f"virtio-blk-device,drive={node},serial={data.serial}"]
+    if data.descriptor is None:
+        return ["-blockdev", no_disk(node), *device]
+    file = {"driver": "file", "filename": f"/dev/fdset/{set_}", "discard": "unmap"}
+    image = {"driver": "raw", "node-name": node, "discard": "unmap", "file": file}
+    added = ["-add-fd", f"fd={data.descriptor},set={set_}"]
+    return [*added, "-blockdev", msgspec.json.encode(image).decode(), *device]
 
 
 def _memory(machine: str, mib: int, memory: Memory | None) -> list[str]:

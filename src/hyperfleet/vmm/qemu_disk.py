@@ -9,7 +9,7 @@ start is refused.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,8 @@ from hyperfleet.errors import CapacityError, GuestError, ValidationError
 from hyperfleet.vmm import shortage, sparse
 
 DISK = "disk.qcow2"
+# No checksums of metadata: work that a guest would do at every write.
+_FEATURES = "has_journal,^metadata_csum,^64bit"
 _BASE_LINK = "base.raw"
 _RECORD = "base.json"
 
@@ -32,14 +34,23 @@ class _Base(msgspec.Struct, frozen=True):
     mtime_ns: int
 
 
-def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[str, str]) -> None:
+def prepare(
+    directory: Path,
+    base: Path,
+    *,
+    size_mib: int | None = None,
+    qemu_img: str,
+    environment: Mapping[str, str],
+) -> None:
     """Makes the overlay if there is none; checks that its base is as it was. Blocks.
 
-    `base` matters for a new overlay only: a machine stays on the base that it began with. Every
-    file is made under another name and renamed, so that a crash leaves nothing half-made in place.
+    `base` and `size_mib` (None: as large as the base) matter for a new overlay only: a machine stays
+    on what it began with. Every file is made under another name and renamed, so that a crash leaves
+    nothing half-made in place.
 
     Raises:
-        ValidationError: the base is missing, or has changed since the overlay was made.
+        ValidationError: the base is missing, larger than that, or has changed since the overlay
+            was made.
         GuestError: qemu-img failed; the message holds its words.
         CapacityError: it had no room.
     """
@@ -52,24 +63,30 @@ def prepare(directory: Path, base: Path, *, qemu_img: str, environment: Mapping[
         stat = base.stat()
     except OSError as error:
         raise ValidationError(f"rootfs_path: {base}: {error.strerror}") from error
+    if size_mib is not None and size_mib << 20 < stat.st_size:
+        raise ValidationError(
+            f"disk_size_mib must be at least the {-(-stat.st_size >> 20)} MiB of its image"
+        )
     backing = _keep(directory, base)
     record = _Base(str(base), backing, stat.st_size, stat.st_mtime_ns)
     _write(directory / _RECORD, msgspec.json.encode(record))
     fresh = directory / f"{DISK}.new"
     command = [qemu_img, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, str(fresh)]
-    try:
-        subprocess.run(
-            command, check=True, capture_output=True, env=dict(environment), text=True, timeout=60
-        )
-    except FileNotFoundError as error:
-        raise GuestError(f"{qemu_img} is not installed (Debian: qemu-utils)") from error
-    except subprocess.TimeoutExpired as error:
-        raise GuestError("the machine's disk was not made within 60 s") from error
-    except subprocess.CalledProcessError as error:
-        if shortage.is_no_room(error.stderr):
-            raise CapacityError(f"{directory}: {error.stderr.strip()}") from error
-        raise GuestError(f"the machine's disk could not be made: {error.stderr.strip()}") from error
+    command += [] if size_mib is None else [f"{size_mib}M"]
+    _run(command, "qemu-utils", environment, directory)
     fresh.replace(disk)
+
+
+def make_data(file: Path, size_mib: int, *, environment: Mapping[str, str]) -> None:
+    """Makes a data disk: a raw image with an empty ext4 file system, sparse. Blocks.
+
+    Raises:
+        GuestError: mke2fs failed or is not there; the message holds its words.
+        CapacityError: it had no room.
+    """
+    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-b", "4096", "-m", "0"]
+    # Blocks for a file system that grows to a thousand times its size are kept (resize_inode).
+    _run([*command, str(file), f"{size_mib}M"], "e2fsprogs", environment, file)
 
 
 def base_of(directory: Path) -> Path:
@@ -97,6 +114,28 @@ def copy(source: Path, target: Path) -> None:
             (target / _RECORD).write_bytes(msgspec.json.encode(record))
             with (target / DISK).open("xb") as copy:
                 sparse.copy(disk, copy)
+
+
+def _run(command: Sequence[str], package: str, environment: Mapping[str, str], place: Path) -> None:
+    # Debian keeps mke2fs where an ordinary user's PATH does not look.
+    path = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            env={**environment, "PATH": path},
+            text=True,
+            timeout=60,
+        )
+    except FileNotFoundError as error:
+        raise GuestError(f"{command[0]} is not installed (Debian: {package})") from error
+    except subprocess.TimeoutExpired as error:
+        raise GuestError(f"a disk was not made within 60 s: {place}") from error
+    except subprocess.CalledProcessError as error:
+        if shortage.is_no_room(error.stderr):
+            raise CapacityError(f"{place}: {error.stderr.strip()}") from error
+        raise GuestError(f"a disk could not be made: {error.stderr.strip()}") from error
 
 
 def _keep(directory: Path, base: Path) -> str:

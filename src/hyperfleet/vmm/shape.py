@@ -15,7 +15,7 @@ from hyperfleet.machine import MachineNetwork
 from hyperfleet.network.interface import Card, template_mac
 from hyperfleet.vmm import qemu_command
 from hyperfleet.vmm.driver import LaunchSpec
-from hyperfleet.vmm.qemu_command import Memory, Sockets
+from hyperfleet.vmm.qemu_command import Data, Memory, Sockets
 
 _CPUS = Path("/proc/cpuinfo")
 # What in it differs from one processor of a host to the next, or from one moment to the next.
@@ -39,6 +39,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     vcpu_count: int
     mem_size_mib: int
     mtus: tuple[int | None, ...]
+    # How many besides the root disk.
+    data_disks: int = 0
     qemu: str
     kvm: bool
 
@@ -77,6 +79,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             for number, mtu in enumerate(self.mtus)
         ]
 
+    def data(self) -> list[Data]:
+        """What stands for data disks: a template never looks at them."""
+        return [Data(serial=str(number), descriptor=None) for number in range(self.data_disks)]
+
     def launch(self, template_id: str, directory: Path) -> LaunchSpec:
         """What the template itself is started from. Its base disk is never looked at."""
         return LaunchSpec(
@@ -106,6 +112,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             sockets=Sockets(qmp=0, agent=0),
             cards=self.cards(),
             disk="",
+            data=self.data(),
             memory=Memory(0, shared=True),
         )
 
@@ -119,6 +126,7 @@ def shape_of(launch: LaunchSpec, cards: list[Card], *, qemu: str, kvm: bool) -> 
         vcpu_count=launch.vcpu_count,
         mem_size_mib=launch.mem_size_mib,
         mtus=tuple(card.mtu for card in cards),
+        data_disks=len(launch.disks),
         qemu=qemu,
         kvm=kvm,
     )

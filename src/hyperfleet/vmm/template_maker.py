@@ -116,6 +116,7 @@ async def _running(
                 sockets=sockets,
                 cards=shape.cards(),
                 disk=qemu_command.no_disk(),
+                data=shape.data(),
                 memory=Memory(memory, shared=True),
             )
 

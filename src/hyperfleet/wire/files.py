@@ -34,6 +34,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag="entry", omit_default
     target: str | None = None
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True, tag="usage"):
+    size: U64
+    used: U64
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     code: str
     message: str
@@ -43,7 +48,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     truncated: bool
 
 
-FileMessage = Entry | Refused | Done
+FileMessage = Entry | Usage | Refused | Done
 
 _decoder: msgspec.msgpack.Decoder[FileMessage] = msgspec.msgpack.Decoder(FileMessage)
 

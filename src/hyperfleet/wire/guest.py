@@ -24,11 +24,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     found_as: str | None = None
 
 
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    serial: str
+    path: str
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hostname: str
     time_ns: U64
     network: Network | None
     outward: Network | None = None
+    disks: tuple[Disk, ...] = ()
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):

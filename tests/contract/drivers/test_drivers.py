@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hyperfleet.errors import GuestError, OperationTimeoutError, ValidationError
 from hyperfleet.machine import How
-from hyperfleet.vmm.driver import Exit
+from hyperfleet.vmm.driver import DataDisk, Exit
 from support.bench import BOOT_S, Bench, Guest, page
 
 PANIC = {"fake": "fake.boot=panic", "qemu": "console=ttyS0 panic=-1 reboot=t rdinit=/nothing"}
@@ -268,6 +269,28 @@ async def test_a_disk_alone_is_copied_from_one_that_is_off(bench: Bench, tmp_pat
     assert clone.process.beginning.how is How.BOOT
     assert (await clone.run("cat", "/file")).stdout == b"kept\n"
     await clone.let_go()
+
+
+async def test_data_disks_outlive_machines_and_their_disks(bench: Bench, tmp_path: Path) -> None:
+    disks = []
+    for number in range(4):
+        file = tmp_path / f"disk{number}"
+        await bench.driver.make_disk(file, 32)
+        path = f"/srv/data {number}" if number else "/data"
+        disks.append(DataDisk(serial=f"abcdefghij{number}0", file=file, mount_path=path))
+    launch = bench.launch(disks=tuple(disks))
+    guest = await bench.start(launch)
+    for number, disk in enumerate(disks):
+        await guest.run("sh", "-c", f"echo {number} > '{disk.mount_path}/file'")
+    await guest.power_off()
+    await bench.driver.remove(launch)
+    # Another machine, which has two of them elsewhere.
+    moved = [msgspec.structs.replace(disk, mount_path=f"/mnt{disk.serial}") for disk in disks[:2]]
+    other = await bench.start(bench.launch(disks=tuple(reversed(moved))))
+    for number, disk in enumerate(moved):
+        found = await other.run("cat", f"{disk.mount_path}/file")
+        assert found.stdout == f"{number}\n".encode()
+    await other.let_go()
 
 
 async def test_sweep_and_remove_leave_nothing(bench: Bench) -> None:

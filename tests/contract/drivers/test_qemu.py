@@ -17,9 +17,10 @@ import msgspec
 import pytest
 
 from hyperfleet import binaries
-from hyperfleet.errors import CapacityError, ValidationError
+from hyperfleet.errors import CapacityError, GuestError, ValidationError
+from hyperfleet.guest.values import Mount
 from hyperfleet.vmm import confinement, qemu_disk, qemu_process
-from hyperfleet.vmm.driver import Exit
+from hyperfleet.vmm.driver import DataDisk, Exit
 from support.bench import BOOT_S, Bench, Guest
 from support.need import mounts
 from support.small_disk import grow, small_disk
@@ -150,6 +151,39 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     await guest.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
     assert (await guest.run("sh", "-c", "md5sum < /big")).stdout == wrote.stdout
     await guest.let_go()
+
+
+async def test_disks_are_grown_to_their_size(qemu: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "disk"
+    await qemu.driver.make_disk(file, 32)
+    # It takes no room for what is not in it.
+    assert file.stat().st_blocks * 512 < 16 << 20
+    disk = DataDisk(serial="abcdef", file=file, mount_path="/data")
+    launch = qemu.launch(disk_size_mib=8192, disks=(disk,))
+    guest = await qemu.start(launch)
+    assert 7500 < await _mebibytes(guest, "/") <= 8192
+    assert 20 < await _mebibytes(guest, "/data") <= 32
+    await guest.sh("head -c 20000000 /dev/urandom > /data/file; md5sum < /data/file > /sum")
+    await guest.power_off()
+    os.truncate(file, 3 << 30)
+    guest = await qemu.start(launch)
+    assert 2900 < await _mebibytes(guest, "/data") <= 3 << 10
+    await guest.sh("md5sum < /data/file | cmp - /sum; head -c 50000000 /dev/zero > /data/more")
+    await guest.power_off()
+    small = qemu.launch(disk_size_mib=8)
+    with pytest.raises(ValidationError, match="disk_size_mib must be at least"):
+        await qemu.driver.start(small)
+
+
+async def test_a_disk_that_is_not_there_is_said(qemu: Bench) -> None:
+    process = await qemu.driver.start(qemu.launch())
+    with pytest.raises(GuestError, match="cannot mount the disk nothing at /data"):
+        await Guest.new(process, [Mount(serial="nothing", path="/data")])
+
+
+async def _mebibytes(guest: Guest, path: str) -> int:
+    """The size of a file system."""
+    return int((await guest.sh(f"df -m {path} | tail -n 1")).split()[1])
 
 
 @mounts

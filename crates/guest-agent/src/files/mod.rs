@@ -6,6 +6,7 @@
 //! put PATH SIZE MODE OWNER      makes it of standard input; `-`: not known, or as before
 //! put-in PATH SIZE MODE OWNER   the same, its folders too
 //! stat PATH
+//! usage PATH                    of its file system
 //! list PATH MOST                the folder itself, then what is in it
 //! delete PATH
 //! delete-all PATH               with all that is in it
@@ -108,6 +109,7 @@ fn perform(arguments: &[OsString], out: &mut impl Write) -> Result<(), Refusal> 
             put(path, &wanted, out)
         }
         ("stat", []) => Ok(say(out, &FileMessage::Entry(entry(path)?))?),
+        ("usage", []) => Ok(say(out, &usage(path)?)?),
         ("list", [most]) => list(path, number(most)?, out),
         ("delete", []) => delete(path, false, out),
         ("delete-all", []) => delete(path, true, out),
@@ -122,6 +124,16 @@ fn perform(arguments: &[OsString], out: &mut impl Write) -> Result<(), Refusal> 
         }
         _ => Err(Refusal::invalid("not understood")),
     }
+}
+
+/// As df(1) counts: what is kept for root alone is neither used nor to be had.
+fn usage(path: &Path) -> Result<FileMessage, Refusal> {
+    let told = rustix::fs::statvfs(path)?;
+    let used = told.f_blocks.saturating_sub(told.f_bfree) * told.f_frsize;
+    Ok(FileMessage::Usage {
+        size: used + told.f_bavail * told.f_frsize,
+        used,
+    })
 }
 
 /// What a file is to be, as far as it was said.
