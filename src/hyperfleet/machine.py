@@ -26,7 +26,7 @@ def new_machine_id() -> str:
 
 
 class Restart(StrEnum):
-    """When a machine that ended without its user's wish is started again by itself."""
+    """When a machine, or its command, that ended without its user's wish is started again."""
 
     NEVER = "never"
     # It died; not when the guest has powered itself off.
@@ -67,6 +67,9 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     egress: Egress = "all"
     # Seconds without use after which it sleeps; 0: it never does by itself.
     sleep_after_s: int = 0
+    # The command that its guest runs from its start on, and the folder; none if it is empty.
+    cmd: tuple[str, ...] = ()
+    cwd: str | None = None
 
 
 class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +160,31 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     guest_fault: str | None = None
     # None: it never came up.
     last_start: Start | None = None
+    # None: it has none, or nothing was told of it since the machine was last started.
+    command: CommandState | None = None
+
+
+class CommandPhase(StrEnum):
+    """What a machine's command does."""
+
+    RUNNING = "running"
+    # It has ended, and is started again in a while.
+    WAITING = "waiting"
+    # It has ended, and stays so.
+    EXITED = "exited"
+
+
+class CommandState(msgspec.Struct, frozen=True, kw_only=True):
+    """How it stands with a machine's command, as its guest last told.
+
+    `exit_code` (128 + n for signal n, 127 or 126 for what can't be started) and `signal` are of its
+    last end; None: it has not ended yet. `restarts`: how often it was started again.
+    """
+
+    state: CommandPhase
+    exit_code: int | None = None
+    signal: str | None = None
+    restarts: int = 0
 
 
 class TemplateInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +233,8 @@ class EventKind(StrEnum):
     CHANGED = "changed"
     # Its guest has broken the agent's protocol.
     FAULT = "fault"
+    # Its command is not as it was.
+    COMMAND = "command"
     DELETED = "deleted"
 
 
@@ -228,6 +258,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     `id` is for asking what came after it. `before`: of STATUS, what it was. `message`: why it
     failed, or what its guest did. `port`: of PORT, as it is now. `fields`: of CHANGED, of its spec.
+    `command`: of COMMAND, as it is now.
     """
 
     id: str
@@ -241,3 +272,4 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     port: ExposedPort | None = None
     fields: tuple[str, ...] = ()
+    command: CommandState | None = None

@@ -45,6 +45,13 @@ _listener = st.builds(
     address=st.sampled_from(["0.0.0.0", "::", "::1", "fe80::1%e", "no"]),
     direct=st.booleans(),
 )
+_command = st.builds(
+    wire.CommandMessage,
+    state=st.sampled_from(["running", "waiting", "exited"]),
+    code=_numbers,
+    signal=_numbers,
+    restarts=_ids,
+)
 _said = st.one_of(
     st.builds(wire.Welcome, nonce=_ids, protocol=_ids, agent=_texts, boot_id=_texts),
     st.builds(wire.Done, id=_ids),
@@ -65,7 +72,12 @@ _said = st.one_of(
         listeners=st.lists(_listener, max_size=3).map(tuple),
         truncated=st.booleans(),
     ),
-    st.builds(wire.News, id=_ids, number=st.sampled_from([0, 1, 2**64 - 1])),
+    st.builds(
+        wire.News,
+        id=_ids,
+        number=st.sampled_from([0, 1, 2**64 - 1]),
+        command=st.one_of(st.none(), _command),
+    ),
     st.builds(wire.Relay, id=_ids, port=st.sampled_from([0, 1, 65535])),
     st.builds(
         wire.Refused,

@@ -40,6 +40,24 @@ pub struct Running {
     ended: oneshot::Receiver<Ended>,
 }
 
+impl Running {
+    /// How its process ends, what holds its processes, and where its output comes from: for whoever
+    /// carries that otherwise than [`carry`].
+    pub fn apart(
+        self,
+    ) -> (
+        oneshot::Receiver<Ended>,
+        Option<Rc<Confine>>,
+        Vec<pipe::Receiver>,
+    ) {
+        let output = match self.output {
+            Streams::Pipes { stdout, stderr } => vec![stdout, stderr],
+            Streams::Terminal(near) => vec![near],
+        };
+        (self.ended, self.confine, output)
+    }
+}
+
 /// Where a process's output comes from.
 enum Streams {
     Pipes {

@@ -8,6 +8,7 @@ mod answers;
 mod boot;
 mod configure;
 mod confines;
+mod console;
 mod credit;
 mod disks;
 mod exec;
@@ -28,6 +29,7 @@ mod relay;
 mod service;
 mod sock_diag;
 mod stdin;
+mod supervisor;
 mod system;
 mod terminal;
 mod transport;
@@ -116,7 +118,7 @@ async fn be_a_machine() -> Result<(), Failure> {
         stop = stop_signal() => stop.map(|()| End::Shutdown { grace: GRACE })?,
     };
     if let End::Shutdown { grace } = end {
-        service.system().end_all(&processes, grace).await;
+        service.end_all(grace).await;
     }
     Ok(())
 }
@@ -153,7 +155,7 @@ async fn be_a_test(socket: &Path) -> Result<(), Failure> {
     };
     let _ = fs::remove_file(socket);
     if let End::Shutdown { grace } = end? {
-        service.system().end_all(&processes, grace).await;
+        service.end_all(grace).await;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use crate::failure::{Failure, OrCannot};
+use crate::failure::{say, Failure, OrCannot};
 
 /// Bytes taken at most.
 const MOST: usize = 64;
@@ -46,4 +46,15 @@ pub fn add(seed: &[u8]) -> Result<(), Failure> {
         Ok(())
     };
     mix().or_cannot("seed the random numbers")
+}
+
+/// The kernel's number of this boot, new at each; it is made when it is first asked for.
+pub fn boot_id() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => id.trim().to_owned(),
+        Err(why) => {
+            say(format_args!("cannot read the boot id: {why}"));
+            "unknown".to_owned()
+        }
+    }
 }

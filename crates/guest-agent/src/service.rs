@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyperfleet_wire::guest::{Exec, FromGuest, ToGuest, PROTOCOL};
+use hyperfleet_wire::guest::{Command, Exec, FromGuest, ToGuest, PROTOCOL};
 use hyperfleet_wire::WireError;
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
@@ -22,8 +22,10 @@ use crate::leftovers::Leftovers;
 use crate::listeners;
 use crate::news::{News, Watch};
 use crate::processes::Processes;
+use crate::random;
 use crate::relay::Relays;
 use crate::stdin::Stdin;
+use crate::supervisor::{self, Supervisor};
 use crate::system::System;
 use crate::terminal::Terminal;
 use crate::transport::{Channel, Read};
@@ -48,8 +50,10 @@ pub struct Service {
     processes: Processes,
     leftovers: Leftovers,
     relays: Relays,
-    /// From the first `watch` on: before it, nobody has the kernel tell of anything.
-    news: Option<News>,
+    news: News,
+    /// Whether the kernel tells of sockets: from the first `watch` on.
+    hears: bool,
+    supervisor: Supervisor,
     queue: Queue,
     session: Option<Session>,
 }
@@ -81,15 +85,18 @@ impl Service {
             processes,
             leftovers: Leftovers::default(),
             relays: Relays::new(),
-            news: None,
+            news: News::new(),
+            hears: false,
+            supervisor: Supervisor::default(),
             queue: Queue::new(),
             session: None,
         }
     }
 
-    /// The machine, or what stands for it.
-    pub fn system(&self) -> &System {
-        &self.system
+    /// Ends every process, the machine's command for good; what is left after `grace` by force.
+    pub async fn end_all(&self, grace: Duration) {
+        self.supervisor.end();
+        self.system.end_all(&self.processes, grace).await;
     }
 
     /// Serves hosts on `channel`, one after the other.
@@ -221,11 +228,11 @@ impl Service {
             return None;
         }
         let Some(session) = &self.session else {
-            let id = call_id(&message).unwrap_or(0);
+            let id = message.call_id().unwrap_or(0);
             flow.push(&Refusal::invalid("no session: hello comes first").into_message(id));
             return None;
         };
-        if let Some(id) = call_id(&message) {
+        if let Some(id) = message.call_id() {
             if id == 0 || session.execs.borrow().contains_key(&id) {
                 let refusal = Refusal::invalid(format!("id {id} is taken"));
                 flow.push(&refusal.into_message(0));
@@ -236,11 +243,12 @@ impl Service {
             message,
             ToGuest::Exec { .. }
                 | ToGuest::Ports { .. }
+                | ToGuest::Supervise { .. }
                 | ToGuest::Watch { .. }
                 | ToGuest::Relay { .. }
         );
         if let (true, Some(id), Err(refusal)) =
-            (needs_the_disk, call_id(&message), self.system.must_be_up())
+            (needs_the_disk, message.call_id(), self.system.must_be_up())
         {
             flow.push(&refusal.into_message(id));
             return None;
@@ -280,6 +288,10 @@ impl Service {
             }
             ToGuest::Kill { id, signal } => self.kill(id, signal, flow),
             ToGuest::Ports { id } => flow.push(&self.ports(id)),
+            ToGuest::Supervise { id, command } => {
+                self.supervise(command);
+                flow.push(&FromGuest::Done { id });
+            }
             ToGuest::Watch { id, seen } => self.watch(id, seen),
             ToGuest::Relay { id, address, port } => {
                 let own = self.system.relay_address();
@@ -324,7 +336,7 @@ impl Service {
             nonce,
             protocol: PROTOCOL,
             agent: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot_id.get_or_insert_with(boot_id).clone(),
+            boot_id: self.boot_id.get_or_insert_with(random::boot_id).clone(),
         });
     }
 
@@ -387,16 +399,24 @@ impl Service {
     }
 
     fn watch(&mut self, id: u32, seen: u64) {
-        let system = &self.system;
-        let news = self.news.get_or_insert_with(|| {
-            let news = News::new();
-            let heard = news.clone();
-            system.watch_sockets(move || heard.add());
-            news
-        });
-        if let Some(session) = &mut self.session {
-            session.watch = Some(news.watch(id, seen, session.answers.clone()));
+        if !self.hears {
+            self.hears = true;
+            let news = self.news.clone();
+            self.system.watch_sockets(move || news.add());
         }
+        if let Some(session) = &mut self.session {
+            session.watch = Some(self.news.watch(id, seen, session.answers.clone()));
+        }
+    }
+
+    fn supervise(&mut self, command: Command) {
+        let tools = supervisor::Tools {
+            processes: self.processes.clone(),
+            confines: Rc::clone(self.system.confines()),
+            console: Rc::new(self.system.console()),
+            news: self.news.clone(),
+        };
+        self.supervisor.begin(command, tools);
     }
 
     fn ports(&self, id: u32) -> FromGuest {
@@ -409,36 +429,6 @@ impl Service {
             Err(why) => {
                 Refusal::failed(format!("cannot read listening ports: {why}")).into_message(id)
             }
-        }
-    }
-}
-
-/// The id of a message that begins a call.
-fn call_id(message: &ToGuest) -> Option<u32> {
-    match *message {
-        ToGuest::Configure { id, .. }
-        | ToGuest::Exec { id, .. }
-        | ToGuest::Ports { id }
-        | ToGuest::Watch { id, .. }
-        | ToGuest::Relay { id, .. }
-        | ToGuest::Shutdown { id, .. }
-        | ToGuest::Sync { id }
-        | ToGuest::Ping { id } => Some(id),
-        ToGuest::Hello { .. }
-        | ToGuest::Stdin { .. }
-        | ToGuest::OutputTaken { .. }
-        | ToGuest::Resize { .. }
-        | ToGuest::Kill { .. } => None,
-    }
-}
-
-/// The kernel's, new at each boot; it is made when it is first asked for.
-fn boot_id() -> String {
-    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-        Ok(id) => id.trim().to_owned(),
-        Err(why) => {
-            say(format_args!("cannot read the boot id: {why}"));
-            "unknown".to_owned()
         }
     }
 }

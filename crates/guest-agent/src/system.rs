@@ -2,6 +2,7 @@
 //! host that must stay as it is.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use hyperfleet_wire::guest::{Config, Disk};
@@ -11,6 +12,7 @@ use crate::answers::Refusal;
 use crate::boot::Door;
 use crate::configure::{self, Plan};
 use crate::confines::Confines;
+use crate::console::Console;
 use crate::disks;
 use crate::failure::say;
 use crate::listening;
@@ -24,7 +26,7 @@ pub enum System {
     Guest(Box<Guest>),
     /// A host, for tests: `configure` is checked and not carried out, `shutdown` ends the agent and
     /// what it started.
-    Host(Confines),
+    Host(Rc<Confines>),
 }
 
 /// A machine's guest.
@@ -35,7 +37,7 @@ pub struct Guest {
     /// Those that are mounted.
     disks: Vec<Disk>,
     /// What holds the processes of a call together.
-    confines: Confines,
+    confines: Rc<Confines>,
 }
 
 /// Where the guest stands with its disk.
@@ -54,13 +56,13 @@ impl System {
             root: Root::Before(door),
             plan: None,
             disks: Vec::new(),
-            confines: Confines::of_guest(),
+            confines: Rc::new(Confines::of_guest()),
         }))
     }
 
     /// A host.
     pub fn host() -> Self {
-        Self::Host(Confines::none())
+        Self::Host(Rc::new(Confines::none()))
     }
 
     /// Makes name, clock and network be as `config` says; nothing changes that already is. The
@@ -129,10 +131,18 @@ impl System {
     }
 
     /// What holds the processes of a call together.
-    pub fn confines(&self) -> &Confines {
+    pub fn confines(&self) -> &Rc<Confines> {
         match self {
             System::Guest(guest) => &guest.confines,
             System::Host(confines) => confines,
+        }
+    }
+
+    /// Where the output of the machine's command goes.
+    pub fn console(&self) -> Console {
+        match self {
+            System::Guest(_) => Console::of_guest(),
+            System::Host(_) => Console::of_host(),
         }
     }
 

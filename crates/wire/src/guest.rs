@@ -58,10 +58,13 @@ pub enum ToGuest {
     Kill { id: u32, signal: i32 },
     /// Asks for every listening TCP port.
     Ports { id: u32 },
+    /// Has the guest run the machine's own command from now on. The first in a boot counts, others
+    /// change nothing. Answered with `done` when it is taken; what becomes of it is told by `news`.
+    Supervise { id: u32, command: Command },
     /// Asks to be told when something has happened that is worth a look: a TCP socket began or ceased
-    /// to listen. Answered with `news` as soon as their number is not `seen`, which for 0 is at
+    /// to listen, or the machine's command is not as it was. Answered with `news` as soon as their number is not `seen`, which for 0 is at
     /// once; and as things stand when another `watch` of the session takes its place. A guest
-    /// that can't hear of such things leaves it unanswered.
+    /// that can't hear of sockets says nothing of them.
     Watch { id: u32, seen: u64 },
     /// Asks for a port on the guest's address whose connections are relayed to the server that
     /// listens on `address`:`port` within the guest (`127.0.0.1`, `::1`, or an IPv6-only `::`).
@@ -74,6 +77,28 @@ pub enum ToGuest {
     Sync { id: u32 },
     /// Answered with `done`.
     Ping { id: u32 },
+}
+
+impl ToGuest {
+    /// The id of a message that begins a call.
+    pub fn call_id(&self) -> Option<u32> {
+        match *self {
+            Self::Configure { id, .. }
+            | Self::Exec { id, .. }
+            | Self::Ports { id }
+            | Self::Supervise { id, .. }
+            | Self::Watch { id, .. }
+            | Self::Relay { id, .. }
+            | Self::Shutdown { id, .. }
+            | Self::Sync { id }
+            | Self::Ping { id } => Some(id),
+            Self::Hello { .. }
+            | Self::Stdin { .. }
+            | Self::OutputTaken { .. }
+            | Self::Resize { .. }
+            | Self::Kill { .. } => None,
+        }
+    }
 }
 
 /// What the guest says.
@@ -112,7 +137,13 @@ pub enum FromGuest {
         truncated: bool,
     },
     /// The answer to `watch`: how many things have happened since the guest's boot, from 1 on.
-    News { id: u32, number: u64 },
+    /// `command`: the machine's own, as it stands, if it has one.
+    News {
+        id: u32,
+        number: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<CommandState>,
+    },
     /// The answer to `relay`: the port on the guest's address.
     Relay { id: u32, port: u16 },
     /// The call could not be done (`id` 0: a message that named no call). `code` is one of
@@ -193,6 +224,49 @@ pub struct Exec {
     /// of its input is the terminal's end-of-file character; when the session ends, it hangs up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Size>,
+}
+
+/// The machine's own command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// As of [`Exec`], so are `env` and `cwd`.
+    pub argv: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: Option<String>,
+    pub restart: Restart,
+}
+
+/// After which ends a command is started again, with growing waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    Never,
+    /// All but an exit with 0.
+    OnFailure,
+    Always,
+}
+
+/// How it stands with the machine's own command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandState {
+    pub state: CommandPhase,
+    /// Of its last end, as of `exited`; neither: it has not ended yet. A command that could not be
+    /// started has ended with 127 (no such program) or 126.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    /// How often it was started again.
+    pub restarts: u32,
+}
+
+/// What a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandPhase {
+    Running,
+    /// It has ended and is started again in a while.
+    Waiting,
+    /// It has ended and stays so.
+    Exited,
 }
 
 /// Of a terminal, in characters.

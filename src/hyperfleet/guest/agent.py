@@ -25,6 +25,7 @@ from hyperfleet.guest.calls import (
     SimpleCall,
     StreamCall,
     WatchCall,
+    card,
     printable,
 )
 from hyperfleet.guest.handshake import Handshake
@@ -35,8 +36,10 @@ from hyperfleet.guest.values import (
     GuestNetwork,
     Listener,
     Mount,
+    News,
     ProcessRequest,
 )
+from hyperfleet.machine import Restart
 from hyperfleet.wire import WireError, slip
 from hyperfleet.wire import guest as wire
 
@@ -129,8 +132,8 @@ class Agent:
         config = wire.Config(
             hostname=hostname,
             time_ns=time.time_ns(),
-            network=_card(network),
-            outward=_card(network.outward) if network is not None else None,
+            network=card(network),
+            outward=card(network.outward) if network is not None else None,
             disks=tuple(wire.Disk(serial=disk.serial, path=disk.path) for disk in disks),
         )
         call = SimpleCall(_future())
@@ -218,11 +221,29 @@ class Agent:
         self._begin(call, lambda call_id: wire.Ports(id=call_id))
         return await self._end(call, timeout)
 
-    async def watch(self, seen: int) -> int:
-        """Returns when something has happened in the guest that is worth a look at its ports.
+    async def supervise(
+        self, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, restart: Restart
+    ) -> None:
+        """Has the guest run the machine's command until it ends; nothing if it has done so before.
 
-        `seen` is what the last call gave, 0 at first; what comes back is it the next time. There is
-        no time limit: in a guest that can't tell, it never comes.
+        Returns when it has taken that on; what becomes of it, `watch` tells.
+
+        Raises:
+            GuestError: the guest has no disk, its agent is too old, or the channel was lost.
+            OperationTimeoutError: it did not answer.
+        """
+        command = wire.CommandCall(
+            argv=argv, env=tuple(env.items()), cwd=cwd, restart=restart.value
+        )
+        call = SimpleCall(_future())
+        self._begin(call, lambda call_id: wire.Supervise(id=call_id, command=command))
+        await self._end(call, _CALL_TIMEOUT)
+
+    async def watch(self, seen: int) -> News:
+        """Returns when something has happened: sockets listen anew, or the command's state changed.
+
+        `seen` is the number of the last news, 0 at first. There is no time limit: in a guest that
+        can't tell, they never come.
 
         Raises:
             GuestError: the agent is too old, or the channel was lost (`lost`).
@@ -426,15 +447,3 @@ def _milliseconds_since(begun: float) -> int:
 
 def _out_of_time(limit: float) -> OperationTimeoutError:
     return OperationTimeoutError(f"the process was killed at its time limit of {limit:g} s")
-
-
-def _card(network: GuestNetwork | None) -> wire.Network | None:
-    if network is None:
-        return None
-    return wire.Network(
-        address=network.address,
-        gateway=network.gateway,
-        dns=network.dns,
-        mac=network.mac,
-        found_as=network.found_as,
-    )

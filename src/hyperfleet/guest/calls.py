@@ -14,7 +14,8 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from hyperfleet.errors import GuestError
-from hyperfleet.guest.values import Listener, Piece, ProcessEnd
+from hyperfleet.guest.values import GuestNetwork, Listener, News, Piece, ProcessEnd
+from hyperfleet.machine import CommandPhase, CommandState
 from hyperfleet.wire import guest as wire
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Call(ABC, Generic[T]):
 
 
 class SimpleCall(Call[None]):
-    """configure, ping, shutdown."""
+    """configure, supervise, ping, shutdown."""
 
     def ending(self, message: wire.FromGuest) -> None:
         if not isinstance(message, wire.Done):
@@ -84,13 +85,14 @@ class ListenersCall(Call[list[Listener]]):
         return [_listener(found) for found in message.listeners]
 
 
-class WatchCall(Call[int]):
+class WatchCall(Call[News]):
     """watch."""
 
-    def ending(self, message: wire.FromGuest) -> int:
+    def ending(self, message: wire.FromGuest) -> News:
         if not isinstance(message, wire.News):
             raise _unexpected(message)
-        return message.number
+        command = None if message.command is None else _command(message.command)
+        return News(number=message.number, command=command)
 
 
 class RelayCall(Call[int]):
@@ -198,20 +200,52 @@ def printable(text: str) -> str:
     )
 
 
+def card(network: GuestNetwork | None) -> wire.Network | None:
+    """A network card's addresses as `configure` has them."""
+    if network is None:
+        return None
+    return wire.Network(
+        address=network.address,
+        gateway=network.gateway,
+        dns=network.dns,
+        mac=network.mac,
+        found_as=network.found_as,
+    )
+
+
 def _end(message: wire.Exited) -> ProcessEnd:
-    code, number = message.code, message.signal
+    exit_code, signal_name = _ending(message.code, message.signal)
+    return ProcessEnd(
+        exit_code=exit_code,
+        signal=signal_name,
+        timed_out=message.timed_out,
+        truncated=message.truncated,
+    )
+
+
+def _command(message: wire.CommandMessage) -> CommandState:
+    phase = CommandPhase(message.state)
+    if message.code is None and message.signal is None:
+        if phase is not CommandPhase.RUNNING:
+            raise BrokenProtocolError("a command that has ended needs an end")
+        return CommandState(state=phase, restarts=message.restarts)
+    exit_code, signal_name = _ending(message.code, message.signal)
+    return CommandState(
+        state=phase, exit_code=exit_code, signal=signal_name, restarts=message.restarts
+    )
+
+
+def _ending(code: int | None, number: int | None) -> tuple[int, str | None]:
+    """A shell's exit code for it, and the signal's name if there was one."""
     if (code is None) == (number is None):
         raise BrokenProtocolError("an exit needs either a code or a signal")
     if code is not None and not 0 <= code <= _MAX_EXIT_CODE:
         raise BrokenProtocolError(f"exit code {code}")
     if number is not None and not 1 <= number <= _MAX_SIGNAL:
         raise BrokenProtocolError(f"signal {number}")
-    return ProcessEnd(
-        exit_code=code if code is not None else _SIGNALLED + (number or 0),
-        signal=_signal_name(number) if number is not None else None,
-        timed_out=message.timed_out,
-        truncated=message.truncated,
-    )
+    if number is not None:
+        return _SIGNALLED + number, _signal_name(number)
+    return code or 0, None
 
 
 def _signal_name(number: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from hyperfleet.machine import CommandState
+
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One process to run; `timeout` in seconds; `stdin` whole, empty by default."""
@@ -105,3 +107,10 @@ class GuestNetwork(msgspec.Struct, frozen=True, kw_only=True):
     mac: str | None = None
     found_as: str | None = None
     outward: GuestNetwork | None = None
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """What a guest tells when something has happened: how much has, and its command's state."""
+
+    number: int
+    command: CommandState | None = None

@@ -91,6 +91,7 @@ class FakeProcess:
             guest_ip=_GUEST_IP,
             behaviour=self._faults.channel,
             on_power_off=self._power_off,
+            write=self._write,
         )
         if memory is not None and self.beginning.how is How.MEMORY:
             guest.boot_id, guest.sockets = memory.boot_id, [*memory.sockets]
@@ -242,8 +243,11 @@ class FakeProcess:
             self.guest.listen("0.0.0.0", self._faults.listens, "/")
 
     def _print(self, text: str) -> None:
-        with self._console.open("a") as console:
-            console.write(text)
+        self._write(text.encode())
+
+    def _write(self, data: bytes) -> None:
+        with self._console.open("ab") as console:
+            console.write(data)
 
     def _must_live(self) -> None:
         if not self.alive:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from hyperfleet.vmm.fake_programs import Killed, Programs, Run, System
 from hyperfleet.wire import guest
 
-_ENVIRONMENT = {
+# Of every process, before its own variables.
+ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "USER": "root",
@@ -124,7 +125,7 @@ class _Call:
     def stdin(self, data: bytes, *, eof: bool) -> None:
         self._input += data
         if eof and self._run is None:
-            environment = {**_ENVIRONMENT, **dict(self._asked.env)}
+            environment = {**ENVIRONMENT, **dict(self._asked.env)}
             self._programs = Programs(
                 self._system, environment, self._asked.cwd or "/", bytes(self._input)
             )

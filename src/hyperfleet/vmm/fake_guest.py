@@ -16,6 +16,7 @@ import msgspec
 
 from hyperfleet.vmm import fake_http
 from hyperfleet.vmm.fake_calls import Calls
+from hyperfleet.vmm.fake_command import Command
 from hyperfleet.vmm.fake_faults import Channel
 from hyperfleet.vmm.memory_stream import MemoryStream
 from hyperfleet.wire import WireError, guest, slip
@@ -45,7 +46,9 @@ class FakeGuest:
         guest_ip: str,
         behaviour: Channel,
         on_power_off: Callable[[], None],
+        write: Callable[[bytes], None],
     ) -> None:
+        """`write` takes what is written to its console."""
         self.hostname = "localhost"
         self.files = files
         self.power_off = on_power_off
@@ -63,6 +66,7 @@ class FakeGuest:
         self._unread: list[tuple[MemoryStream, bytes]] = []
         self._frames = slip.Reader()
         self._calls = Calls(self, self._say)
+        self._command = Command(self, write=write, on_change=self._happened)
 
     def connect(self) -> tuple[StreamReader, StreamWriter]:
         """The host's end of a new connection to the agent's port."""
@@ -79,6 +83,7 @@ class FakeGuest:
         """The power is off."""
         self._awake = False
         self._calls.forget()
+        self._command.drop()
         self.sockets.clear()
         self.hang_up()
 
@@ -182,6 +187,9 @@ class FakeGuest:
                 self._say(guest.Done(id=call))
             case guest.Ports(id=call):
                 self._say(guest.Listeners(id=call, listeners=self._listeners(), truncated=False))
+            case guest.Supervise(id=call, command=command):
+                self._command.supervise(command)
+                self._say(guest.Done(id=call))
             case guest.Watch(id=call, seen=seen):
                 self._watched(call, seen)
             case guest.RelayCall(id=call, address=address, port=port):
@@ -211,7 +219,7 @@ class FakeGuest:
         """Answers the watch that there is, if there is one."""
         watch, self._watch = self._watch, None
         if watch is not None:
-            self._say(guest.News(id=watch[0], number=self._news))
+            self._say(guest.News(id=watch[0], number=self._news, command=self._command.state))
 
     def _welcome(self, hello: guest.Hello) -> None:
         self._calls.forget()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -53,6 +53,20 @@ class ExecCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     terminal: Size | None = None
 
 
+class CommandCall(msgspec.Struct, frozen=True, kw_only=True):
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str | None
+    restart: Literal["never", "on-failure", "always"]
+
+
+class CommandMessage(msgspec.Struct, frozen=True, kw_only=True):
+    state: Literal["running", "waiting", "exited"]
+    code: I32 | None
+    signal: I32 | None
+    restarts: U32
+
+
 class ListenerMessage(msgspec.Struct, frozen=True, kw_only=True):
     port: U16
     address: str
@@ -99,6 +113,11 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="kill"):
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True, tag="ports"):
     id: U32
+
+
+class Supervise(msgspec.Struct, frozen=True, kw_only=True, tag="supervise"):
+    id: U32
+    command: CommandCall
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True, tag="watch"):
@@ -166,9 +185,10 @@ class Listeners(msgspec.Struct, frozen=True, kw_only=True, tag="listeners"):
     truncated: bool
 
 
-class News(msgspec.Struct, frozen=True, kw_only=True, tag="news"):
+class News(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="news"):
     id: U32
     number: U64
+    command: CommandMessage | None = None
 
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True, tag="relay"):
@@ -191,6 +211,7 @@ ToGuest = (
     | Resize
     | Kill
     | Ports
+    | Supervise
     | Watch
     | RelayCall
     | Shutdown

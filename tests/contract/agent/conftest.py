@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -52,9 +53,11 @@ def folder(agent_user: int | None) -> Iterator[Path]:
 class Agents:
     """One agent's process, and the hosts that connect to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, path: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, path: Path, console: Path) -> None:
         self.process = process
         self.path = path
+        # What stands for a machine's console.
+        self.console = console
         self.connected: list[Agent] = []
 
     async def connect(self) -> Agent:
@@ -70,27 +73,33 @@ class Agents:
 
 
 @pytest.fixture
-async def agents(agent_binary: Path, agent_user: int | None, folder: Path) -> AsyncIterator[Agents]:
-    path = folder / "agent"
-    process = await asyncio.create_subprocess_exec(
-        agent_binary,
-        "--test-socket",
-        path,
-        stdout=asyncio.subprocess.PIPE,
-        user=agent_user,
-        group=agent_user,
-        extra_groups=None if agent_user is None else [],
-    )
+async def agents(
+    agent_binary: Path, agent_user: int | None, folder: Path, tmp_path: Path
+) -> AsyncIterator[Agents]:
+    path, console = folder / "agent", tmp_path / "console"
+    with console.open("ab") as written:
+        process = await asyncio.create_subprocess_exec(
+            agent_binary,
+            "--test-socket",
+            path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=written,
+            user=agent_user,
+            group=agent_user,
+            extra_groups=None if agent_user is None else [],
+        )
     # It says so on standard output when it listens.
     assert process.stdout is not None
     assert await process.stdout.readline() == b"listening\n"
-    agents = Agents(process, path)
+    agents = Agents(process, path, console)
     yield agents
     for agent in agents.connected:
         await agent.close()
     if process.returncode is None:
         process.terminate()
-    assert await agents.exit_code() == 0
+    exit_code = await agents.exit_code()
+    sys.stderr.write(console.read_text(errors="replace"))
+    assert exit_code == 0
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hyperfleet.guest.values import News
 from hyperfleet.wire import guest as wire
 
 
 async def test_a_host_that_has_seen_nothing_is_told_at_once(agent):
-    assert await agent.watch(0) == 1
-    assert await agent.watch(0) == 1
+    assert await agent.watch(0) == News(number=1)
+    assert await agent.watch(0) == News(number=1)
 
 
 async def test_a_watch_waits_and_is_answered_when_another_takes_its_place(raw):

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from hyperfleet.errors import GuestError, OperationTimeoutError, ValidationError
-from hyperfleet.machine import How
-from hyperfleet.vmm.driver import DataDisk, Exit
+from hyperfleet.fleet import console
+from hyperfleet.machine import CommandPhase, CommandState, How, Restart
+from hyperfleet.vmm.driver import DataDisk, Exit, LaunchSpec
 from support.bench import BOOT_S, Bench, Guest, page
 
 PANIC = {"fake": "fake.boot=panic", "qemu": "console=ttyS0 panic=-1 reboot=t rdinit=/nothing"}
@@ -56,18 +57,18 @@ async def test_a_channel_may_be_opened_again(bench: Bench) -> None:
 async def test_servers_that_come_and_go_are_news_and_connections_are_none(bench: Bench) -> None:
     guest = await bench.start(bench.launch())
     await guest.configure("web")
-    seen = await guest.agent.watch(0)
+    seen = (await guest.agent.watch(0)).number
     async with asyncio.timeout(BOOT_S):
         coming = asyncio.create_task(guest.agent.watch(seen))
         await guest.sh("echo page > /index.html; httpd -p 80 -h /")
-        seen = await coming
+        seen = (await coming).number
         assert [one.port for one in await guest.agent.listeners()] == [80]
         way = await guest.process.forward(80)
         assert [await page(way) for _ in range(5)] == [b"page\n"] * 5
-        assert await guest.agent.watch(0) == seen
+        assert (await guest.agent.watch(0)).number == seen
         going = asyncio.create_task(guest.agent.watch(seen))
         await guest.sh("killall httpd")
-        assert await going != seen
+        assert (await going).number != seen
         assert await guest.agent.listeners() == []
     await guest.let_go()
 
@@ -75,15 +76,39 @@ async def test_servers_that_come_and_go_are_news_and_connections_are_none(bench:
 async def test_what_happened_while_no_host_was_there_is_news_to_the_next(bench: Bench) -> None:
     guest = await bench.start(bench.launch())
     await guest.configure("web")
-    seen = await guest.agent.watch(0)
+    seen = (await guest.agent.watch(0)).number
     watching = asyncio.create_task(guest.agent.watch(seen))
     # It is there before the host goes, and stays.
     await guest.sh("httpd -p 80 -h /")
     await guest.agent.close()
     await asyncio.gather(watching, return_exceptions=True)
     again = await Guest.of(guest.process)
-    assert await again.agent.watch(seen) == seen + 1
+    assert (await again.agent.watch(seen)).number == seen + 1
     await again.let_go()
+
+
+async def test_a_command_writes_to_the_console_and_its_end_is_news(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    script = ("sh", "-c", "echo $WORD; pwd; exit 3")
+    await guest.agent.supervise(script, {"WORD": "a-word"}, "/usr", Restart.NEVER)
+    async with asyncio.timeout(BOOT_S):
+        news = await guest.agent.watch(0)
+        while news.command is None or news.command.state is not CommandPhase.EXITED:
+            news = await guest.agent.watch(news.number)
+        assert news.command == CommandState(state=CommandPhase.EXITED, exit_code=3)
+        await _written(bench, launch, b"a-word/usr")
+    await guest.let_go()
+
+
+async def _written(bench: Bench, launch: LaunchSpec, words: bytes) -> None:
+    """Returns when that is on the console, between whatever ends of lines."""
+    so_far = b""
+    path = bench.driver.console(launch)
+    async for piece in console.follow(path, None, gone=lambda: False):
+        so_far += piece
+        if words in so_far.replace(b"\r", b"").replace(b"\n", b""):
+            return
 
 
 async def test_a_disk_is_kept_and_not_shared(bench: Bench) -> None:

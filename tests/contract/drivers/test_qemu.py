@@ -18,7 +18,9 @@ import pytest
 
 from hyperfleet import binaries
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
+from hyperfleet.fleet import console
 from hyperfleet.guest.values import Mount
+from hyperfleet.machine import Restart
 from hyperfleet.vmm import confinement, qemu_disk, qemu_process
 from hyperfleet.vmm.driver import DataDisk, Exit
 from support.bench import BOOT_S, Bench, Guest
@@ -55,12 +57,40 @@ asyncio.run(main())
 async def test_servers_on_any_processor_are_news(qemu: Bench) -> None:
     guest = await qemu.start(qemu.launch(vcpu_count=2))
     await guest.configure("web")
-    seen = await guest.agent.watch(0)
+    seen = (await guest.agent.watch(0)).number
     for mask in (1, 2):
         await guest.sh(f"taskset {mask} httpd -p 800{mask} -h /")
-        seen = await asyncio.wait_for(guest.agent.watch(seen), BOOT_S)
+        seen = (await asyncio.wait_for(guest.agent.watch(seen), BOOT_S)).number
         assert 8000 + mask in {one.port for one in await guest.agent.listeners()}
     await guest.let_go()
+
+
+async def test_what_a_command_leaves_is_ended_before_it_is_started_again(qemu: Bench) -> None:
+    guest = await qemu.start(qemu.launch())
+    # What it leaves is out of its group.
+    script = "setsid sleep 1000 & echo $! >> /run/left; exit 1"
+    await guest.agent.supervise(("sh", "-c", script), {}, None, Restart.ON_FAILURE)
+    async with asyncio.timeout(BOOT_S):
+        news = await guest.agent.watch(0)
+        while news.command is None or news.command.restarts == 0:
+            news = await guest.agent.watch(news.number)
+    first = (await guest.sh("head -n 1 /run/left")).strip()
+    assert await guest.sh(f"kill -0 {first} 2>/dev/null || echo gone") == "gone\n"
+    await guest.let_go()
+
+
+async def test_a_command_that_floods_the_console_holds_nobody_up(qemu: Bench) -> None:
+    launch = qemu.launch()
+    guest = await qemu.start(launch)
+    await guest.agent.supervise(("yes", "flood"), {}, None, Restart.NEVER)
+    async with asyncio.timeout(BOOT_S):
+        async for piece in console.follow(qemu.driver.console(launch), None, gone=lambda: False):
+            if b"flood" in piece:
+                break
+    for _ in range(20):
+        await guest.agent.ping(5)
+    assert await guest.sh("echo served") == "served\n"
+    assert (await guest.power_off()).powered_off
 
 
 async def test_a_machine_outlives_a_killed_control_plane(qemu: Bench) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from hyperfleet import binaries
 from hyperfleet.errors import GuestError, NotFoundError
+from hyperfleet.machine import CommandPhase, Restart
 from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.qemu import QemuDriver
@@ -89,6 +90,22 @@ async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
     await guest.agent.configure(launch.name, cards, BOOT_S)
     assert (await guest.sh("cat /sys/class/net/eth0/address")).strip() == launch.network.guest_mac
     return guest
+
+
+async def test_clones_tell_of_their_own_servers_and_commands(warm: Bench) -> None:
+    await taught(warm)
+    for number in range(2):
+        guest = await introduced(warm, number)
+        await guest.agent.supervise(("sh", "-c", f"exit {number}"), {}, None, Restart.NEVER)
+        async with asyncio.timeout(BOOT_S):
+            news = await guest.agent.watch(0)
+            while news.command is None or news.command.state is not CommandPhase.EXITED:
+                news = await guest.agent.watch(news.number)
+            assert news.command.exit_code == number
+            coming = asyncio.create_task(guest.agent.watch(news.number))
+            await guest.sh("httpd -p 80 -h /")
+            assert (await coming).number > news.number
+        await guest.let_go()
 
 
 async def test_twenty_clones_have_nothing_of_each_others(

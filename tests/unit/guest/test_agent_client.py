@@ -12,7 +12,7 @@ import pytest
 from hyperfleet.errors import GuestError, OperationTimeoutError
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.stream import WINDOW
-from hyperfleet.guest.values import ExecRequest, ExecResult, Piece, ProcessRequest
+from hyperfleet.guest.values import ExecRequest, ExecResult, News, Piece, ProcessRequest
 from hyperfleet.wire import WireError, slip
 from hyperfleet.wire import guest as wire
 
@@ -339,7 +339,7 @@ async def test_news_come_when_the_guest_has_some_and_an_old_agent_has_none(pair)
     asked = await guest.receive()
     assert (type(asked), asked.seen) == (wire.Watch, 3)
     guest.say(wire.News(id=asked.id, number=5))
-    assert await watching == 5
+    assert await watching == News(number=5)
     watching = asyncio.create_task(agent.watch(5))
     asked = await guest.receive()
     guest.say(wire.Refused(id=asked.id, code="unknown_message", message="what?"))
@@ -352,3 +352,40 @@ async def test_news_come_when_the_guest_has_some_and_an_old_agent_has_none(pair)
     with pytest.raises(GuestError, match="lost"):
         await watching
     assert agent.lost
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ({"state": "running", "code": None, "signal": None}, (None, None)),
+        ({"state": "running", "code": 1, "signal": None}, (1, None)),
+        ({"state": "waiting", "code": None, "signal": 9}, (137, "KILL")),
+        ({"state": "exited", "code": 0, "signal": None}, (0, None)),
+    ],
+)
+async def test_news_tell_of_the_machines_command(pair, told, known):
+    guest, agent = pair
+    watching = asyncio.create_task(agent.watch(0))
+    command = wire.CommandMessage(**told, restarts=2)
+    guest.say(wire.News(id=(await guest.receive()).id, number=1, command=command))
+    state = (await watching).command
+    assert (state.state, state.restarts) == (told["state"], 2)
+    assert (state.exit_code, state.signal) == known
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"state": "exited", "code": None, "signal": None},
+        {"state": "exited", "code": 1, "signal": 1},
+        {"state": "running", "code": 256, "signal": None},
+        {"state": "waiting", "code": None, "signal": 65},
+    ],
+)
+async def test_a_command_that_can_not_be_so_is_a_breach(pair, told):
+    guest, agent = pair
+    watching = asyncio.create_task(agent.watch(0))
+    command = wire.CommandMessage(**told, restarts=0)
+    guest.say(wire.News(id=(await guest.receive()).id, number=1, command=command))
+    with pytest.raises(GuestError, match="broke the agent's protocol"):
+        await watching
