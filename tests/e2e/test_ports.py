@@ -44,7 +44,7 @@ async def test_servers_are_known_at_their_machines_word(images: Path) -> None:
         )
         server.start_machine("web")
         async with AsyncClient(server.api_url, server.key) as client, asyncio.timeout(LIMIT_S):
-            told = client.follow_events(machine="web", after=_now(server))
+            told = client.follow_events(machine="web", after=server.last_event())
             server.sh("web", SERVE)
             for address in ("0.0.0.0", "127.0.0.1"):
                 _ask(server, f"begin?{address}")
@@ -70,13 +70,6 @@ def _is_reached(server: Server) -> None:
     answer = httpx.get(f"{server.proxy_url}/proxy/web/8080/nothing")
     # The server's own answer: it has no such page.
     assert answer.status_code == httpx.codes.NOT_FOUND
-
-
-def _now(server: Server) -> str:
-    """The id after which everything comes that has not happened yet."""
-    with server.api.stream("GET", "/events") as answer:
-        lines = answer.iter_lines()
-        return next(line.removeprefix("id:").strip() for line in lines if line.startswith("id:"))
 
 
 async def _next(told: AsyncIterator[Event | Missed]) -> str | None:

@@ -90,6 +90,25 @@ def test_a_machines_life(server: Server) -> None:
     assert shown(server, "list") == {"machines": []}
 
 
+def test_a_machine_with_a_command(server: Server) -> None:
+    begin = server.last_event()
+    script = "echo $WORD; pwd; exit 3"
+    said(server, "create", "web", "-e", "WORD=here", "--cwd", "/srv", "--", "sh", "-c", script)
+    machine = shown(server, "show", "web")
+    assert (machine["cmd"], machine["cwd"]) == (["sh", "-c", script], "/srv")
+    assert f"sh -c '{script}' in /srv\n" in said(server, "show", "web")
+    assert said(server, "start", "web") == "web is running.\n"
+    with _started(server, "logs", "-f", "web") as logs:
+        assert _lines(logs, 3) == ["hyperfleet-agent: ready", "here", "/srv"]
+        logs.kill()
+    with _started(server, "events", "web", "--after", begin) as told:
+        while "  its command: ended with code 3  (machine)" not in _lines(told, 1)[0]:
+            pass
+        told.kill()
+    shown_so = f"sh -c '{script}' in /srv (ended with code 3)\n"
+    assert shown_so in said(server, "show", "web")
+
+
 def test_several_at_once_and_what_fails_of_them(server: Server) -> None:
     for name in ("a", "b"):
         said(server, "create", name)
@@ -148,8 +167,7 @@ def _lines(process: subprocess.Popen[bytes], count: int) -> list[str]:
 
 
 def test_events_and_logs_that_are_followed(server: Server) -> None:
-    with httpx.stream("GET", f"{server.api_url}/events", headers=server.api.headers) as answer:
-        begin = next(line for line in answer.iter_lines() if line.startswith("id: "))[4:]
+    begin = server.last_event()
     said(server, "create", "web")
     said(server, "start", "web")
     with (

@@ -27,6 +27,8 @@ from hyperfleet.errors import (
 )
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
+    CommandPhase,
+    CommandState,
     EgressRule,
     ExposedPort,
     Machine,
@@ -66,6 +68,8 @@ def a_machine(name: str) -> Machine:
                 EgressRule(network="192.0.2.0/24", protocol="tcp", ports=(80, 443)),
                 EgressRule(network="198.51.100.7/32"),
             ),
+            cmd=("server", "--port", "80"),
+            cwd="/srv",
         ),
         status=Status.RUNNING,
         vmm="fake",
@@ -81,6 +85,7 @@ def a_machine(name: str) -> Machine:
         next_start_at=NOW + timedelta(seconds=3),
         host_boot="0f7b9d7e-6f0e-4b8e-9d5b-0c6f1a2b3c4d",
         guest_fault="the guest broke the agent's protocol: port 0",
+        command=CommandState(state=CommandPhase.WAITING, exit_code=137, signal="KILL", restarts=2),
     )
 
 
@@ -337,6 +342,7 @@ async def test_a_record_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
     assert (machine.restarts, machine.next_start_at, machine.host_boot) == (0, None, None)
     assert machine.guest_fault is None
     assert machine.spec.egress == "all"
+    assert (machine.spec.cmd, machine.spec.cwd, machine.command) == ((), None, None)
     await database.close()
 
 

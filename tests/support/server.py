@@ -175,6 +175,12 @@ class Server:
         machine: dict[str, Any] = answer.json()
         return machine
 
+    def last_event(self) -> str:
+        """The id after which every event comes that has not happened yet."""
+        with self.api.stream("GET", "/events") as answer:
+            lines = answer.iter_lines()
+            return next(line.removeprefix("id: ") for line in lines if line.startswith("id: "))
+
     def start_machine(self, ref: str) -> dict[str, Any]:
         answer = self.api.post(f"/machines/{ref}/start")
         assert answer.status_code == httpx.codes.OK, answer.text

@@ -200,4 +200,6 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         autostart=body.autostart,
         egress=egress_of(body.egress),
         sleep_after_s=body.sleep_after_s,
+        cmd=tuple(body.cmd or ()),
+        cwd=body.cwd,
     )

@@ -17,6 +17,7 @@ from hyperfleet.lifecycle import Status
 from hyperfleet.machine import MachineChange, Restart
 
 _MOST_ENV_BYTES = 128 * 1024
+_MOST_COMMAND_BYTES = 64 * 1024
 
 
 class Body(BaseModel):
@@ -48,6 +49,13 @@ def _fitting(variables: dict[str, str]) -> dict[str, str]:
     if sum(len(name) + len(value.encode()) for name, value in variables.items()) > _MOST_ENV_BYTES:
         raise ValueError
     return variables
+
+
+def _short(command: list[str]) -> list[str]:
+    """It goes into one message to the agent, with the variables."""
+    if sum(len(word.encode()) + 1 for word in command) > _MOST_COMMAND_BYTES:
+        raise ValueError
+    return command
 
 
 def _no_nul(text: str) -> str:
@@ -144,6 +152,7 @@ MachineVariables = Annotated[
 ]
 Policy = Annotated[Restart, BeforeValidator(_restart)]
 Drowsiness = Annotated[int, Field(ge=0, le=_LONGEST_IDLE_S)]
+MachineCommand = Annotated[list[Line], Field(max_length=4096), AfterValidator(_short)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
@@ -205,6 +214,11 @@ class CreateMachine(Body):
     autostart: bool = Field(default=False, description=_AUTOSTART)
     egress: EgressIn = Field(default="all", description=EGRESS)
     sleep_after_s: Drowsiness = Field(default=0, description=_SLEEP_AFTER)
+    cmd: MachineCommand | None = Field(
+        default=None,
+        description=f"{_COMMAND}; {_MOST_COMMAND_BYTES} bytes in all; it runs from each start on",
+    )
+    cwd: Folder | None = Field(default=None, description="the path of a folder in it, for `cmd`")
 
 
 class ChangeMachine(Body):

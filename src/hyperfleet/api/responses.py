@@ -17,6 +17,8 @@ from hyperfleet.guest.values import ExecResult, FileInfo, Listener
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
     Cause,
+    CommandPhase,
+    CommandState,
     Event,
     EventKind,
     ExposedPort,
@@ -86,6 +88,18 @@ class StartOut(BaseModel):
     )
 
 
+class CommandOut(BaseModel):
+    state: CommandPhase = Field(
+        description="running; waiting: it has ended and is started again in a while; exited."
+    )
+    exit_code: int | None = Field(
+        description="Of its last end; 127: no such program, 126: it can't be started, 128 + n: "
+        "killed by signal n; null: it has not ended yet."
+    )
+    signal: str | None = Field(description="The signal's name without SIG, KILL say.")
+    restarts: int = Field(description="How often it was started again since the machine's start.")
+
+
 class TemplateOut(BaseModel):
     id: str
     kernel_image_path: str
@@ -119,6 +133,8 @@ class MachineOut(BaseModel):
     sleep_after_s: int = Field(
         description="Seconds without use after which it sleeps; 0: it never does by itself."
     )
+    cmd: list[str] | None = Field(description="The command that it runs from its start on.")
+    cwd: str | None = Field(description="Where it does; null: in /.")
     vmm: str
     network: NetworkOut
     ports: list[PortOut]
@@ -140,6 +156,10 @@ class MachineOut(BaseModel):
     )
     last_start: StartOut | None = Field(
         description="How its last start went; null: it never came up."
+    )
+    command: CommandOut | None = Field(
+        description="How it stands with its `cmd`, as its guest last told; null: it has none, or "
+        "nothing was told since its last start."
     )
 
 
@@ -224,6 +244,7 @@ class EventOut(BaseModel):
     message: str | None
     port: PortOut | None
     fields: list[str] | None
+    command: CommandOut | None
 
 
 class Urls(msgspec.Struct, frozen=True):
@@ -275,6 +296,8 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         autostart=spec.autostart,
         egress=egress_out(spec.egress),
         sleep_after_s=spec.sleep_after_s,
+        cmd=list(spec.cmd) or None,
+        cwd=spec.cwd,
         vmm=machine.vmm,
         network=NetworkOut(**msgspec.to_builtins(machine.network)),
         ports=[_port_out(machine.id, port, urls) for port in machine.ports],
@@ -291,6 +314,7 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
             if machine.last_start is None
             else StartOut(**msgspec.to_builtins(machine.last_start))
         ),
+        command=_command_out(machine.command),
     )
 
 
@@ -361,6 +385,10 @@ def new_key_out(issued: Issued) -> NewKeyOut:
     )
 
 
+def _command_out(command: CommandState | None) -> CommandOut | None:
+    return None if command is None else CommandOut(**msgspec.structs.asdict(command))
+
+
 def _port_out(machine_id: str, port: ExposedPort, urls: Urls) -> PortOut:
     return PortOut(
         port=port.port,
@@ -397,4 +425,5 @@ def event_out(event: Event, urls: Urls) -> EventOut:
         message=event.message,
         port=None if event.port is None else _port_out(event.machine_id, event.port, urls),
         fields=list(event.fields) or None,
+        command=_command_out(event.command),
     )

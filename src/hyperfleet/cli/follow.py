@@ -11,7 +11,7 @@ import typer
 
 from hyperfleet.cli.arguments import Machine, machine_names
 from hyperfleet.cli.connect import connect
-from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.output import complain, say, standing
 from hyperfleet.client import Event, Missed, to_json
 from hyperfleet.controls import without_controls
 
@@ -84,10 +84,11 @@ def _what(event: Event) -> str:
             return f"nothing listens at port {event.port.port} any more"
         case "changed":
             return f"changed: {', '.join(event.fields)}"
-        case "fault":
-            return _first_line(event.message or "")
+        case "command" if event.command is not None:
+            return f"its command: {standing(event.command)}"
         case _:
-            return event.type
+            # What a guest did against the protocol, or what a later server tells.
+            return _first_line(event.message or event.type)
 
 
 def _first_line(text: str) -> str:

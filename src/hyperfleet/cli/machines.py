@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -28,7 +29,16 @@ from hyperfleet.cli.arguments import (
     variables,
 )
 from hyperfleet.cli.connect import connect, every_machine
-from hyperfleet.cli.output import complain, moment, say, say_json, say_table, span, working
+from hyperfleet.cli.output import (
+    complain,
+    moment,
+    say,
+    say_json,
+    say_table,
+    span,
+    standing,
+    working,
+)
 from hyperfleet.client import ApiError, Client, Port, to_json
 from hyperfleet.client import Machine as MachineValue
 
@@ -40,6 +50,10 @@ _AT_ONCE = 16
 
 def create(
     name: Annotated[str, typer.Argument(help="A DNS label: a-z, 0-9 and inner dashes.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="What it runs from each start on: a program, arguments; after --."),
+    ] = None,
     *,
     cpus: Cpus = 1,
     memory: Memory = "512",
@@ -55,6 +69,9 @@ def create(
     ] = False,
     egress_rules: EgressOption = None,
     sleep_after: SleepOption = None,
+    cwd: Annotated[
+        str | None, typer.Option("--cwd", "--workdir", "-w", help="A folder, where COMMAND runs.")
+    ] = None,
     start_it: Annotated[bool, typer.Option("--start", help="And start it.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -74,6 +91,8 @@ def create(
             autostart=autostart,
             egress=egress(egress_rules) or "all",
             sleep_after_s=seconds(sleep_after or "0"),
+            cmd=command or (),
+            cwd=cwd,
         )
         if start_it:
             with working(f"{name} starts"):
@@ -139,6 +158,7 @@ def show(machine: Machine, as_json: AsJson = False) -> None:
         ("egress", found.egress if isinstance(found.egress, str) else _rules(found)),
         ("labels", " ".join(f"{key}={value}" for key, value in found.labels.items())),
         ("restart", f"{found.restart}{', autostart' if found.autostart else ''}"),
+        ("command", _command(found)),
         ("sleeps", f"after {found.sleep_after_s} s without use" if found.sleep_after_s else None),
         ("restarts", str(found.restarts) if found.restarts else None),
         ("starts at", moment(found.next_start_at) if found.next_start_at else None),
@@ -323,6 +343,15 @@ def _started(machine: MachineValue) -> str:
         return at
     kind = _HOW.get(how.how, how.how)
     return f"{at}, {kind}, in {how.duration_ms / 1000:.2f} s{f' ({how.note})' if how.note else ''}"
+
+
+def _command(machine: MachineValue) -> str | None:
+    """What it runs, where, and how it stands with that."""
+    if not machine.cmd:
+        return None
+    where = f" in {machine.cwd}" if machine.cwd else ""
+    state = f" ({standing(machine.command)})" if machine.command else ""
+    return f"{shlex.join(machine.cmd)}{where}{state}"
 
 
 def _short(port: Port) -> str:

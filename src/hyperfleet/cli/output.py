@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hyperfleet.client import CommandState
+
 
 def say(line: str) -> None:
     """One line on stdout, as it is."""
@@ -57,6 +59,22 @@ def span(lasting: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def standing(command: CommandState) -> str:
+    """How it stands with a machine's command, in words."""
+    end = f"signal {command.signal}" if command.signal else f"code {command.exit_code}"
+    if command.exit_code is None:
+        end = ""
+    words = {
+        "running": "runs",
+        "waiting": f"ended with {end}, to be started again",
+        "exited": f"ended with {end}",
+    }
+    said = words.get(command.state, command.state)
+    if command.state == "running" and end:
+        said = f"{said}, after an end with {end}"
+    return f"{said}; restarts: {command.restarts}" if command.restarts else said
 
 
 def moment(at: datetime | None) -> str:

@@ -9,6 +9,7 @@ from hyperfleet.client.follow import Missed
 from hyperfleet.client.process import Output, ProcessExit
 from hyperfleet.client.values import (
     Activity,
+    CommandState,
     Egress,
     EgressRule,
     Event,
@@ -33,6 +34,7 @@ __all__ = [
     "AsyncClient",
     "AsyncProcessStream",
     "Client",
+    "CommandState",
     "Egress",
     "EgressRule",
     "Event",

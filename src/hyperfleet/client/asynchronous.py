@@ -74,8 +74,10 @@ class AsyncClient:
         autostart: bool = False,
         egress: values.Egress = "all",
         sleep_after_s: int = 0,
+        cmd: Sequence[str] = (),
+        cwd: str | None = None,
     ) -> values.Machine:
-        """Makes a machine, `pending`."""
+        """Makes a machine, `pending`; its guest runs `cmd` in `cwd` from each start on."""
         return await self._do(
             calls.create_machine(
                 name=name,
@@ -91,6 +93,8 @@ class AsyncClient:
                 autostart=autostart,
                 egress=egress,
                 sleep_after_s=sleep_after_s,
+                cmd=cmd,
+                cwd=cwd,
             )
         )
 

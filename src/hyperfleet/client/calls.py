@@ -48,6 +48,8 @@ def create_machine(
     autostart: bool,
     egress: values.Egress,
     sleep_after_s: int,
+    cmd: Sequence[str],
+    cwd: str | None,
 ) -> Call[values.Machine]:
     """POST /machines."""
     body: dict[str, Any] = {
@@ -70,6 +72,10 @@ def create_machine(
         body["egress"] = msgspec.to_builtins(egress)
     if sleep_after_s:
         body["sleep_after_s"] = sleep_after_s
+    if cmd:
+        body["cmd"] = list(cmd)
+    if cwd is not None:
+        body["cwd"] = cwd
     return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
 
 

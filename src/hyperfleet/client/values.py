@@ -85,6 +85,19 @@ class Start(msgspec.Struct, frozen=True):
     note: str | None = None
 
 
+class CommandState(msgspec.Struct, frozen=True):
+    """How it stands with a machine's command.
+
+    `state`: running, waiting (it is started again in a while), exited. `exit_code` and `signal` are
+    of its last end; None: it has not ended yet.
+    """
+
+    state: str
+    exit_code: int | None
+    signal: str | None
+    restarts: int
+
+
 class Machine(msgspec.Struct, frozen=True):
     """A machine as it stood when the server answered."""
 
@@ -115,6 +128,9 @@ class Machine(msgspec.Struct, frozen=True):
     last_start: Start | None = None
     egress: Egress = "all"
     sleep_after_s: int = 0
+    cmd: tuple[str, ...] | None = None
+    cwd: str | None = None
+    command: CommandState | None = None
 
 
 class SnapshotMachine(msgspec.Struct, frozen=True):
@@ -191,6 +207,7 @@ class Event(msgspec.Struct, frozen=True):
     message: str | None = None
     port: Port | None = None
     fields: tuple[str, ...] = ()
+    command: CommandState | None = None
 
 
 class FileInfo(msgspec.Struct, frozen=True):

@@ -96,6 +96,7 @@ class Acts:
                 next_start_at=None,
                 host_boot=self._tools.config.host_boot,
                 guest_fault=None,
+                command=None,
             )
         self._place = place
         reach(Point.START_RECORDED)
@@ -392,6 +393,7 @@ class Acts:
             slots=self._tools.slots,
             observer=self._tools.observer,
             on_sight=lambda sight: self._news.seen(process, sight),
+            on_command=lambda state: self._news.commanded(process, state),
         )
         self.running = Running(process, link, looker)
 

@@ -40,6 +40,8 @@ class Want(Enum):
     SIGHT = auto()
     # The guest has broken the agent's protocol.
     FAULT = auto()
+    # The machine's command is not as it was.
+    COMMAND = auto()
     # It was idle for so long that it is to sleep.
     DOZE = auto()
 
@@ -80,6 +82,8 @@ class Act(Enum):
     NOTE = auto()
     # Writes down what the guest did.
     BLAME = auto()
+    # Writes down how it stands with the command.
+    TELL = auto()
 
 
 class Arrival(Enum):
@@ -226,6 +230,8 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
     Want.DIED: {_S.RUNNING: (Act.SETTLE,), _S.PAUSED: (Act.SETTLE,)},
     Want.SIGHT: {_S.RUNNING: (Act.NOTE,)},
     Want.FAULT: {_S.RUNNING: (Act.BLAME,)},
+    # It is told once: what comes while the machine stops running for a while is written down too.
+    Want.COMMAND: dict.fromkeys((_S.RUNNING, _S.PAUSED, _S.SLEEPING), (Act.TELL,)),
     Want.DOZE: {_S.RUNNING: (Act.SLEEP,)},
 }
 

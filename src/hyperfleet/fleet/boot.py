@@ -18,7 +18,7 @@ from hyperfleet.fleet.pulse import until_stuck
 from hyperfleet.fleet.running import before_end, describe
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
-from hyperfleet.machine import Machine, Start
+from hyperfleet.machine import How, Machine, Start
 from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
@@ -132,15 +132,23 @@ class Boot:
             try:
                 limit = self._tools.config.boot_deadline
                 await agent.configure(self._machine.spec.name, cards, limit)
+                reach(Point.BOOT_CONFIGURED)
+                await self._command(process, agent)
             except GuestError as error:
                 raise GuestError(f"the machine did not come up: {error}") from error
         except BaseException:
             await link.close()
             raise
-        reach(Point.BOOT_CONFIGURED)
         self._awaited = "its ports could not be seen"
         await self._meet(process, link)
         return None
+
+    async def _command(self, process: Process, agent: Agent) -> None:
+        """Has it run, where it does not yet: what was in memory goes on as it was."""
+        spec = self._machine.spec
+        if spec.cmd and process.beginning.how is not How.MEMORY:
+            self._awaited = "its agent has not taken its command"
+            await agent.supervise(spec.cmd, spec.env, spec.cwd, spec.restart)
 
     async def _before_stuck(
         self, process: Process, connects: Coroutine[Any, Any, Agent]

@@ -16,7 +16,15 @@ import msgspec
 
 from hyperfleet.errors import CapacityError, ValidationError
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import Cause, Event, EventKind, ExposedPort, Machine, MachineSpec
+from hyperfleet.machine import (
+    Cause,
+    CommandState,
+    Event,
+    EventKind,
+    ExposedPort,
+    Machine,
+    MachineSpec,
+)
 
 # Events that are kept: a few MiB.
 KEPT = 10_000
@@ -53,6 +61,7 @@ class Events:
         before: Status | None = None,
         port: ExposedPort | None = None,
         fields: tuple[str, ...] = (),
+        command: CommandState | None = None,
     ) -> None:
         """Something has happened to `machine`, which is as it is now."""
         self._last += 1
@@ -70,6 +79,7 @@ class Events:
             message=machine.guest_fault if kind is EventKind.FAULT else message,
             port=port,
             fields=fields,
+            command=command,
         )
         self._events.pop(self._last - self._kept, None)
         for follower in self._followers:
@@ -89,6 +99,8 @@ class Events:
                 self.add(EventKind.PORT, after, cause, at, port=port)
         if after.guest_fault is not None and after.guest_fault != before.guest_fault:
             self.add(EventKind.FAULT, after, cause, at)
+        if after.command is not None and after.command != before.command:
+            self.add(EventKind.COMMAND, after, cause, at, command=after.command)
 
     @contextmanager
     def following(self, after: str | None, machine_id: str | None) -> Iterator[Follower]:

@@ -16,6 +16,7 @@ from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.watching import Watcher
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import Listener
+from hyperfleet.machine import CommandState
 from hyperfleet.vmm.driver import Process
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Looker:
         slots: Slots,
         observer: Observer,
         on_sight: Callable[[Sight], None],
+        on_command: Callable[[CommandState], None],
     ) -> None:
         """Does nothing yet.
 
@@ -68,6 +70,7 @@ class Looker:
             slots: shared by all lookers.
             observer: counts looks.
             on_sight: hears of each look that succeeds.
+            on_command: hears how it stands with the machine's command.
         """
         self._process = process
         self._link = link
@@ -83,7 +86,7 @@ class Looker:
         self._now: asyncio.Task[Sight] | None = None
         self._next: asyncio.Task[Sight] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._watcher = Watcher(link, self.nudge)
+        self._watcher = Watcher(link, self.nudge, on_command)
 
     @property
     def exposed(self) -> tuple[int, ...]:

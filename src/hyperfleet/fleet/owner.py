@@ -31,7 +31,7 @@ from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import Cause, Machine, MachineChange, SnapshotInfo
+from hyperfleet.machine import Cause, CommandState, Machine, MachineChange, SnapshotInfo
 from hyperfleet.vmm.driver import Exit, Process
 
 # What the owner wishes itself; all else is asked for.
@@ -41,6 +41,7 @@ _CAUSES = {
     Want.DIED: Cause.MACHINE,
     Want.SIGHT: Cause.DISCOVERY,
     Want.FAULT: Cause.MACHINE,
+    Want.COMMAND: Cause.MACHINE,
     Want.DOZE: Cause.POLICY,
 }
 
@@ -56,6 +57,7 @@ class _Wish:
         self.ended = Exit()
         self.sight: Sight | None = None
         self.fault = ""
+        self.command: CommandState | None = None
         self.change = MachineChange()
         # The snapshot that it is about.
         self.snapshot = ""
@@ -326,6 +328,7 @@ class Owner:
             Act.SETTLE: lambda: self._acts.settle(wish.ended),
             Act.NOTE: lambda: self._note(wish),
             Act.BLAME: lambda: self.state.blame(wish.fault),
+            Act.TELL: lambda: self.state.fall(self.state.status, command=wish.command),
         }
         await acts[act]()
 
@@ -380,6 +383,14 @@ class Owner:
         wish = _Wish(Want.FAULT)
         wish.process, wish.fault = process, fault
         self._enqueue(wish)
+
+    def commanded(self, process: Process, state: CommandState) -> None:
+        """See `News`."""
+        # A guest that was given no command has none to tell of.
+        if self.machine.spec.cmd and state != self.machine.command:
+            wish = _Wish(Want.COMMAND)
+            wish.process, wish.command = process, state
+            self._enqueue(wish)
 
     def seen(self, process: Process, sight: Sight) -> None:
         """See `News`."""

@@ -14,6 +14,7 @@ from hyperfleet.fleet import console
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
+from hyperfleet.machine import CommandState
 from hyperfleet.vmm.driver import Exit, Process
 
 T = TypeVar("T")
@@ -38,6 +39,9 @@ class News(Protocol):
 
     def seen(self, process: Process, sight: Sight) -> None:
         """Its ports were looked at."""
+
+    def commanded(self, process: Process, state: CommandState) -> None:
+        """Its guest has told how it stands with the machine's command."""
 
     def wronged(self, process: Process, fault: str) -> None:
         """Its guest has broken the agent's protocol."""

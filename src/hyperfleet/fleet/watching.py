@@ -1,4 +1,4 @@
-"""Has a machine's ports looked at as soon as its guest says that there may be something to see."""
+"""Hears a machine's news from its guest: has its ports looked at, and tells of its command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Protocol
 
 from hyperfleet.errors import GuestError
 from hyperfleet.fleet.link import AgentLink
+from hyperfleet.guest.values import News
+from hyperfleet.machine import CommandState
 
 # Seconds between one piece of news and the next question: several servers that a program starts are
 # seen by one look.
@@ -21,7 +23,7 @@ _SAVED_S = 8.0
 class Source(Protocol):
     """Where news come from: an agent."""
 
-    async def watch(self, seen: int) -> int:
+    async def watch(self, seen: int) -> News:
         """See `Agent.watch`."""
 
     async def closed(self) -> None:
@@ -43,10 +45,16 @@ class Pace:
 class Watcher:
     """One machine's, while it runs. Asleep until its guest has news."""
 
-    def __init__(self, link: AgentLink, look: Callable[[], object]) -> None:
-        """`look` has its ports looked at soon."""
+    def __init__(
+        self,
+        link: AgentLink,
+        look: Callable[[], object],
+        on_command: Callable[[CommandState], None],
+    ) -> None:
+        """`look` has its ports looked at soon; `on_command` hears of its command with all news."""
         self._link = link
         self._look = look
+        self._on_command = on_command
         self._pace = Pace()
         self._seen = 0
         self._missed = True
@@ -77,7 +85,10 @@ class Watcher:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                self._seen = await agent.watch(self._seen)
+                news = await agent.watch(self._seen)
+                self._seen = news.number
+                if news.command is not None:
+                    self._on_command(news.command)
                 missed, self._missed = self._missed, True
                 if not missed:
                     continue

@@ -13,7 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hyperfleet.errors import ConflictError, NotFoundError
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, Start
+from hyperfleet.machine import (
+    CommandState,
+    ExposedPort,
+    Machine,
+    MachineNetwork,
+    MachineSpec,
+    Start,
+)
 from hyperfleet.store.database import Database
 from hyperfleet.store.interface import RestingAddress
 from hyperfleet.store.tables import MachineRow, RestingAddressRow
@@ -104,6 +111,7 @@ def _to_row(machine: Machine) -> dict[str, Any]:
         "host_boot": machine.host_boot,
         "guest_fault": machine.guest_fault,
         "last_start": msgspec.to_builtins(machine.last_start),
+        "command": msgspec.to_builtins(machine.command),
     }
 
 
@@ -127,4 +135,5 @@ def _from_row(row: Row[Any]) -> Machine:
         host_boot=row.host_boot,
         guest_fault=row.guest_fault,
         last_start=msgspec.convert(row.last_start, Start | None),
+        command=msgspec.convert(row.command, CommandState | None),
     )

@@ -58,6 +58,7 @@ class MachineRow(Base):
     host_boot: Mapped[str | None] = mapped_column(String(36))
     guest_fault: Mapped[str | None]
     last_start: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    command: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class RestingAddressRow(Base):

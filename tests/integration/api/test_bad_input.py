@@ -37,6 +37,9 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
     "restart": [*NO_STRING, "", "on_failure", "Always", "no"],
     "autostart": [None, 0, 1, "true", "", [True], {}],
     "sleep_after_s": [None, -1, 1.5, "60", True, 31_536_001, 10**30, [60], {}],
+    "cmd": ["ls -l", 1, True, {"a": "b"}, [1], [None], [["a"]], ["nul\0"], ["\ud800"],
+            ["x"] * 4097, ["x" * 65536]],
+    "cwd": [*NO_STRING, "", "a" * 4096, "nul\0"],
     "egress": [
         None, 0, True, {}, "", "ALL", "some", [], ["all"], [None], [{}], [{"ports": [80]}],
         [{"network": None}], [{"network": 1}], [{"network": "example.com"}], [{"network": "::/0"}],

@@ -18,7 +18,7 @@ FIELDS = {
     "id", "name", "status", "vcpu_count", "mem_size_mib", "kernel_image_path", "kernel_args",
     "rootfs_path", "exposed_ports", "labels", "vmm", "network", "ports", "pid", "error_message",
     "created_at", "updated_at", "started_at", "restart", "autostart", "restarts", "next_start_at",
-    "egress", "guest_fault", "last_start", "sleep_after_s",
+    "egress", "guest_fault", "last_start", "sleep_after_s", "cmd", "cwd", "command",
 }  # fmt: skip
 
 
@@ -68,6 +68,16 @@ async def test_paths_and_arguments_of_its_own(api: Api) -> None:
     ref = await api.machine(**own)
     machine = (await api.client.get(f"/machines/{ref}")).json()
     assert {name: machine[name] for name in own} == own
+
+
+async def test_a_command_of_its_own(api: Api) -> None:
+    ref = await api.machine(cmd=["server", "--port", "80"], cwd="/srv")
+    machine = (await api.client.get(f"/machines/{ref}")).json()
+    assert (machine["cmd"], machine["cwd"]) == (["server", "--port", "80"], "/srv")
+    assert machine["command"] is None
+    other = await api.machine(name="other", cmd=None)
+    machine = (await api.client.get(f"/machines/{other}")).json()
+    assert (machine["cmd"], machine["cwd"]) == (None, None)
 
 
 async def test_life(api: Api) -> None:

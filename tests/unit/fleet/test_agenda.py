@@ -195,6 +195,7 @@ LEADS = {
     Act.FOLLOW: (),
     Act.NOTE: (),
     Act.BLAME: (),
+    Act.TELL: (),
     Act.REMOVE: (),
 }
 

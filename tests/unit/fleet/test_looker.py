@@ -83,6 +83,7 @@ async def looker_of(process: SlowProcess) -> Looker:
         slots=Slots(),
         observer=Instruments(driver="fake", proxy_pid=lambda: None),
         on_sight=lambda _: None,
+        on_command=lambda _: None,
     )
 
 

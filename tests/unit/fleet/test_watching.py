@@ -12,6 +12,8 @@ from hyperfleet.fleet import watching
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.watching import Pace, Watcher
 from hyperfleet.guest.agent import Agent
+from hyperfleet.guest.values import News
+from hyperfleet.machine import CommandPhase, CommandState
 
 
 class Guest:
@@ -21,11 +23,12 @@ class Guest:
         self.asked: list[int] = []
         self._numbers = list(numbers)
 
-    async def watch(self, seen: int) -> int:
+    async def watch(self, seen: int) -> News:
         self.asked.append(seen)
         if not self._numbers:
             raise GuestError("the channel to the guest's agent was lost")
-        return self._numbers.pop(0)
+        command = CommandState(state=CommandPhase.RUNNING, restarts=seen)
+        return News(number=self._numbers.pop(0), command=command if seen else None)
 
     async def closed(self) -> None:
         pass
@@ -51,6 +54,7 @@ class Looks:
     def __init__(self) -> None:
         self.count = 0
         self.pauses: list[float] = []
+        self.commands: list[CommandState] = []
 
     def look(self) -> None:
         self.count += 1
@@ -67,7 +71,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
 
 
 def watcher(link: Link, looks: Looks) -> Watcher:
-    return Watcher(cast("AgentLink", link), looks.look)
+    return Watcher(cast("AgentLink", link), looks.look, looks.commands.append)
 
 
 async def test_each_piece_of_news_is_one_look_and_the_next_question_knows_it(looks: Looks) -> None:
@@ -75,6 +79,8 @@ async def test_each_piece_of_news_is_one_look_and_the_next_question_knows_it(loo
     await watcher(Link(), looks).follow(guest)
     assert looks.count == 3
     assert guest.asked == [0, 1, 4, 5]
+    # Of the machine's command it says something with some of them.
+    assert [command.restarts for command in looks.commands] == [1, 4]
 
 
 async def test_what_was_seen_is_known_in_the_next_session(looks: Looks) -> None:
