@@ -151,8 +151,24 @@ async def test_a_program_that_is_missing_is_told_as_a_shell_does(fleet: Fleet) -
     assert (await until(fleet, has_exited)).command == CommandState(state=EXITED, exit_code=127)
 
 
-async def test_a_machine_without_one_has_no_state_of_it(fleet: Fleet) -> None:
-    await fleet.create(spec())
+async def test_a_guest_that_was_given_none_has_none_to_tell_of(world: World) -> None:
+    fleet = await world.fleet()
+    made = await fleet.create(spec())
     await fleet.start("web")
+    await fleet.close()
+    agent = await Agent.connect(*world.process(made).guest.connect(), timeout=LIMIT)
+    await agent.supervise(("true",), {}, None, Restart.NEVER)
+    await agent.close()
+    fleet = await world.fleet()
+    # Its answer comes after the news.
     await run(fleet, "web", "true")
     assert fleet.get("web").command is None
+
+
+async def test_an_end_while_it_is_paused_is_told_when_it_goes_on(fleet: Fleet) -> None:
+    await fleet.create(with_command("sleep 0.05; exit 4"))
+    await fleet.start("web")
+    await fleet.pause("web")
+    await fleet.resume("web")
+    machine = await until(fleet, has_exited)
+    assert machine.command == CommandState(state=EXITED, exit_code=4)

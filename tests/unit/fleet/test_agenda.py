@@ -165,6 +165,11 @@ def test_a_stop_calls_off_a_start_that_is_written_down(status: Status) -> None:
     assert agenda.on_turn(status, Want.REVIVE, force=False, waiting=False) == ()
 
 
+def test_what_is_told_once_is_written_down_whatever_the_machine_does_meanwhile() -> None:
+    for status in (Status.RUNNING, Status.PAUSED, Status.SLEEPING):
+        assert agenda.on_turn(status, Want.COMMAND, force=False) == (Act.TELL,)
+
+
 def test_a_restart_that_a_crash_cut_off_is_completed() -> None:
     plan = agenda.on_turn(Status.STOPPING, Want.COMPLETE, force=False, waiting=True)
     assert plan == (Act.HALT_TO_START,)
