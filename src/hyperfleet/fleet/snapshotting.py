@@ -107,6 +107,7 @@ class Snapshotting:
             restarts=0,
             next_start_at=None,
             guest_fault=None,
+            command=None,
             ports=discovery.unseen(exposed, {}),
         )
         await self._state.publish()

@@ -31,8 +31,9 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a process of a machine is started from.
 
     `directory` is the machine's own (sockets, console log, pid file, overlay disk); everything
-    that a driver makes for the machine lies in it; `disks` lie elsewhere. `ports` are the guest's TCP ports that shall
-    have a way in from the start; `egress` is whom the guest may speak to by itself.
+    that a driver makes for the machine lies in it; `disks` lie elsewhere. `ports` are the guest's
+    TCP ports that shall have a way in from the start; `egress` is whom the guest may speak to by
+    itself.
     """
 
     id: str

@@ -44,9 +44,9 @@ def prepare(
 ) -> None:
     """Makes the overlay if there is none; checks that its base is as it was. Blocks.
 
-    `base` and `size_mib` (None: as large as the base) matter for a new overlay only: a machine stays
-    on what it began with. Each file is made under another name and renamed, so that a crash leaves
-    nothing half-made in place.
+    `base` and `size_mib` (None: as large as the base) matter for a new overlay only: a machine
+    stays on what it began with. Each file is made under another name and renamed, so that a crash
+    leaves nothing half-made in place.
 
     Raises:
         ValidationError: the base is missing, larger than that, or has changed since the overlay
