@@ -214,6 +214,29 @@ async def test_what_is_in_memory_lives_through_sleep_once(bench: Bench) -> None:
     assert (await bench.driver.start(launch)).beginning.how is How.BOOT
 
 
+async def test_a_guest_that_slept_has_news_as_before_and_its_command_goes_on(bench: Bench) -> None:
+    launch = bench.launch()
+    guest = await bench.start(launch)
+    await guest.agent.supervise(("sleep", "100000"), {}, None, Restart.NEVER)
+    slept = await guest.agent.watch(0)
+    await guest.process.save()
+    await guest.process.kill()
+    await guest.let_go()
+    process = await bench.driver.start(launch)
+    assert process.beginning.how is How.MEMORY
+    woken = await Guest.of(process)
+    await woken.configure("web")
+    # It is said again by a host that does not know; it changes nothing.
+    await woken.agent.supervise(("false",), {}, None, Restart.NEVER)
+    news = await woken.agent.watch(0)
+    assert news.command == slept.command
+    coming = asyncio.create_task(woken.agent.watch(news.number))
+    await woken.sh("httpd -p 80 -h /")
+    async with asyncio.timeout(BOOT_S):
+        assert (await coming).command == slept.command
+    await woken.let_go()
+
+
 async def test_what_is_saved_can_be_forgotten(bench: Bench) -> None:
     launch = bench.launch()
     for forget in (lambda: bench.driver.forget_memory(launch), None):
