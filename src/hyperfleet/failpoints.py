@@ -76,6 +76,8 @@ class Point(StrEnum):
     # A clone: its folder is whole, nothing is recorded; recorded, the folder not in its place.
     CLONE_DECIDED = "clone.decided"
     CLONE_RECORDED = "clone.recorded"
+    # A data disk: all of it is written, and has no name.
+    DISK_WRITTEN = "disk.written"
     # A restart: stopped, not started again.
     RESTART_STOPPED = "restart.stopped"
     # A deletion: the data plane has forgotten it; its end is decided; its record is gone, its

@@ -49,6 +49,13 @@ class EgressRule(msgspec.Struct, frozen=True, kw_only=True):
 Egress = Literal["all", "none"] | tuple[EgressRule, ...]
 
 
+class MachineDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A data disk, by its name, and where the guest mounts it."""
+
+    disk: str
+    path: str
+
+
 class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for; defaults already filled in, every field already checked."""
 
@@ -70,6 +77,9 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     # The command that its guest runs from its start on, and the folder; none if it is empty.
     cmd: tuple[str, ...] = ()
     cwd: str | None = None
+    # Of its own disk; None: as large as its image.
+    disk_size_mib: int | None = None
+    disks: tuple[MachineDisk, ...] = ()
 
 
 class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +95,7 @@ class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
     egress: Egress | None = None
     # 0: it never sleeps by itself.
     sleep_after_s: int | None = None
+    disks: tuple[MachineDisk, ...] | None = None
 
 
 class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,6 +230,42 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
     has_memory: bool
     size_bytes: int
     made_at: datetime
+
+
+class DiskInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A data disk: it outlives machines. `id` is what a guest finds it by."""
+
+    name: str
+    id: str
+    vmm: str
+    made_at: datetime
+
+
+class DataDiskState(msgspec.Struct, frozen=True, kw_only=True):
+    """A data disk as it stands. Bytes: `size` it can hold, `host` it takes of the host's disk.
+
+    `machine_id`: that has it; None: none does.
+    """
+
+    info: DiskInfo
+    size: int
+    host: int
+    machine_id: str | None
+    machine_name: str | None
+
+
+class DiskUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk of a machine's: `disk` is a data disk's name, None: its own.
+
+    Bytes: `size` it can hold, `used` of its file system (both None while nobody can tell), `host`
+    that it takes of the host's disk.
+    """
+
+    disk: str | None
+    path: str
+    size: int | None
+    used: int | None
+    host: int
 
 
 class EventKind(StrEnum):

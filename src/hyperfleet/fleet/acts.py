@@ -13,45 +13,44 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
-from hyperfleet.errors import GuestError, HyperfleetError
+from hyperfleet.errors import GuestError, HyperfleetError, InvalidStateError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout, revival
 from hyperfleet.fleet.admission import Place
 from hyperfleet.fleet.boot import Boot
 from hyperfleet.fleet.discovery import Sight
-from hyperfleet.fleet.link import AgentLink
-from hyperfleet.fleet.looker import Looker
+from hyperfleet.fleet.holding import FIRST_LOOK_S, Holding
 from hyperfleet.fleet.revival import End, Next
 from hyperfleet.fleet.running import News, Running, describe
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import AT_REST, Status
-from hyperfleet.machine import ExposedPort, How, MachineChange
+from hyperfleet.machine import How, MachineChange
 from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 
 _log = logging.getLogger(__name__)
-
-# After adoption: routes should be right when they are published, but not wait for one that hangs.
-_FIRST_LOOK_S = 2.0
 
 
 class Acts:
     """One machine's acts. The owner calls them one at a time."""
 
     def __init__(self, state: State, tools: Tools, news: News) -> None:
-        self.running: Running | None = None
         self._state = state
         self._tools = tools
-        self._news = news
+        self._holding = Holding(state, tools, news)
         # A process that another control plane began to boot.
         self._found: Process | None = None
         self._place: Place | None = None
 
     @property
+    def running(self) -> Running | None:
+        """Its process, while it is held."""
+        return self._holding.running
+
+    @property
     def launch(self) -> LaunchSpec:
         """What finds the machine's process and files."""
-        machine = self._state.machine
-        return layout.known_launch(machine, self._tools.layout.directory(machine.id))
+        return self._holding.launch
 
     async def check(self) -> None:
         """Whether it could start.
@@ -177,7 +176,7 @@ class Acts:
         await self._tools.driver.sweep(self.launch)
         await self._tools.driver.forget_memory(self.launch)
         reach(Point.STOP_SWEPT)
-        await self._state.fall(Status.STOPPED, pid=None, ports=self._no_ways())
+        await self._state.fall(Status.STOPPED, pid=None, ports=self._holding.no_ways())
         reach(Point.STOP_DONE)
         await self._state.publish()
 
@@ -185,13 +184,22 @@ class Acts:
         """Written down first; a port that is not exposed any more is refused when this returns.
 
         Raises:
-            ValidationError, InvalidStateError: the machine's network can't be held to it.
+            ValidationError, InvalidStateError, ConflictError: it can't be; nothing has changed.
         """
         machine = self._state.machine
         if change.egress is not None and change.egress != machine.spec.egress:
             network = self._tools.networks.of(machine.network)
             network.check(change.egress, running=self._state.status not in AT_REST)
-        await self._state.amend(change)
+        if change.disks is None or change.disks == machine.spec.disks:
+            await self._state.amend(change)
+        else:
+            if self._state.status not in AT_REST:
+                raise InvalidStateError(
+                    f"disks can't be changed while machine {machine.spec.name!r} is "
+                    f"{self._state.status}: stop it first"
+                )
+            with self._tools.disks.claiming(machine.id, change.disks):
+                await self._state.amend(change)
         reach(Point.CHANGE_RECORDED)
         await self._state.publish()
         reach(Point.CHANGE_PUBLISHED)
@@ -218,7 +226,7 @@ class Acts:
             await looker.tidy()
             if self._state.status is Status.PAUSED:
                 return
-            async with asyncio.timeout(_FIRST_LOOK_S):
+            async with asyncio.timeout(FIRST_LOOK_S):
                 await self.note(await looker.look())
         except (HyperfleetError, TimeoutError) as error:
             _log.info("machine %s: its new ports are to be seen: %s", self._state.machine.id, error)
@@ -292,7 +300,7 @@ class Acts:
         reach(Point.ADOPT_LOOKED)
         if status is Status.STOPPING:
             if process is not None:
-                self._hold(process, {})
+                self._holding.hold(process, {})
             await self._state.publish()
             return True
         if process is None:
@@ -322,15 +330,13 @@ class Acts:
     def _full_launch(self) -> LaunchSpec:
         machine = self._state.machine
         directory = self._tools.layout.directory(machine.id)
-        return layout.launch_spec(machine, directory, self._tools.images)
+        disks = self._tools.disks.files(machine.spec.disks)
+        return layout.launch_spec(machine, directory, self._tools.images, disks)
 
     def _boot(self) -> Boot:
-        return Boot(self._state.machine, self._tools, launch=self._full_launch, meet=self._meet)
-
-    async def _meet(self, process: Process, link: AgentLink) -> None:
-        """Its ports are seen before it is said to run."""
-        self._hold(process, await process.forwards(), link)
-        await self._first_look()
+        return Boot(
+            self._state.machine, self._tools, launch=self._full_launch, meet=self._holding.meet
+        )
 
     async def _boot_with(self, boot: Boot, coming_up: Coroutine[Any, Any, Process]) -> None:
         process = await coming_up
@@ -345,78 +351,18 @@ class Acts:
         reach(Point.BOOT_RECORDED)
         await self._state.publish()
         reach(Point.BOOT_PUBLISHED)
-        self._attend()
+        self._holding.attend()
 
     async def _take_over(self, process: Process) -> None:
         """A machine that ran before this control plane did."""
         try:
-            ways = await process.forwards()
+            await self._holding.take_over(process)
         except GuestError as error:
-            process.release()
             await self._fail(f"its process could not be taken over: {error}", self._next(End.DIED))
-            return
-        except asyncio.CancelledError:
-            process.release()
-            raise
-        self._state.see(discovery.unseen(self._state.machine.spec.exposed_ports, ways))
-        self._hold(process, ways)
-        reach(Point.ADOPT_HELD)
-        if self._state.status is Status.PAUSED:
-            # It may have been written down and not done.
-            with contextlib.suppress(GuestError):
-                await process.pause()
-        else:
-            # It stands still if it was being copied.
-            with contextlib.suppress(GuestError):
-                await process.resume()
-            assert self.running is not None  # noqa: S101 - held just before
-            # Asked first, so that nothing falls between what the look sees and what is news.
-            self.running.looker.hear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST_LOOK_S):
-                    await self._first_look()
-        await self._state.publish()
-        reach(Point.ADOPT_DONE)
-        self._attend()
-
-    def _hold(self, process: Process, ways: dict[int, str], link: AgentLink | None = None) -> None:
-        if link is None:
-            link = AgentLink(process)
-            link.keep()
-        link.on_fault(lambda fault: self._news.wronged(process, fault))
-        looker = Looker(
-            process,
-            link,
-            exposed=self._state.machine.spec.exposed_ports,
-            known_ways=ways,
-            interval=self._tools.config.poll_interval,
-            slots=self._tools.slots,
-            observer=self._tools.observer,
-            on_sight=lambda sight: self._news.seen(process, sight),
-            on_command=lambda state: self._news.commanded(process, state),
-        )
-        self.running = Running(process, link, looker)
-
-    async def _first_look(self) -> None:
-        """What listens already. A guest that can't tell is none the worse for it."""
-        assert self.running is not None  # noqa: S101 - held just before
-        with contextlib.suppress(HyperfleetError):
-            sight = await self.running.looker.look()
-            self._state.see(discovery.merge(self._no_ways(), sight, now()))
-
-    def _attend(self) -> None:
-        assert self.running is not None  # noqa: S101 - held before
-        log = self._tools.driver.console(self.launch)
-        self.running.attend(self._state.machine.id, log, self._news.ended)
-        if self._state.status is Status.RUNNING:
-            self.running.looker.begin()
 
     async def unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""
-        running, self.running = self.running, None
-        if running is not None:
-            await running.be_still()
-        return running
+        return await self._holding.unhold()
 
     async def _or_fail(self, act: Coroutine[Any, Any, None]) -> None:
         try:
@@ -457,7 +403,7 @@ class Acts:
 
     async def _fall(self, status: Status, following: Next | None, **changes: Any) -> None:
         """Down without its user's wish; what is next is in the same record."""
-        changes |= {"pid": None, "ports": self._no_ways(), "next_start_at": None}
+        changes |= {"pid": None, "ports": self._holding.no_ways(), "next_start_at": None}
         if following is not None:
             changes |= {"restarts": following.restarts, "next_start_at": following.start_at}
         await self._state.fall(status, **changes)
@@ -467,7 +413,7 @@ class Acts:
     async def _find_gone(self) -> None:
         """It sleeps, or it is dead."""
         if self._tools.driver.has_memory(self.launch):
-            await self._state.go(Status.SLEEPING, pid=None, ports=self._no_ways())
+            await self._state.go(Status.SLEEPING, pid=None, ports=self._holding.no_ways())
             await self._state.publish()
         else:
             await self._find_dead()
@@ -481,6 +427,3 @@ class Acts:
 
     async def _with_reason(self, what: str) -> str:
         return await console.with_reason(what, self._tools.driver.console(self.launch))
-
-    def _no_ways(self) -> tuple[ExposedPort, ...]:
-        return discovery.unseen(self._state.machine.spec.exposed_ports, {})

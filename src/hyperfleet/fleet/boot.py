@@ -131,7 +131,8 @@ class Boot:
             cards = self._tools.networks.of(network).introduce(network)
             try:
                 limit = self._tools.config.boot_deadline
-                await agent.configure(self._machine.spec.name, cards, limit)
+                disks = self._tools.disks.mounts(self._machine.spec.disks)
+                await agent.configure(self._machine.spec.name, cards, limit, disks=disks)
                 reach(Point.BOOT_CONFIGURED)
                 await self._command(process, agent)
             except GuestError as error:

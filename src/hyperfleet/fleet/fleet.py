@@ -12,10 +12,11 @@ from hyperfleet.errors import (
     CapacityError,
     InvalidStateError,
 )
-from hyperfleet.failpoints import Point, reach
-from hyperfleet.fleet import console, discovery, layout, processes
+from hyperfleet.fleet import console, discovery, layout, leftovers, processes
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.data_disks import DataDisks
+from hyperfleet.fleet.disks import Disks
 from hyperfleet.fleet.events import Events, Follower
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
@@ -88,9 +89,11 @@ class Fleet:
             traffic=traffic,
             templating=Templating(driver, boots),
             snapshots=Snapshots(config.home),
+            disks=Disks(config.home, driver),
         )
         self._events = Events()
         self._roster = Roster()
+        self.disks = DataDisks(self._tools, self._roster)
         self._maker = Maker(self._tools, self._roster, routes, self._events)
 
     async def open(self) -> None:
@@ -101,10 +104,7 @@ class Fleet:
         and left alone.
         """
         self._layout.prepare()
-        await self._complete_deletions()
-        machines = await self._tools.store.all()
-        self._layout.complete_swaps({machine.id for machine in machines})
-        self._tools.snapshots.open()
+        machines = await leftovers.complete(self._tools)
         await self._tools.networks.open(machines)
         await self._tools.driver.open()
         for machine in machines:
@@ -431,14 +431,6 @@ class Fleet:
                 f"plane runs with {self._tools.driver.name} (HYPERFLEET_VMM)"
             )
         return owner
-
-    async def _complete_deletions(self) -> None:
-        for machine_id in self._layout.condemned():
-            _log.info("machine %s: its deletion was cut off; completed", machine_id)
-            await self._tools.store.remove(machine_id)
-            reach(Point.ADOPT_DELETING)
-            doomed = self._layout.doomed(machine_id)
-            await self._tools.driver.remove(layout.nameless_launch(machine_id, doomed))
 
 
 async def _all(acts: Iterable[Awaitable[None]]) -> None:

@@ -21,7 +21,7 @@ from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet.config import ImagesLike
 from hyperfleet.machine import ID_PATTERN, Machine, MachineNetwork
 from hyperfleet.network import user
-from hyperfleet.vmm.driver import LaunchSpec
+from hyperfleet.vmm.driver import DataDisk, LaunchSpec
 
 _DELETED, _RESTORING, _RESTORED, _REPLACED = ".deleted", ".restoring", ".restored", ".replaced"
 # What goes on through a restore: what its console said.
@@ -117,8 +117,10 @@ class Layout:
         return sorted(one for one in ids if ID_PATTERN.match(one))
 
 
-def launch_spec(machine: Machine, directory: Path, images: ImagesLike) -> LaunchSpec:
-    """All that a driver needs to start the machine.
+def launch_spec(
+    machine: Machine, directory: Path, images: ImagesLike, disks: tuple[DataDisk, ...]
+) -> LaunchSpec:
+    """All that a driver needs to start the machine; `disks` are its data disks.
 
     Raises:
         ValidationError: kernel or disk are not (or no longer) usable.
@@ -129,6 +131,7 @@ def launch_spec(machine: Machine, directory: Path, images: ImagesLike) -> Launch
         kernel=images.kernel(machine.spec.kernel_image_path),
         initramfs=images.initramfs(),
         base_disk=images.root_disk(machine.spec.rootfs_path),
+        disks=disks,
     )
 
 
@@ -156,7 +159,13 @@ def nameless_launch(machine_id: str, directory: Path) -> LaunchSpec:
 
 
 def _launch(
-    machine: Machine, directory: Path, *, kernel: Path, initramfs: Path, base_disk: Path
+    machine: Machine,
+    directory: Path,
+    *,
+    kernel: Path,
+    initramfs: Path,
+    base_disk: Path,
+    disks: tuple[DataDisk, ...] = (),
 ) -> LaunchSpec:
     return LaunchSpec(
         id=machine.id,
@@ -168,6 +177,8 @@ def _launch(
         initramfs=initramfs,
         kernel_args=machine.spec.kernel_args,
         base_disk=base_disk,
+        disk_size_mib=machine.spec.disk_size_mib,
+        disks=disks,
         network=machine.network,
         ports=machine.spec.exposed_ports,
         egress=machine.spec.egress,

@@ -43,22 +43,33 @@ class Maker:
         network = self._tools.networks.first
         self._check(spec, network)
         machine_id = self._new_id()
-        address = await network.assign(machine_id)
-        try:
-            owner = await self._record(self._machine(machine_id, spec, address, Status.PENDING))
-        except BaseException:
-            network.release(address, used=False)
-            raise
+        with self._tools.disks.claiming(machine_id, spec.disks):
+            address = await network.assign(machine_id)
+            try:
+                machine = self._machine(machine_id, spec, address, Status.PENDING)
+                owner = await self._record(machine)
+            except BaseException:
+                network.release(address, used=False)
+                raise
         return await self._told(owner)
 
     async def clone(self, snapshot: str, name: str, change: MachineChange) -> Machine:
         """See `Fleet.clone`."""
         snapshots = self._tools.snapshots
         info = snapshots.get(snapshot)
-        spec = msgspec.structs.replace(changed(info.spec, change), name=name)
+        # A data disk is another machine's, or nobody's.
+        spec = msgspec.structs.replace(info.spec, disks=())
+        spec = msgspec.structs.replace(changed(spec, change), name=name)
+        if spec.disks and info.has_memory:
+            raise ValidationError(
+                f"disks: snapshot {snapshot!r} has a memory, which knows of no data disks"
+            )
         network = self._network_for(info, spec)
-        with snapshots.using(snapshot) as folder:
-            machine_id = self._new_id()
+        machine_id = self._new_id()
+        with (
+            snapshots.using(snapshot) as folder,
+            self._tools.disks.claiming(machine_id, spec.disks),
+        ):
             address = await network.assign(machine_id)
             status = Status.SLEEPING if info.has_memory else Status.STOPPED
             machine = self._machine(machine_id, spec, address, status)
@@ -85,6 +96,7 @@ class Maker:
         state = State(machine, self._tools.store, self._routes, self._noted)
         owner = Owner(state, self._tools)
         self._tools.admission.note(machine)
+        self._tools.disks.assign(machine.id, [disk.disk for disk in machine.spec.disks])
         self._roster.enter(owner)
         return owner
 
@@ -92,6 +104,7 @@ class Maker:
         """It is not any more."""
         self._roster.leave(owner)
         self._tools.admission.forget(owner.machine.id)
+        self._tools.disks.assign(owner.machine.id, ())
 
     def _new_id(self) -> str:
         machine_id = new_machine_id()
@@ -122,7 +135,7 @@ class Maker:
         sizes.check(spec, self._tools.config, self._tools.driver)
         network.check(spec.egress, running=False)
         self._tools.images.kernel(spec.kernel_image_path)
-        self._tools.images.root_disk(spec.rootfs_path)
+        sizes.check_disk(spec, self._tools.images.root_disk(spec.rootfs_path))
 
     def _machine(
         self, machine_id: str, spec: MachineSpec, network: MachineNetwork, status: Status

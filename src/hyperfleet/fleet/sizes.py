@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hyperfleet.errors import ValidationError
 from hyperfleet.fleet.config import FleetConfig
@@ -26,4 +27,19 @@ def check(spec: MachineSpec, config: FleetConfig, driver: Driver) -> None:
         raise ValidationError(
             f"mem_size_mib: must be from {least} (the {driver.name} driver's least) "
             f"to {most} on this host"
+        )
+
+
+def check_disk(spec: MachineSpec, image: Path) -> None:
+    """Whether the machine's disk is large enough for its image, where that is a file.
+
+    Raises:
+        ValidationError: it is not.
+    """
+    if spec.disk_size_mib is None or not image.is_file():
+        return
+    least = -(-image.stat().st_size >> 20)
+    if spec.disk_size_mib < least:
+        raise ValidationError(
+            f"disk_size_mib: must be at least {least}, the size of {spec.rootfs_path}"
         )

@@ -10,9 +10,10 @@ from hyperfleet.errors import HyperfleetError, InvalidStateError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.acts import Acts
+from hyperfleet.fleet.snapshots import size_of
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
-from hyperfleet.lifecycle import Status
+from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import SnapshotInfo
 
 _log = logging.getLogger(__name__)
@@ -36,11 +37,17 @@ class Snapshotting:
 
         Raises:
             ConflictError: another snapshot has that name.
+            InvalidStateError: it has a memory, and data disks.
             ValidationError: it has no disk yet.
             GuestError: it could not be done.
             CapacityError: no room on the host's disk.
         """
         machine = self._state.machine
+        if machine.spec.disks and machine.status not in AT_REST:
+            raise InvalidStateError(
+                f"machine {machine.spec.name!r} has data disks, which go on without it: what it has"
+                " in memory of them can't be kept; stop it first"
+            )
         with self._tools.snapshots.making(name) as folder:
             reach(Point.SNAPSHOT_BEGUN)
             running = self._acts.running
@@ -58,10 +65,11 @@ class Snapshotting:
                 vmm=machine.vmm,
                 network=machine.network,
                 has_memory=running is not None or machine.status is Status.SLEEPING,
-                size_bytes=0,
+                size_bytes=await asyncio.to_thread(size_of, folder),
                 made_at=now(),
             )
-            return await self._tools.snapshots.keep(info)
+            await self._tools.snapshots.keep(info)
+            return info
 
     async def fetch(self, name: str) -> None:
         """Copies a snapshot to beside the machine, which stays as it is.
@@ -80,6 +88,10 @@ class Snapshotting:
                 "make a new machine of it instead (clone)"
             )
         with self._tools.snapshots.using(name) as folder:
+            if info.has_memory and self._state.machine.spec.disks:
+                raise InvalidStateError(
+                    f"snapshot {name!r} has a memory, which knows of no data disks: detach them"
+                )
             if info.has_memory:
                 await self._tools.driver.check_memory(folder, self._acts.launch)
             layout = self._tools.layout

@@ -6,6 +6,7 @@ import msgspec
 
 from hyperfleet.fleet.admission import Admission
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.disks import Disks
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.observer import Observer
@@ -32,3 +33,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     traffic: Traffic
     templating: Templating
     snapshots: Snapshots
+    disks: Disks

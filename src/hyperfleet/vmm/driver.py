@@ -268,5 +268,8 @@ class Driver(Protocol):
     async def remove(self, launch: LaunchSpec) -> None:
         """As `sweep`, then removes the machine's directory with all in it."""
 
+    def disk_bytes(self, launch: LaunchSpec) -> int:
+        """What the machine's own disk takes of the host's; 0: it has none yet. Blocks."""
+
     def console(self, launch: LaunchSpec) -> Path:
         """Where the console (serial port) is logged."""

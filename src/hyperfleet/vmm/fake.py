@@ -416,6 +416,10 @@ class FakeDriver:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(launch.directory)
 
+    def disk_bytes(self, launch: LaunchSpec) -> int:
+        """See `driver.Driver.disk_bytes`."""
+        return sum(len(content) for content in self._disks.get(launch.id, {}).values())
+
     def console(self, launch: LaunchSpec) -> Path:
         """See `driver.Driver.console`."""
         return launch.directory / _CONSOLE

@@ -15,6 +15,8 @@ from hyperfleet.wire import guest, length
 
 _MODE = 0o644
 _FOLDER_MODE = 0o755
+# Of any of its file systems.
+_SIZE = 1 << 30
 
 
 class _RefusedError(Exception):
@@ -50,6 +52,9 @@ class _Disk:
                 self._put(path, stdin, size=rest[0])
             case "stat":
                 _say(self._out, self._entry(path))
+            case "usage":
+                used = sum(len(self._files[name]) for name in self._files if _is_in(name, path))
+                _say(self._out, wire.Usage(size=_SIZE, used=used))
             case "list":
                 self._list(path, int(rest[0]))
             case "delete" | "delete-all":
@@ -138,6 +143,10 @@ class _Disk:
             gid=0,
             mtime=0,
         )
+
+
+def _is_in(name: str, folder: str) -> bool:
+    return name.startswith(f"{folder.rstrip('/')}/")
 
 
 def _say(out: io.BytesIO, message: wire.FileMessage) -> None:

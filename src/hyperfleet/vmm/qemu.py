@@ -276,6 +276,13 @@ class QemuDriver:
         with contextlib.suppress(FileNotFoundError):
             await asyncio.to_thread(shutil.rmtree, launch.directory)
 
+    def disk_bytes(self, launch: LaunchSpec) -> int:
+        """See `driver.Driver.disk_bytes`."""
+        try:
+            return (launch.directory / qemu_disk.DISK).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     def console(self, launch: LaunchSpec) -> Path:
         """The file behind the guest's first serial port; all boots, the last one last."""
         return launch.directory / qemu_command.CONSOLE

@@ -16,7 +16,7 @@ from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import CONTROL_PLANE, Point
 from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import ALIVE, Status
-from hyperfleet.machine import Machine, MachineChange
+from hyperfleet.machine import Machine, MachineChange, MachineDisk
 from support.table import printed
 
 from .world import World, get, run, settled, spec
@@ -24,6 +24,7 @@ from .world import World, get, run, settled, spec
 _S = Status
 # What may be found after a crash in the middle of each: done, as before, or failed with a reason.
 OUTCOMES: dict[str, set[Status | None]] = {
+    "make a disk": {None},
     "create": {None, _S.PENDING},
     "start": {_S.PENDING, _S.STOPPED, _S.FAILED, _S.RUNNING},
     "serve": {_S.RUNNING},
@@ -58,8 +59,11 @@ class Story:
     async def tell(self) -> None:
         world = self._world
         fleet = await world.fleet()
+        self.act = "make a disk"
+        await fleet.disks.create("data", 16)
         self.act = "create"
-        machine = self.machine = await fleet.create(spec())
+        disks = (MachineDisk(disk="data", path="/d"),)
+        machine = self.machine = await fleet.create(spec(disks=disks))
         self.act = "start"
         await fleet.start("web")
         self.act = "serve"
@@ -79,6 +83,9 @@ class Story:
         self.act = "stop"
         await fleet.stop("web")
         self.act = "start"
+        await fleet.start("web")
+        await fleet.stop("web")
+        await fleet.change("web", MachineChange(disks=()))
         await fleet.start("web")
         await run(fleet, "web", "sh", "-c", "httpd -p 127.0.0.1:80 -h /w")
         self.act = "keep"
@@ -145,7 +152,10 @@ async def test_killed_at(world: World, point: Point, table: list[str]) -> None:
     assert world.driver.processes() == []
     for info in fleet.snapshots(None):
         await _is_whole(world, fleet, info.name)
-    assert {path.name for path in world.home.rglob("*")} <= {"machines", "snapshots"}
+    for disk in fleet.disks.every():
+        assert disk.machine_id is None
+        await fleet.disks.remove(disk.info.name)
+    assert {path.name for path in world.home.rglob("*")} <= {"machines", "snapshots", "data"}
 
 
 async def _agrees(world: World, fleet: Fleet, told: int) -> None:

@@ -47,7 +47,8 @@ LEAVES: dict[str, frozenset[Status | None]] = {
     "change": frozenset(),
     "pause": frozenset({_S.PAUSED}),
     "resume": frozenset({_S.RUNNING}),
-    "sleep": frozenset({_S.SLEEPING}),
+    # Running: also one that was paused, of which it is not known any more.
+    "sleep": frozenset({_S.SLEEPING, _S.RUNNING}),
     "snapshot": frozenset(),
     "restore": frozenset({_S.STOPPED, _S.SLEEPING}),
     "wake": frozenset({_S.RUNNING}),
