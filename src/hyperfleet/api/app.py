@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 
 from hyperfleet import __version__
 from hyperfleet.api import (
+    disks,
     document,
     errors,
     exec_stream,
@@ -55,6 +56,7 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
         files.uploads,
         streams.router,
         snapshots.router,
+        disks.router,
         templates.router,
         keys.router,
         service.router,

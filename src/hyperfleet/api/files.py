@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from hyperfleet.api import requests
+from hyperfleet.api import queries
 from hyperfleet.api.interface import Contents
 from hyperfleet.api.machines import Ref
 from hyperfleet.api.parts import TheParts
@@ -46,7 +46,7 @@ _REFUSED_S = 10.0
     responses={200: {"content": {_BYTES: {}, _TAR: {}}}},
 )
 async def read_file(
-    ref: Ref, query: Annotated[requests.ReadFile, Query()], parts: TheParts
+    ref: Ref, query: Annotated[queries.ReadFile, Query()], parts: TheParts
 ) -> Response:
     """A file's bytes; of a folder, what is in it, or with `archive=true` all of it as a tar.
 
@@ -68,7 +68,7 @@ async def read_file(
 
 @uploads.put("/machines/{id}/files", summary="Write a file")
 async def write_file(
-    request: Request, ref: Ref, query: Annotated[requests.WriteFile, Query()], parts: TheParts
+    request: Request, ref: Ref, query: Annotated[queries.WriteFile, Query()], parts: TheParts
 ) -> FileOut:
     """The body's bytes become the file, whole or not at all; with `archive=true` they are a tar.
 
@@ -106,7 +106,7 @@ async def write_file(
 
 @router.delete("/machines/{id}/files", status_code=204, summary="Delete a file or a folder")
 async def delete_file(
-    ref: Ref, query: Annotated[requests.DeleteFile, Query()], parts: TheParts
+    ref: Ref, query: Annotated[queries.DeleteFile, Query()], parts: TheParts
 ) -> Response:
     """Removes a file, a link (not what it leads to), an empty folder, or a whole one."""
     await parts.machines.files(ref).delete(query.path, whole=query.recursive)

@@ -18,6 +18,8 @@ from hyperfleet.guest.values import (
 )
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
+    DataDiskState,
+    DiskUsage,
     Event,
     ExposedPort,
     Machine,
@@ -123,6 +125,28 @@ class Files(Protocol):
         """Removes a file, an empty folder, or with `whole` all that is in one."""
 
 
+class Disks(Protocol):
+    """Data disks, and how full the disks of machines are. Unknown ones raise NotFoundError."""
+
+    async def create(self, name: str, size_mib: int) -> DataDiskState:
+        """Makes one; ConflictError: another has that name; GuestError, CapacityError."""
+
+    def every(self) -> builtins.list[DataDiskState]:
+        """All, the oldest first."""
+
+    def get(self, name: str) -> DataDiskState:
+        """One."""
+
+    async def grow(self, name: str, size_mib: int) -> DataDiskState:
+        """Makes it larger; ValidationError: it is; InvalidStateError: it is in use."""
+
+    async def remove(self, name: str) -> None:
+        """Removes one; ConflictError: a machine has it."""
+
+    async def usage(self, ref: str) -> builtins.list[DiskUsage]:
+        """The disks of a machine, its own first."""
+
+
 class Templates(Protocol):
     """What machines are started from without booting."""
 
@@ -162,6 +186,10 @@ class Follower(Protocol):
 
 class Machines(Protocol):
     """Who owns the machines. `ref` is an id or a name; unknown ones raise NotFoundError."""
+
+    @property
+    def disks(self) -> Disks:
+        """Their data disks."""
 
     async def create(self, spec: MachineSpec) -> Machine:
         """Makes a machine, not started.

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from hyperfleet.api import requests, streams
+from hyperfleet.api import queries, requests, streams
+from hyperfleet.api.attached import disks_of
 from hyperfleet.api.egress import egress_of
 from hyperfleet.api.parts import TheCaller, TheParts
 from hyperfleet.api.responses import (
@@ -39,7 +40,7 @@ async def create_machine(body: requests.CreateMachine, parts: TheParts) -> Machi
 
 @router.get("/machines", summary="List machines")
 async def list_machines(
-    query: Annotated[requests.ListMachines, Query()], parts: TheParts
+    query: Annotated[queries.ListMachines, Query()], parts: TheParts
 ) -> MachinesOut:
     """Machines in the order they were made."""
     labels = [label.partition("=") for label in query.label]
@@ -72,7 +73,7 @@ async def change_machine(ref: Ref, body: requests.ChangeMachine, parts: TheParts
 
 @router.delete("/machines/{id}", status_code=204, summary="Delete a machine")
 async def delete_machine(
-    ref: Ref, query: Annotated[requests.DeleteMachine, Query()], parts: TheParts
+    ref: Ref, query: Annotated[queries.DeleteMachine, Query()], parts: TheParts
 ) -> Response:
     """Removes a machine and its disk. It must be pending, stopped or failed, unless forced."""
     await parts.machines.delete(ref, force=query.force)
@@ -124,7 +125,7 @@ async def sleep_machine(ref: Ref, parts: TheParts) -> MachineOut:
 
 @router.get("/machines/{id}/wait", summary="Wait for a status")
 async def wait_for_machine(
-    ref: Ref, query: Annotated[requests.WaitForMachine, Query()], parts: TheParts
+    ref: Ref, query: Annotated[queries.WaitForMachine, Query()], parts: TheParts
 ) -> MachineOut:
     """Answers when the machine has the status, or 504 when it has not in time."""
     machine = await parts.machines.wait(ref, query.status, query.timeout)
@@ -167,7 +168,7 @@ async def machine_activity(ref: Ref, parts: TheParts) -> ActivityOut:
     "/machines/{id}/logs", response_class=PlainTextResponse, summary="Read a machine's console"
 )
 async def machine_logs(
-    request: Request, ref: Ref, query: Annotated[requests.ReadLogs, Query()], parts: TheParts
+    request: Request, ref: Ref, query: Annotated[queries.ReadLogs, Query()], parts: TheParts
 ) -> Response:
     """What kernel and programs wrote to the serial port; bytes not UTF-8 become U+FFFD.
 
@@ -202,4 +203,6 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         sleep_after_s=body.sleep_after_s,
         cmd=tuple(body.cmd or ()),
         cwd=body.cwd,
+        disk_size_mib=body.disk_size_mib,
+        disks=disks_of(body.disks),
     )

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from hyperfleet.api.attached import DISKS, DisksIn, disks_of
 from hyperfleet.api.egress import EGRESS, EgressIn, egress_of
 from hyperfleet.auth.keys import Scope
-from hyperfleet.lifecycle import Status
 from hyperfleet.machine import MachineChange, Restart
 
 _MOST_ENV_BYTES = 128 * 1024
@@ -24,12 +24,6 @@ class Body(BaseModel):
     """A JSON object: no `"1"` for 1, no unknown names, no NaN."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Query(BaseModel):
-    """Query parameters: text that must look like what it stands for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _distinct(items: list[Any]) -> list[Any]:
@@ -58,7 +52,8 @@ def _short(command: list[str]) -> list[str]:
     return command
 
 
-def _no_nul(text: str) -> str:
+def no_nul(text: str) -> str:
+    """Text that a system call can take; ValueError: it is none."""
     if "\0" in text:
         raise ValueError
     return _encodable(text)
@@ -68,43 +63,12 @@ def _no_nul(text: str) -> str:
 _LONGEST_IDLE_S = 31_536_000
 
 
-def _whole_number(text: Any) -> Any:
-    """Only plain digits: `int()` takes spaces, underscores, signs and other alphabets too."""
-    if isinstance(text, str):
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004
-            raise ValueError
-        return int(text)
-    return text
-
-
-def _decimal(text: Any) -> Any:
-    if isinstance(text, str):
-        whole, _, part = text.partition(".")
-        digits = whole + (part or "0")
-        if not (digits.isascii() and digits.isdigit() and whole and len(text) <= 18):  # noqa: PLR2004
-            raise ValueError
-        return float(text)
-    return text
-
-
-def _status(text: Any) -> Any:
-    return Status(text) if isinstance(text, str) else text
-
-
 def _restart(text: Any) -> Any:
     return Restart(text) if isinstance(text, str) else text
 
 
 def _scope(text: Any) -> Any:
     return Scope(text) if isinstance(text, str) else text
-
-
-def _boolean(text: Any) -> Any:
-    if isinstance(text, str):
-        if text not in ("true", "false"):
-            raise ValueError
-        return text == "true"
-    return text
 
 
 def _time(text: Any) -> Any:
@@ -120,26 +84,26 @@ def _time(text: Any) -> Any:
 _UNIQUE = {"uniqueItems": True}
 _WITHOUT_NUL = {"pattern": "^[^\\u0000]*$"}
 
-Line = Annotated[str, Field(json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)]
+Line = Annotated[str, Field(json_schema_extra=_WITHOUT_NUL), AfterValidator(no_nul)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
 ImagePath = Annotated[
     str,
     Field(min_length=1, max_length=4096, json_schema_extra=_WITHOUT_NUL),
-    AfterValidator(_no_nul),
+    AfterValidator(no_nul),
 ]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
 VariableValue = Annotated[
-    str, Field(max_length=32768, json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)
+    str, Field(max_length=32768, json_schema_extra=_WITHOUT_NUL), AfterValidator(no_nul)
 ]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
 LabelValue = Annotated[
-    str, Field(max_length=255, json_schema_extra=_WITHOUT_NUL), AfterValidator(_no_nul)
+    str, Field(max_length=255, json_schema_extra=_WITHOUT_NUL), AfterValidator(no_nul)
 ]
 Folder = Annotated[
     str,
     Field(min_length=1, max_length=4095, json_schema_extra=_WITHOUT_NUL),
-    AfterValidator(_no_nul),
+    AfterValidator(no_nul),
 ]
 # Each is a listening socket of the machine's process, whose descriptors are limited, and an entry
 # in a route, which has to fit a frame.
@@ -151,13 +115,14 @@ MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
 ]
 Policy = Annotated[Restart, BeforeValidator(_restart)]
+# 16 TiB: what a file of ext4 can be.
+DiskSize = Annotated[int, Field(ge=16, le=16_777_216)]
+DISK_SIZE = "a whole number of MiB from 16 to 16777216"
 Drowsiness = Annotated[int, Field(ge=0, le=_LONGEST_IDLE_S)]
 MachineCommand = Annotated[list[Line], Field(max_length=4096), AfterValidator(_short)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]
 Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=512)]
 
-# More lines or machines than there can be.
-_MOST = 1_000_000_000
 _VARIABLES = (
     "an object of at most 512 environment variables: names of letters, digits and _ that do not "
     "begin with a digit, values that are strings of at most 32768 characters without NUL"
@@ -219,6 +184,10 @@ class CreateMachine(Body):
         description=f"{_COMMAND}; {_MOST_COMMAND_BYTES} bytes in all; it runs from each start on",
     )
     cwd: Folder | None = Field(default=None, description="the path of a folder in it, for `cmd`")
+    disk_size_mib: DiskSize | None = Field(
+        default=None, description=f"{DISK_SIZE}, no less than its root disk's image has"
+    )
+    disks: DisksIn = Field(default=[], description=DISKS)
 
 
 class ChangeMachine(Body):
@@ -233,6 +202,7 @@ class ChangeMachine(Body):
     autostart: bool = Field(default_factory=bool, description=_AUTOSTART)
     egress: EgressIn = Field(default_factory=lambda: "all", description=EGRESS)
     sleep_after_s: Drowsiness = Field(default_factory=int, description=_SLEEP_AFTER)
+    disks: DisksIn = Field(default_factory=list, description=DISKS)
 
     @model_validator(mode="before")
     @classmethod
@@ -253,6 +223,7 @@ class ChangeMachine(Body):
             autostart=self.autostart if "autostart" in given else None,
             egress=egress_of(self.egress) if "egress" in given else None,
             sleep_after_s=self.sleep_after_s if "sleep_after_s" in given else None,
+            disks=disks_of(self.disks) if "disks" in given else None,
         )
 
 
@@ -340,111 +311,4 @@ class CreateKey(Body):
     expires_at: Annotated[datetime, BeforeValidator(_time)] | None = Field(
         default=None,
         description="a time to come, ISO 8601 with its zone, such as 2030-01-31T12:00:00Z",
-    )
-
-
-class ListMachines(Query):
-    """Which machines to list."""
-
-    status: Annotated[Status, BeforeValidator(_status)] | None = Field(
-        default=None, description=f"one of {', '.join(Status)}"
-    )
-    label: list[Annotated[str, Field(pattern="^[^=]")]] = Field(
-        default=[], description="key or key=value; several must all fit"
-    )
-    limit: Annotated[int, BeforeValidator(_whole_number)] = Field(
-        default=50, ge=1, le=500, description="a whole number from 1 to 500"
-    )
-    offset: Annotated[int, BeforeValidator(_whole_number)] = Field(
-        default=0, ge=0, le=_MOST, description=f"a whole number from 0 to {_MOST}"
-    )
-
-
-class DeleteMachine(Query):
-    """How to delete."""
-
-    force: Annotated[bool, BeforeValidator(_boolean)] = Field(
-        default=False, description="true or false; true stops the machine first"
-    )
-
-
-class WaitForMachine(Query):
-    """What to wait for."""
-
-    status: Annotated[Status, BeforeValidator(_status)] = Field(
-        description=f"one of {', '.join(Status)}"
-    )
-    timeout: Annotated[float, BeforeValidator(_decimal)] = Field(
-        default=30.0, ge=1, le=300, description="a number of seconds from 1 to 300"
-    )
-
-
-class ReadLogs(Query):
-    """How much of the console."""
-
-    tail: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=_MOST)] | None = Field(
-        default=None, description=f"a whole number of lines from 1 to {_MOST}"
-    )
-    follow: Annotated[bool, BeforeValidator(_boolean)] = Field(
-        default=False,
-        description="true or false; with true the answer goes on with what is written, until the "
-        "machine is deleted",
-    )
-
-
-_PATH = "the path of a file or folder in the machine, which begins with /"
-FilePath = Annotated[
-    str,
-    Field(min_length=1, max_length=4095, pattern="^/[^\\x00]*$"),
-    AfterValidator(_no_nul),
-]
-
-
-class ReadFile(Query):
-    """What to read, and how."""
-
-    path: FilePath = Field(description=_PATH)
-    archive: Annotated[bool, BeforeValidator(_boolean)] = Field(
-        default=False, description="true or false; true gives a folder with all in it as a tar"
-    )
-
-
-class WriteFile(Query):
-    """What to write."""
-
-    path: FilePath = Field(description=_PATH)
-    archive: Annotated[bool, BeforeValidator(_boolean)] = Field(
-        default=False,
-        description="true or false; true: the body is a tar, which is unpacked into that folder",
-    )
-    mode: Annotated[str, Field(pattern="^[0-7]{3,4}$")] | None = Field(
-        default=None, description="permission bits in octal, three or four digits, such as 0755"
-    )
-    owner: Annotated[str, Field(pattern="^[0-9]{1,9}:[0-9]{1,9}$")] | None = Field(
-        default=None, description="user and group id, such as 1000:1000"
-    )
-    parents: Annotated[bool, BeforeValidator(_boolean)] = Field(
-        default=False, description="true or false; true makes the folders that lead to it"
-    )
-
-
-class DeleteFile(Query):
-    """What to delete."""
-
-    path: FilePath = Field(description=_PATH)
-    recursive: Annotated[bool, BeforeValidator(_boolean)] = Field(
-        default=False, description="true or false; true deletes a folder with all that is in it"
-    )
-
-
-class FollowEvents(Query):
-    """Which events, and after which."""
-
-    machine: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
-        default=None, description="a machine's id or name, whose events are told alone"
-    )
-    after: Annotated[str, Field(min_length=1, max_length=40)] | None = Field(
-        default=None,
-        description="the id of an event, after which the first one comes; as the header "
-        "Last-Event-ID, which counts more",
     )

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 from pydantic import BaseModel, Field
 
+from hyperfleet.api.attached import MachineDiskOut, disks_out
 from hyperfleet.api.egress import EgressOut, egress_out
 from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
@@ -135,6 +136,10 @@ class MachineOut(BaseModel):
     )
     cmd: list[str] | None = Field(description="The command that it runs from its start on.")
     cwd: str | None = Field(description="Where it does; null: in /.")
+    disk_size_mib: int | None = Field(
+        description="Of its own disk; null: as large as its root disk's image."
+    )
+    disks: list[MachineDiskOut] = Field(description="Its data disks, and where they are mounted.")
     vmm: str
     network: NetworkOut
     ports: list[PortOut]
@@ -298,6 +303,8 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         sleep_after_s=spec.sleep_after_s,
         cmd=list(spec.cmd) or None,
         cwd=spec.cwd,
+        disk_size_mib=spec.disk_size_mib,
+        disks=disks_out(spec.disks),
         vmm=machine.vmm,
         network=NetworkOut(**msgspec.to_builtins(machine.network)),
         ports=[_port_out(machine.id, port, urls) for port in machine.ports],

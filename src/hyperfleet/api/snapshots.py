@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from hyperfleet.api import requests
+from hyperfleet.api import queries, requests
 from hyperfleet.api.machines import Ref
 from hyperfleet.api.parts import TheParts
 from hyperfleet.api.responses import MachineOut, machine_out
@@ -40,7 +40,7 @@ class CloneSnapshot(requests.ChangeMachine):
     name: requests.Name = Field(description=_LABEL)
 
 
-class ListSnapshots(requests.Query):
+class ListSnapshots(queries.Query):
     """Which snapshots to list."""
 
     machine: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hyperfleet.api import requests
+from hyperfleet.api import queries
 from hyperfleet.api.endpoints import ENDPOINTS
 from hyperfleet.api.interface import Follower
 from hyperfleet.api.parts import Parts, TheParts
@@ -45,7 +45,7 @@ _EVENT_STREAM = "text/event-stream"
     responses={200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}}},
 )
 async def events(
-    request: Request, query: Annotated[requests.FollowEvents, Query()], parts: TheParts
+    request: Request, query: Annotated[queries.FollowEvents, Query()], parts: TheParts
 ) -> StreamingResponse:
     """Server-sent events: every change of a machine's state and ports, with its cause.
 

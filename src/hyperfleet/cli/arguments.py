@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hyperfleet.cli.connect import connect
-from hyperfleet.client import Egress, EgressRule
+from hyperfleet.client import Egress, EgressRule, MachineDisk
 
 # Names for completion; whoever presses a key waits no longer.
 _MOST_NAMES = 500
@@ -85,6 +85,31 @@ def seconds(text: str) -> int:
     return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
 
 
+DiskSizeOption = Annotated[
+    str | None,
+    typer.Option("--disk-size", help="Of its own disk, such as 4G; else its image's."),
+]
+DiskOption = Annotated[
+    list[str] | None,
+    typer.Option("--disk", help="DISK:PATH, a data disk and where it is mounted; may be repeated."),
+]
+
+
+def disks(texts: list[str] | None) -> list[MachineDisk]:
+    """DISK:PATH each.
+
+    Raises:
+        typer.BadParameter: one is not.
+    """
+    found = []
+    for text in texts or ():
+        disk, colon, path = text.partition(":")
+        if not disk or not colon or not path.startswith("/"):
+            raise typer.BadParameter(f"--disk {text}: must be DISK:PATH, such as db:/var/lib/db")
+        found.append(MachineDisk(disk=disk, path=path))
+    return found
+
+
 def variables(texts: list[str] | None, option: str = "--env") -> dict[str, str]:
     """NAME=VALUE each.
 
@@ -100,7 +125,7 @@ def variables(texts: list[str] | None, option: str = "--env") -> dict[str, str]:
     return found
 
 
-def mebibytes(text: str) -> int:
+def mebibytes(text: str, option: str = "--memory") -> int:
     """`512`, `512M` or `2G`.
 
     Raises:
@@ -108,7 +133,7 @@ def mebibytes(text: str) -> int:
     """
     found = re.fullmatch(r"([0-9]{1,9})(M|G|)(?:i?B)?", text, re.IGNORECASE)
     if found is None:
-        raise typer.BadParameter(f"--memory {text}: must be MiB, or such as 512M or 2G")
+        raise typer.BadParameter(f"{option} {text}: must be MiB, or such as 512M or 2G")
     return int(found[1]) * _UNITS[found[2].upper()]
 
 

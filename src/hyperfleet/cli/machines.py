@@ -13,6 +13,8 @@ import typer
 from hyperfleet.cli.arguments import (
     AsJson,
     Cpus,
+    DiskOption,
+    DiskSizeOption,
     EgressOption,
     EnvOption,
     LabelOption,
@@ -23,6 +25,7 @@ from hyperfleet.cli.arguments import (
     RestartOption,
     RootfsOption,
     SleepOption,
+    disks,
     egress,
     mebibytes,
     seconds,
@@ -69,6 +72,8 @@ def create(
     ] = False,
     egress_rules: EgressOption = None,
     sleep_after: SleepOption = None,
+    disk_size: DiskSizeOption = None,
+    disk: DiskOption = None,
     cwd: Annotated[
         str | None, typer.Option("--cwd", "--workdir", "-w", help="A folder, where COMMAND runs.")
     ] = None,
@@ -93,6 +98,8 @@ def create(
             sleep_after_s=seconds(sleep_after or "0"),
             cmd=command or (),
             cwd=cwd,
+            disk_size_mib=None if disk_size is None else mebibytes(disk_size, "--disk-size"),
+            disks=disks(disk),
         )
         if start_it:
             with working(f"{name} starts"):
@@ -151,7 +158,8 @@ def show(machine: Machine, as_json: AsJson = False) -> None:
         ("why", found.error_message),
         ("guest's fault", found.guest_fault),
         ("size", f"{found.vcpu_count} CPUs, {found.mem_size_mib} MiB"),
-        ("disk", found.rootfs_path),
+        ("disk", _disk(found)),
+        *((f"disk {one.disk}", f"at {one.path}") for one in found.disks),
         ("kernel", f"{found.kernel_image_path} {found.kernel_args or ''}".rstrip()),
         ("driver", found.vmm),
         ("network", _network(found)),
@@ -182,6 +190,8 @@ def change(
     ] = None,
     egress_rules: EgressOption = None,
     sleep_after: SleepOption = None,
+    disk: DiskOption = None,
+    no_disks: Annotated[bool, typer.Option("--no-disks", help="Have no data disks.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Change a machine, running or not: each option gives the whole new value."""
@@ -196,6 +206,7 @@ def change(
             autostart=autostart,
             egress=egress(egress_rules),
             sleep_after_s=None if sleep_after is None else seconds(sleep_after),
+            disks=[] if no_disks else disks(disk) if disk else None,
         )
     if as_json:
         say_json(to_json(changed))
@@ -369,6 +380,11 @@ def _since(machine: MachineValue) -> datetime:
     """When it came to be what it is."""
     started = machine.started_at if machine.status == "running" else None
     return started or machine.updated_at
+
+
+def _disk(machine: MachineValue) -> str:
+    size = machine.disk_size_mib
+    return f"{machine.rootfs_path}{'' if size is None else f', {size} MiB'}"
 
 
 def _network(machine: MachineValue) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hyperfleet import __version__
-from hyperfleet.cli import follow, keys, machines, snapshots, templates
+from hyperfleet.cli import disks, follow, keys, machines, snapshots, templates
 from hyperfleet.cli.cp import cp
 from hyperfleet.cli.down import down
 from hyperfleet.cli.exec import run_in_machine, shell
@@ -56,6 +56,7 @@ app.command()(down)
 app.command()(setup)
 app.command()(doctor)
 app.command()(settings)
+app.add_typer(disks.app, name="disks")
 app.add_typer(snapshots.app, name="snapshots")
 app.add_typer(templates.app, name="templates")
 app.add_typer(keys.app, name="keys")

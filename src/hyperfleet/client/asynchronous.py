@@ -76,6 +76,8 @@ class AsyncClient:
         sleep_after_s: int = 0,
         cmd: Sequence[str] = (),
         cwd: str | None = None,
+        disk_size_mib: int | None = None,
+        disks: Sequence[values.MachineDisk] = (),
     ) -> values.Machine:
         """Makes a machine, `pending`; its guest runs `cmd` in `cwd` from each start on."""
         return await self._do(
@@ -95,6 +97,8 @@ class AsyncClient:
                 sleep_after_s=sleep_after_s,
                 cmd=cmd,
                 cwd=cwd,
+                disk_size_mib=disk_size_mib,
+                disks=disks,
             )
         )
 
@@ -125,6 +129,7 @@ class AsyncClient:
         autostart: bool | None = None,
         egress: values.Egress | None = None,
         sleep_after_s: int | None = None,
+        disks: Sequence[values.MachineDisk] | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
         return await self._do(
@@ -136,6 +141,7 @@ class AsyncClient:
                 autostart=autostart,
                 egress=egress,
                 sleep_after_s=sleep_after_s,
+                disks=disks,
             )
         )
 
@@ -314,6 +320,30 @@ class AsyncClient:
     async def delete_snapshot(self, name: str) -> None:
         """Removes a snapshot; machines that were made of it stay as they are."""
         await self._do(calls.delete_snapshot(name))
+
+    async def create_disk(self, name: str, *, size_mib: int) -> values.Disk:
+        """Makes an empty data disk, which a machine is given with `disks`."""
+        return await self._do(calls.create_disk(name, size_mib))
+
+    async def list_disks(self) -> tuple[values.Disk, ...]:
+        """All data disks, the oldest first."""
+        return (await self._do(calls.list_disks())).disks
+
+    async def get_disk(self, name: str) -> values.Disk:
+        """A data disk by its name."""
+        return await self._do(calls.get_disk(name))
+
+    async def grow_disk(self, name: str, *, size_mib: int) -> values.Disk:
+        """Makes a data disk larger; its machine must not be running."""
+        return await self._do(calls.grow_disk(name, size_mib))
+
+    async def delete_disk(self, name: str) -> None:
+        """Removes a data disk with all that is on it; no machine may have it."""
+        await self._do(calls.delete_disk(name))
+
+    async def machine_disks(self, ref: str) -> tuple[values.DiskUsage, ...]:
+        """How full the disks of a machine are, its own first."""
+        return (await self._do(calls.machine_disks(ref))).disks
 
     async def list_templates(self) -> tuple[values.Template, ...]:
         """What machines are started from without booting, the last used first."""

@@ -50,6 +50,8 @@ def create_machine(
     sleep_after_s: int,
     cmd: Sequence[str],
     cwd: str | None,
+    disk_size_mib: int | None,
+    disks: Sequence[values.MachineDisk],
 ) -> Call[values.Machine]:
     """POST /machines."""
     body: dict[str, Any] = {
@@ -64,18 +66,19 @@ def create_machine(
         "labels": dict(labels),
     }
     # An older server knows none of these; their defaults go without saying.
-    if restart != "never":
-        body["restart"] = restart
-    if autostart:
-        body["autostart"] = True
-    if egress != "all":
-        body["egress"] = msgspec.to_builtins(egress)
-    if sleep_after_s:
-        body["sleep_after_s"] = sleep_after_s
-    if cmd:
-        body["cmd"] = list(cmd)
-    if cwd is not None:
-        body["cwd"] = cwd
+    later: dict[str, tuple[Any, Any]] = {
+        "restart": (restart, "never"),
+        "autostart": (autostart, False),
+        "egress": (egress, "all"),
+        "sleep_after_s": (sleep_after_s, 0),
+        "cmd": (list(cmd), []),
+        "cwd": (cwd, None),
+        "disk_size_mib": (disk_size_mib, None),
+        "disks": (list(disks), []),
+    }
+    for field, (value, default) in later.items():
+        if value != default:
+            body[field] = msgspec.to_builtins(value)
     return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
 
 
@@ -106,6 +109,7 @@ def change_machine(
     autostart: bool | None,
     egress: values.Egress | None,
     sleep_after_s: int | None,
+    disks: Sequence[values.MachineDisk] | None,
 ) -> Call[values.Machine]:
     """PATCH /machines/{id}."""
     return Call(
@@ -119,6 +123,7 @@ def change_machine(
             autostart=autostart,
             egress=egress,
             sleep_after_s=sleep_after_s,
+            disks=disks,
         ),
         patience=_LONG,
     )
@@ -339,6 +344,39 @@ def delete_snapshot(name: str) -> Call[None]:
     return Call(method="DELETE", path=_snapshot(name), decode=_nothing)
 
 
+def create_disk(name: str, size_mib: int) -> Call[values.Disk]:
+    """POST /disks."""
+    body = {"name": name, "size_mib": size_mib}
+    return Call(method="POST", path="/disks", decode=_json(values.Disk), body=body)
+
+
+def list_disks() -> Call[values.DiskPage]:
+    """GET /disks."""
+    return Call(method="GET", path="/disks", decode=_json(values.DiskPage))
+
+
+def get_disk(name: str) -> Call[values.Disk]:
+    """GET /disks/{name}."""
+    return Call(method="GET", path=_disk(name), decode=_json(values.Disk))
+
+
+def grow_disk(name: str, size_mib: int) -> Call[values.Disk]:
+    """PATCH /disks/{name}."""
+    return Call(
+        method="PATCH", path=_disk(name), decode=_json(values.Disk), body={"size_mib": size_mib}
+    )
+
+
+def delete_disk(name: str) -> Call[None]:
+    """DELETE /disks/{name}."""
+    return Call(method="DELETE", path=_disk(name), decode=_nothing)
+
+
+def machine_disks(ref: str) -> Call[values.DiskUsages]:
+    """GET /machines/{id}/disks."""
+    return Call(method="GET", path=_machine(ref, "disks"), decode=_json(values.DiskUsages))
+
+
 def list_templates() -> Call[values.TemplatePage]:
     """GET /templates."""
     return Call(method="GET", path="/templates", decode=_json(values.TemplatePage))
@@ -363,6 +401,10 @@ def ready() -> Call[values.Health]:
 def _changes(**given: Any) -> dict[str, Any]:
     """The body of what is to be different: what is None stays as it is."""
     return {name: msgspec.to_builtins(new) for name, new in given.items() if new is not None}
+
+
+def _disk(name: str) -> str:
+    return f"/disks/{quote(name, safe='')}"
 
 
 def _snapshot(name: str) -> str:

@@ -98,6 +98,13 @@ class CommandState(msgspec.Struct, frozen=True):
     restarts: int
 
 
+class MachineDisk(msgspec.Struct, frozen=True):
+    """A data disk, by its name, and the folder of the machine where it is mounted."""
+
+    disk: str
+    path: str
+
+
 class Machine(msgspec.Struct, frozen=True):
     """A machine as it stood when the server answered."""
 
@@ -130,7 +137,52 @@ class Machine(msgspec.Struct, frozen=True):
     sleep_after_s: int = 0
     cmd: tuple[str, ...] | None = None
     cwd: str | None = None
+    disk_size_mib: int | None = None
+    disks: tuple[MachineDisk, ...] = ()
     command: CommandState | None = None
+
+
+class DiskMachine(msgspec.Struct, frozen=True):
+    """The machine that has a data disk."""
+
+    id: str
+    name: str | None
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """A data disk, which outlives machines. `host_bytes`: what it takes of the host's disk."""
+
+    name: str
+    size_mib: int
+    host_bytes: int
+    machine: DiskMachine | None
+    vmm: str
+    created_at: datetime
+
+
+class DiskPage(msgspec.Struct, frozen=True):
+    """Data disks, the oldest first."""
+
+    disks: tuple[Disk, ...]
+
+
+class DiskUsage(msgspec.Struct, frozen=True):
+    """How full a disk of a machine is; `disk`: a data disk's name, None: its own.
+
+    `size_bytes` and `used_bytes` are None while nobody can tell.
+    """
+
+    disk: str | None
+    path: str
+    size_bytes: int | None
+    used_bytes: int | None
+    host_bytes: int
+
+
+class DiskUsages(msgspec.Struct, frozen=True):
+    """The disks of a machine, its own first."""
+
+    disks: tuple[DiskUsage, ...]
 
 
 class SnapshotMachine(msgspec.Struct, frozen=True):

@@ -33,6 +33,9 @@ from hyperfleet.fleet.state import changed
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener, ProcessRequest
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
+    DataDiskState,
+    DiskInfo,
+    DiskUsage,
     ExposedPort,
     Machine,
     MachineChange,
@@ -52,12 +55,67 @@ from hyperfleet.vmm.fake import FakeDriver
 HOST_CPUS = 8
 
 
+class MemoryDisks:
+    """Data disks, and who has them by the machines' own word."""
+
+    def __init__(self, machines: dict[str, Machine]) -> None:
+        self._machines = machines
+        self._disks: dict[str, DataDiskState] = {}
+
+    async def create(self, name: str, size_mib: int) -> DataDiskState:
+        if name in self._disks:
+            raise ConflictError(f"name: another disk is called {name!r}")
+        info = DiskInfo(name=name, id=new_machine_id(), vmm="fake", made_at=datetime.now(UTC))
+        self._disks[name] = DataDiskState(
+            info=info, size=size_mib << 20, host=0, machine_id=None, machine_name=None
+        )
+        return self._disks[name]
+
+    def every(self) -> list[DataDiskState]:
+        return [self.get(name) for name in self._disks]
+
+    def get(self, name: str) -> DataDiskState:
+        if name not in self._disks:
+            raise NotFoundError(f"Disk not found: {name}")
+        for machine in self._machines.values():
+            if name in [disk.disk for disk in machine.spec.disks]:
+                return msgspec.structs.replace(
+                    self._disks[name], machine_id=machine.id, machine_name=machine.spec.name
+                )
+        return self._disks[name]
+
+    async def grow(self, name: str, size_mib: int) -> DataDiskState:
+        size = self.get(name).size
+        if size_mib << 20 < size:
+            raise ValidationError(f"size_mib must be at least {size >> 20}: a disk only grows")
+        self._disks[name] = msgspec.structs.replace(self._disks[name], size=size_mib << 20)
+        return self.get(name)
+
+    async def remove(self, name: str) -> None:
+        if self.get(name).machine_id is not None:
+            raise ConflictError(f"disk {name!r} is attached")
+        del self._disks[name]
+
+    async def usage(self, ref: str) -> list[DiskUsage]:
+        found = [one for one in self._machines.values() if ref in (one.id, one.spec.name)]
+        if not found:
+            raise NotFoundError(f"Machine not found: {ref}")
+        runs = found[0].status is Status.RUNNING
+        own = DiskUsage(disk=None, path="/", size=5, used=3 if runs else None, host=2)
+        data = [
+            DiskUsage(disk=disk.disk, path=disk.path, size=self.get(disk.disk).size, used=1, host=1)
+            for disk in found[0].spec.disks
+        ]
+        return [own, *data]
+
+
 class MemoryFleet:
     """Machines that start and stop at once. `fail_next` makes one start or exec fail with it."""
 
     def __init__(self) -> None:
         self._machines: dict[str, Machine] = {}
         self._snapshots: dict[str, SnapshotInfo] = {}
+        self.disks = MemoryDisks(self._machines)
         self.fail_next: BaseException | None = None
         self.executed: list[ExecRequest] = []
         self.events = Events()

@@ -82,10 +82,12 @@ class Story:
         await fleet.start("web")
         self.act = "stop"
         await fleet.stop("web")
-        self.act = "start"
-        await fleet.start("web")
-        await fleet.stop("web")
+        await self._be_kept_and_end(fleet, machine)
+
+    async def _be_kept_and_end(self, fleet: Fleet, machine: Machine) -> None:
+        world = self._world
         await fleet.change("web", MachineChange(disks=()))
+        self.act = "start"
         await fleet.start("web")
         await run(fleet, "web", "sh", "-c", "httpd -p 127.0.0.1:80 -h /w")
         self.act = "keep"
