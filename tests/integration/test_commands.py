@@ -34,10 +34,13 @@ def shared(need: Need) -> Iterator[Server]:
 
 @pytest.fixture
 def server(shared: Server) -> Iterator[Server]:
-    """Without machines, before and after."""
+    """Without machines, snapshots and disks, before and after."""
     yield shared
     for machine in shared.api.get("/machines").json()["machines"]:
         shared.api.delete(f"/machines/{machine['id']}?force=true")
+    for kind in ("snapshots", "disks"):
+        for one in shared.api.get(f"/{kind}").json()[kind]:
+            shared.api.delete(f"/{kind}/{one['name']}")
 
 
 def said(server: Server, *arguments: str) -> str:
@@ -259,6 +262,61 @@ def _templates(server: Server, mib: int, count: int) -> Any:
         if len(found) == count:
             break
     return found
+
+
+def test_data_disks(server: Server) -> None:
+    made = said(server, "disks", "create", "db", "--size", "64M")
+    assert made == "Disk db is made; give it to a machine with --disk db:/PATH.\n"
+    said(server, "create", "web", "--disk", "db:/var/lib/db", "--disk-size", "2G", "--start")
+    machine = shown(server, "show", "web")
+    assert machine["disks"] == [{"disk": "db", "path": "/var/lib/db"}]
+    assert machine["disk_size_mib"] == 2048
+    assert ["disk", "db", "at", "/var/lib/db"] in [
+        line.split() for line in said(server, "show", "web").splitlines()
+    ]
+    assert [row.split() for row in said(server, "disks").splitlines()] == [
+        ["NAME", "SIZE", "TAKES", "MACHINE"],
+        ["db", "64", "MiB", "0", "MiB", "web"],
+    ]
+    said(server, "exec", "web", "--", "sh", "-c", "echo 1 > /var/lib/db/file")
+    usage = shown(server, "disks", "usage", "web")["disks"]
+    assert [(one["disk"], one["path"]) for one in usage] == [(None, "/"), ("db", "/var/lib/db")]
+    assert usage[1]["used_bytes"] == 2
+    assert "/var/lib/db" in said(server, "disks", "usage", "web")
+    said(server, "stop", "web")
+    assert said(server, "disks", "grow", "db", "-s", "128M") == "Disk db has 128 MiB.\n"
+    held = server.run("disks", "rm", "db", check=False)
+    assert held.returncode == FAILED
+    assert "attached to machine" in held.stderr
+    assert said(server, "change", "web", "--no-disks") == "web is changed.\n"
+    assert shown(server, "show", "web")["disks"] == []
+    said(server, "disks", "rm", "db")
+    assert shown(server, "disks") == {"disks": []}
+
+
+def test_snapshots(server: Server) -> None:
+    said(server, "create", "web", "-p", "80", "--start")
+    said(server, "exec", "web", "--", "sh", "-c", "echo first > /file")
+    made = said(server, "snapshots", "save", "web", "ready")
+    assert made.startswith("ready is the memory and disk of web, ")
+    said(server, "exec", "web", "--", "sh", "-c", "echo other > /file")
+    assert "web is as it was in ready, and running.\n" in said(
+        server, "snapshots", "restore", "web", "ready"
+    )
+    assert said(server, "exec", "web", "--", "cat", "/file") == "first\n"
+    clone = shown(server, "snapshots", "clone", "ready", "copy", "--no-start", "-p", "81")
+    assert (clone["status"], clone["exposed_ports"]) == ("sleeping", [81])
+    [snapshot] = shown(server, "snapshots", "--machine", "web")["snapshots"]
+    assert (snapshot["name"], snapshot["machine"]["name"], snapshot["memory"]) == (
+        "ready",
+        "web",
+        True,
+    )
+    assert said(server, "snapshots").splitlines()[1].split()[:4] == [
+        "ready", "web", "memory,", "disk",
+    ]  # fmt: skip
+    assert said(server, "snapshots", "rm", "ready") == "Snapshot ready is deleted.\n"
+    assert shown(server, "snapshots") == {"snapshots": []}
 
 
 def test_names_complete(server: Server) -> None:

@@ -28,7 +28,7 @@ details,th,td{border-color:#3a4149}a{color:#8ab4f8}}
 """
 
 _EXAMPLES = {"name": "web", "vcpu_count": 1, "mem_size_mib": 256, "cmd": ["uname", "-a"]}
-_EXAMPLES |= {"scopes": ["machines:read"], "snapshot": "ready"}
+_EXAMPLES |= {"scopes": ["machines:read"], "snapshot": "ready", "size_mib": 1024}
 
 
 def render(document: dict[str, Any]) -> str:

@@ -53,7 +53,15 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
 }  # fmt: skip
 CHANGE_FIELDS = {
     name: MACHINE_FIELDS[name]
-    for name in ("exposed_ports", "labels", "restart", "autostart", "egress", "sleep_after_s")
+    for name in (
+        "exposed_ports",
+        "labels",
+        "restart",
+        "autostart",
+        "egress",
+        "sleep_after_s",
+        "disks",
+    )
 }
 CHANGES = ", ".join(CHANGE_FIELDS)
 EXEC_FIELDS: dict[str, list[Any]] = {

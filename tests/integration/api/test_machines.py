@@ -19,6 +19,7 @@ FIELDS = {
     "rootfs_path", "exposed_ports", "labels", "vmm", "network", "ports", "pid", "error_message",
     "created_at", "updated_at", "started_at", "restart", "autostart", "restarts", "next_start_at",
     "egress", "guest_fault", "last_start", "sleep_after_s", "cmd", "cwd", "command",
+    "disk_size_mib", "disks",
 }  # fmt: skip
 
 
