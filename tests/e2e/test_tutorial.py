@@ -1,4 +1,4 @@
-"""docs/tutorial/first-machine.md works as it is written, from its second terminal on."""
+"""The tutorials work as they are written, from their second terminal on."""
 
 from __future__ import annotations
 
@@ -37,3 +37,18 @@ def test_the_tutorial(server: Server) -> None:
     assert "QEMU" in table
     assert end.splitlines() == promised(steps[-1])
     assert server.processes() == []
+
+
+def test_an_app_with_data(server: Server) -> None:
+    """All blocks in one shell too, beside the app's file."""
+    tutorial = Page("docs/tutorial/an-app-with-data.md")
+    steps = tutorial.blocks()
+    (server.folder / "guestbook.py").write_text(tutorial.block_with("import sqlite3", "python"))
+    said = types(server, "\n".join(f"{step}\n" for step in steps))
+    lines = [line for part in said for line in part.splitlines()]
+    for promise in [line for step in steps for line in promised(step)]:
+        assert promise in lines
+        # In this order.
+        lines = lines[lines.index(promise) + 1 :]
+    assert server.api.get("/machines").json()["machines"] == []
+    assert server.api.get("/disks").json() == {"disks": []}

@@ -1,4 +1,4 @@
-"""docs/how-to/command-line.md and snapshots.md: every command on them is run as it stands."""
+"""docs/how-to/command-line.md, snapshots.md, disks.md: each command on them is run as it stands."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def test_the_one_command(server: Server) -> None:
     assert server.api.get("/machines").json()["total"] == 0
 
 
-def test_snapshots(server: Server) -> None:
-    (block,) = page.Page("docs/how-to/snapshots.md").blocks()
-    said = "".join(page.types(server, block))
-    for line in page.promised(block):
-        assert line in said.splitlines()
-    assert server.api.get("/machines").json()["total"] == 0
-    assert server.api.get("/snapshots").json() == {"snapshots": []}
+@pytest.mark.parametrize("name", ["snapshots", "disks"])
+def test_a_how_to(server: Server, name: str) -> None:
+    for block in page.Page(f"docs/how-to/{name}.md").blocks():
+        said = "".join(page.types(server, block)).splitlines()
+        for line in page.promised(block):
+            assert line in said
+    for kind in ("machines", "snapshots", "disks"):
+        assert server.api.get(f"/{kind}").json()[kind] == []

@@ -20,7 +20,8 @@ from support.table import printed
 _P = Point
 # What is found after a crash there: what was asked for, what was before, or a failure with words.
 FOUND = {
-    **dict.fromkeys((_P.CREATE_BEGUN, _P.DELETE_DECIDED, _P.DELETE_FORGOTTEN), "none"),
+    **dict.fromkeys((_P.DISK_WRITTEN, _P.CREATE_BEGUN), "none"),
+    **dict.fromkeys((_P.DELETE_DECIDED, _P.DELETE_FORGOTTEN), "none"),
     **dict.fromkeys((_P.CREATE_RECORDED, _P.START_BEGUN), "pending"),
     **dict.fromkeys((_P.START_RECORDED, _P.START_PUBLISHED, _P.SPAWN_READY), "failed"),
     **dict.fromkeys((_P.DEATH_SEEN, _P.DEATH_SWEPT), "failed"),

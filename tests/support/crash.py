@@ -71,8 +71,11 @@ def mended(server: Server) -> tuple[str, float]:
         _use_snapshot(server, snapshot["name"])
     assert server.api.get("/machines").json()["total"] == 0
     assert server.machine_processes() == []
-    left = [path for kind in ("machines", "snapshots") for path in (server.home / kind).glob("*")]
-    assert left == []
+    for disk in server.api.get("/disks").json()["disks"]:
+        gone = server.api.delete(f"/disks/{disk['name']}")
+        assert gone.status_code == httpx.codes.NO_CONTENT
+    kinds = ("machines", "snapshots", "data")
+    assert [path for kind in kinds for path in (server.home / kind).glob("*")] == []
     gone = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
     assert (gone.status_code, gone.json()) == (404, {"error": "Machine not found"})
     listening = sockets.listening(Path("/proc/net/tcp"))
@@ -91,6 +94,7 @@ def _create(server: Server) -> None:
 
 def _live(server: Server, *, restart: bool) -> None:
     api = server.api
+    api.post("/disks", json={"name": "data", "size_mib": 16})
     _create(server)
     server.start_machine("web")
     server.sh("web", "echo hi > /index.html; httpd -p 127.0.0.1:80 -h /")
