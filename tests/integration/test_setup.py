@@ -55,7 +55,11 @@ class Setup:
         self.text = ""
 
     def __call__(
-        self, *flavours: str, force: bool = False, alpine_tarball: Path | None = None
+        self,
+        *flavours: str,
+        force: bool = False,
+        prune: bool = False,
+        alpine_tarball: Path | None = None,
     ) -> int:
         text = io.StringIO()
         code = command.setup(
@@ -63,6 +67,7 @@ class Setup:
             flavours=flavours,
             kernel=self.kernel,
             force=force,
+            prune=prune,
             alpine_tarball=alpine_tarball,
             console=Console(file=text, width=200),
         )
@@ -116,6 +121,26 @@ def test_force_makes_everything_again_and_keeps_the_disk_that_machines_stand_on(
     assert not before.items() & setup.made().items()
     assert disk.exists()
     assert disk.name in setup.text
+
+
+def test_prune_removes_former_disks_that_nobody_stands_on(setup: Setup) -> None:
+    former = []
+    for _ in range(3):
+        setup("minimal", force=True)
+        former.append((setup.home / "rootfs.ext4").resolve())
+    linked, named, unused = former
+    setup("minimal", force=True)
+    # A machine's link to it; and a snapshot's record, where there could be no link.
+    for folder in ("machines/a", "snapshots/b"):
+        (setup.home / folder).mkdir(parents=True)
+    (setup.home / "machines/a/base.raw").hardlink_to(linked)
+    (setup.home / "snapshots/b/base.json").write_text(f'{{"backing": "{named}"}}')
+    assert setup("minimal", prune=True) == 0
+    assert unused.name in setup.text
+    assert (linked.exists(), named.exists(), unused.exists()) == (True, True, False)
+    assert (setup.home / "rootfs.ext4").exists()
+    assert setup("minimal", prune=True) == 0
+    assert "removed" not in setup.text
 
 
 def test_another_agent_makes_another_initramfs_and_nothing_else(setup: Setup) -> None:

@@ -37,6 +37,9 @@ def setup(
         Path | None, typer.Option(help="Alpine's minirootfs, already downloaded.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make everything again.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove former root disks that no machine stands on.")
+    ] = False,
 ) -> None:
     """Make what machines boot from: kernel, initramfs, root disks."""
     from hyperfleet.images.command import setup as make  # noqa: PLC0415
@@ -52,6 +55,7 @@ def setup(
             kernel=kernel,
             alpine_tarball=alpine_tarball,
             force=force,
+            prune=prune,
         )
     )
 

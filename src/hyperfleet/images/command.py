@@ -42,13 +42,15 @@ def setup(
     kernel: Path | None = None,
     alpine_tarball: Path | None = None,
     force: bool = False,
+    prune: bool = False,
     console: Console | None = None,
 ) -> int:
     """Makes kernel, initramfs and root disks in `home` and says so on `console`; an exit code.
 
     `flavours`: root disks to make; none, or `all`: those that can be had here, and what can't is
     said and left out. `include`: packages of the Debian disk; None keeps those it has. `kernel`:
-    one of the user's, in place of Debian's. `force` makes everything again.
+    one of the user's, in place of Debian's. `force` makes everything again. `prune` removes root
+    disks that others took the place of and on which no machine and no snapshot stands.
 
     0: all that was asked for is there. 1: something is not, each with its reason. 130: Ctrl-C;
     nothing is left half made.
@@ -62,6 +64,8 @@ def setup(
             run.boot_files(kernel)
             run.disks(flavours, include, alpine_tarball)
             run.default_disk()
+            if prune:
+                run.prune()
             return FAILED if run.failed else OK
     except KeyboardInterrupt:
         progress.failed("setup", "interrupted; what was being made is not there")
@@ -146,6 +150,13 @@ class _Run:
             self._progress.there(DEFAULT_DISK, f"is {there[0]}")
         else:
             self._fail(DEFAULT_DISK, SetupError("no root disk could be made"))
+
+    def prune(self) -> None:
+        """Removes what nobody needs any more."""
+        for version in self._workshop.unused_versions():
+            size = version.stat().st_blocks * 512 >> 20
+            version.unlink()
+            self._progress.note(version.name, f"removed, nobody stood on it: {size} MiB")
 
     def _flavour(
         self,

@@ -92,6 +92,22 @@ class Workshop:
         placing.unlink()
         return before
 
+    def unused_versions(self) -> list[Path]:
+        """Versions of disks that no name leads to, and on which nothing stands.
+
+        What does keeps a link to it, or where links can't be made names it in its `base.json`.
+        """
+        versions = sorted((self.home / VERSIONS).glob("*"))
+        led_to = {path.resolve() for path in self.home.iterdir() if path.is_symlink()}
+        stands = [path.read_bytes() for path in self.home.glob("*/*/base.json")]
+        return [
+            version
+            for version in versions
+            if version.resolve() not in led_to
+            and version.stat().st_nlink == 1
+            and not any(version.name.encode() in record for record in stands)
+        ]
+
     def link(self, name: str, target: str) -> None:
         """Makes `name` a symbolic link to `target`, relative to the home, in place of the old."""
         link = self.scratch / f"link-{name}"
