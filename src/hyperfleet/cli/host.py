@@ -23,6 +23,7 @@ def serve() -> None:
 
 
 def setup(
+    *,
     flavour: Annotated[
         list[str] | None,
         typer.Option(help="Root disk to make: minimal, debian, alpine or all; may be repeated."),
