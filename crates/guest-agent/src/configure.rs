@@ -63,9 +63,7 @@ impl Plan {
     /// # Errors
     /// `invalid`, naming what is wrong.
     pub fn check(config: &Config) -> Result<Self, Refusal> {
-        let name = config.hostname.as_bytes();
-        let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
-        if !(1..=63).contains(&name.len()) || !name.iter().all(good) || name[0] == b'-' {
+        if !is_label(&config.hostname) {
             return Err(Refusal::invalid(format!(
                 "hostname {:?} is not a DNS label",
                 config.hostname
@@ -84,6 +82,13 @@ impl Plan {
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.network.as_ref().map(|card| card.ipv4.address)
     }
+}
+
+/// Whether `name` is a DNS label.
+pub fn is_label(name: &str) -> bool {
+    let name = name.as_bytes();
+    let good = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+    (1..=63).contains(&name.len()) && name.iter().all(good) && name[0] != b'-'
 }
 
 /// Carries `plan` out. `before` is the one carried out last: files that it wrote are not written

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
-use crate::answers::{Answers, Refusal};
+use crate::answers::Refusal;
 use crate::confines::{self, Confine, Confines};
 use crate::credit::Credit;
 use crate::leftovers::Leftovers;
@@ -21,23 +21,63 @@ use crate::processes::{Ended, Processes};
 use crate::program::Program;
 use crate::stdin::Stdin;
 use crate::terminal::{self, Terminal};
+use crate::way::Way;
 
 /// Processes of exec calls that may run at once, those of ended sessions counted.
 pub const MAX_EXECS: usize = 256;
 
 /// A process that has been started, before its streams are carried.
 pub struct Running {
+    pub handles: Handles,
+    /// What of its output may be told, if that is counted.
+    pub credit: Option<Rc<Credit>>,
+    output: Streams,
+    ended: oneshot::Receiver<Ended>,
+}
+
+/// By what a process is reached while it runs.
+#[derive(Clone)]
+pub struct Handles {
     pub pid: Pid,
     /// Where `stdin` messages go, if the call brings any.
     pub stdin: Option<Rc<Stdin>>,
     /// All its processes, where the kernel keeps them together.
     pub confine: Option<Rc<Confine>>,
-    /// What of its output may be told, if that is counted.
-    pub credit: Option<Rc<Credit>>,
     /// Its terminal, if it has one.
     pub terminal: Option<Rc<Terminal>>,
-    output: Streams,
-    ended: oneshot::Receiver<Ended>,
+}
+
+/// How a call's process ended; the fields are those of [`FromGuest::Exited`].
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    timed_out: bool,
+    truncated: bool,
+}
+
+impl Ending {
+    /// Of a process that ended by itself.
+    #[cfg(test)]
+    pub fn of_code(code: i32) -> Self {
+        Self {
+            code: Some(code),
+            signal: None,
+            timed_out: false,
+            truncated: false,
+        }
+    }
+
+    /// As the ending of call `id`.
+    pub fn into_message(self, id: u32) -> FromGuest {
+        FromGuest::Exited {
+            id,
+            code: self.code,
+            signal: self.signal,
+            timed_out: self.timed_out,
+            truncated: self.truncated,
+        }
+    }
 }
 
 impl Running {
@@ -54,7 +94,7 @@ impl Running {
             Streams::Pipes { stdout, stderr } => vec![stdout, stderr],
             Streams::Terminal(near) => vec![near],
         };
-        (self.ended, self.confine, output)
+        (self.ended, self.handles.confine, output)
     }
 }
 
@@ -104,13 +144,15 @@ pub fn start(call: &Exec, processes: &Processes, confines: &Confines) -> Result<
     let ended = processes.enter(pid);
     match carried(&mut child, call, terminal.as_deref()) {
         Ok((stdin, output)) => Ok(Running {
-            pid,
-            stdin,
-            confine,
+            handles: Handles {
+                pid,
+                stdin,
+                confine,
+                terminal,
+            },
             credit: call
                 .output_window
                 .map(|window| Credit::new(window as usize)),
-            terminal,
             output,
             ended,
         }),
@@ -237,21 +279,17 @@ fn refusal(name: &str, why: &io::Error) -> Refusal {
     }
 }
 
-/// Carries the streams of call `id` until its process has ended; gives the call's ending.
+/// Carries the streams of `call` on their way until its process has ended; gives how it did.
 pub async fn carry(
-    id: u32,
     call: Exec,
     running: Running,
     processes: Processes,
     leftovers: Leftovers,
-    answers: &Answers,
-) -> FromGuest {
+    way: &Way,
+) -> Ending {
     let Running {
-        pid,
-        stdin,
-        confine,
-        credit,
-        terminal: _,
+        handles,
+        credit: _,
         output,
         mut ended,
     } = running;
@@ -268,7 +306,7 @@ pub async fn carry(
             how = &mut ended => how,
             () = limit => {
                 timed_out = true;
-                kill(pid, confine.as_deref(), &processes);
+                handles.kill(&processes);
                 ended.await
             }
         };
@@ -277,8 +315,8 @@ pub async fn carry(
         (how.unwrap_or(Ended::Code(0)), timed_out)
     };
     let limit = call.output_limit;
-    let mut out = Output::new(id, Kind::Stdout, limit, credit.clone(), answers);
-    let mut err = Output::new(id, Kind::Stderr, limit, credit, answers);
+    let mut out = Output::new(Kind::Stdout, limit, way);
+    let mut err = Output::new(Kind::Stderr, limit, way);
     let tell = async {
         match output {
             Streams::Pipes { stdout, stderr } => {
@@ -292,8 +330,8 @@ pub async fn carry(
     };
     let work = async { tokio::join!(end, tell) };
     let feed = async {
-        if let Some(stdin) = stdin {
-            stdin.carry(id, answers.clone()).await;
+        if let Some(stdin) = &handles.stdin {
+            stdin.carry(way).await;
         }
         std::future::pending::<()>().await;
     };
@@ -306,8 +344,7 @@ pub async fn carry(
         Ended::Code(code) => (Some(code), None),
         Ended::Signal(signal) => (None, Some(signal)),
     };
-    FromGuest::Exited {
-        id,
+    Ending {
         code,
         signal,
         timed_out,

@@ -5,7 +5,9 @@
 //! ordinary process that leaves the computer as it is. `hyperfleet-guest-agent files …` is `files`.
 
 mod answers;
+mod backlog;
 mod boot;
+mod calls;
 mod configure;
 mod confines;
 mod console;
@@ -15,6 +17,8 @@ mod exec;
 mod failure;
 mod files;
 mod flow;
+mod keeper;
+mod kept;
 mod leftovers;
 mod listeners;
 mod listening;
@@ -35,6 +39,7 @@ mod terminal;
 mod transport;
 mod uevent;
 mod virtio;
+mod way;
 
 use std::fs;
 use std::future::Future;

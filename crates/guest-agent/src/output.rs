@@ -2,17 +2,14 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
-use hyperfleet_wire::guest::{FromGuest, MAX_CHUNK};
-use serde_bytes::ByteBuf;
+use hyperfleet_wire::guest::MAX_CHUNK;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use crate::answers::Answers;
-use crate::credit::Credit;
 use crate::leftovers::Leftovers;
+use crate::way::Way;
 
 thread_local! {
     /// Where every read lands first, so that a pipe that waits holds no memory.
@@ -32,33 +29,22 @@ pub enum Kind {
 
 /// One stream of one call.
 pub struct Output<'a> {
-    id: u32,
     kind: Kind,
     /// Bytes that may still be told.
     room: u64,
     /// Whether more came than could be told.
     pub truncated: bool,
-    /// How much may be told now, if that is counted.
-    credit: Option<Rc<Credit>>,
-    answers: &'a Answers,
+    way: &'a Way,
 }
 
 impl<'a> Output<'a> {
-    /// Of call `id`, which keeps the first `limit` bytes and has `credit` for them, if any.
-    pub fn new(
-        id: u32,
-        kind: Kind,
-        limit: u64,
-        credit: Option<Rc<Credit>>,
-        answers: &'a Answers,
-    ) -> Self {
+    /// On its `way` the first `limit` bytes go.
+    pub fn new(kind: Kind, limit: u64, way: &'a Way) -> Self {
         Self {
-            id,
             kind,
             room: limit,
             truncated: false,
-            credit,
-            answers,
+            way,
         }
     }
 
@@ -71,7 +57,7 @@ impl<'a> Output<'a> {
         leftovers: &Leftovers,
     ) {
         loop {
-            let most = self.most().await;
+            let most = self.way.most().await;
             tokio::select! {
                 biased;
                 _ = gone.wait_for(|gone| *gone) => break,
@@ -93,7 +79,7 @@ impl<'a> Output<'a> {
         while left > 0 {
             // Not `try_read`, which reads nothing when the runtime has not heard of the bytes yet.
             let read = |landing: &mut [u8]| Ok(rustix::io::read(&pipe, landing)?);
-            let most = self.most().await.min(left);
+            let most = self.way.most().await.min(left);
             match self.take(most, read).await {
                 Ok(count) if count > 0 => left -= count,
                 _ => return,
@@ -111,7 +97,7 @@ impl<'a> Output<'a> {
         };
         tokio::pin!(silence);
         loop {
-            let most = self.most().await;
+            let most = self.way.most().await;
             tokio::select! {
                 biased;
                 ready = near.readable() => {
@@ -130,14 +116,6 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// How many bytes may be read; waits for the host while it may be none.
-    async fn most(&self) -> usize {
-        match &self.credit {
-            Some(credit) => credit.some().await.min(MAX_CHUNK),
-            None => MAX_CHUNK,
-        }
-    }
-
     /// Reads up to `most` bytes and tells of them. How many were read.
     async fn take(
         &mut self,
@@ -151,16 +129,8 @@ impl<'a> Output<'a> {
         })?;
         self.room -= kept.len() as u64;
         self.truncated |= kept.len() < count;
-        if let Some(credit) = &self.credit {
-            credit.spend(kept.len());
-        }
         if !kept.is_empty() {
-            let (id, data) = (self.id, ByteBuf::from(kept));
-            let message = match self.kind {
-                Kind::Stdout => FromGuest::Stdout { id, data },
-                Kind::Stderr => FromGuest::Stderr { id, data },
-            };
-            self.answers.send(message).await;
+            self.way.tell(self.kind, kept).await;
         }
         // A flood must not keep the other tasks of this thread waiting.
         tokio::task::yield_now().await;

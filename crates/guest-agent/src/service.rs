@@ -1,34 +1,30 @@
 //! The agent's one loop: takes the host's messages from the channel, answers or starts calls, and
 //! writes what calls have to tell. The rules of a session are those of `hyperfleet_wire::guest`.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyperfleet_wire::guest::{Command, Exec, FromGuest, ToGuest, PROTOCOL};
 use hyperfleet_wire::WireError;
-use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 
 use crate::answers::{Answers, Queue, Refusal};
-use crate::confines::Confine;
-use crate::credit::Credit;
+use crate::calls::{Call, Calls};
 use crate::exec;
-use crate::failure::say;
 use crate::flow::Flow;
+use crate::keeper::Keeper;
+use crate::kept::Kept;
 use crate::leftovers::Leftovers;
 use crate::listeners;
 use crate::news::{News, Watch};
 use crate::processes::Processes;
 use crate::random;
 use crate::relay::Relays;
-use crate::stdin::Stdin;
 use crate::supervisor::{self, Supervisor};
 use crate::system::System;
-use crate::terminal::Terminal;
 use crate::transport::{Channel, Read};
+use crate::way::Way;
 
 /// How long the answer to `shutdown` may take to reach the host.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -49,6 +45,7 @@ pub struct Service {
     system: System,
     processes: Processes,
     leftovers: Leftovers,
+    keeper: Keeper,
     relays: Relays,
     news: News,
     /// Whether the kernel tells of sockets: from the first `watch` on.
@@ -61,19 +58,19 @@ pub struct Service {
 struct Session {
     nonce: u64,
     answers: Answers,
-    execs: Execs,
+    calls: Calls,
     watch: Option<Watch>,
 }
 
-/// Exec calls of one session that have not ended, by id.
-type Execs = Rc<RefCell<HashMap<u32, ExecCall>>>;
-
-struct ExecCall {
-    pid: Pid,
-    stdin: Option<Rc<Stdin>>,
-    confine: Option<Rc<Confine>>,
-    credit: Option<Rc<Credit>>,
-    terminal: Option<Rc<Terminal>>,
+impl Session {
+    /// Attaches call `id` to a process, in place of whichever is; its first answer.
+    fn attach(&self, id: u32, kept: &Rc<Kept>, window: u32) -> FromGuest {
+        if let Some(before) = kept.attached() {
+            self.calls.remove(before);
+        }
+        self.calls.add(id, Call::Attached(Rc::clone(kept)));
+        kept.attach(id, window, self.answers.clone())
+    }
 }
 
 impl Service {
@@ -84,6 +81,7 @@ impl Service {
             system,
             processes,
             leftovers: Leftovers::default(),
+            keeper: Keeper::default(),
             relays: Relays::new(),
             news: News::new(),
             hears: false,
@@ -147,19 +145,7 @@ impl Service {
     fn end_session(&mut self) {
         self.queue.end_session();
         if let Some(session) = self.session.take() {
-            for call in session.execs.borrow().values() {
-                if let Some(stdin) = &call.stdin {
-                    stdin.end();
-                }
-                if let Some(credit) = &call.credit {
-                    credit.lift();
-                }
-                if call.terminal.is_some() {
-                    // As a terminal whose line is cut.
-                    self.processes.signal_group(call.pid, Signal::HUP);
-                    self.processes.signal_group(call.pid, Signal::CONT);
-                }
-            }
+            session.calls.end(&self.processes);
         }
     }
 
@@ -200,7 +186,7 @@ impl Service {
         let taken = self
             .session
             .as_ref()
-            .is_some_and(|session| session.execs.borrow().contains_key(&id));
+            .is_some_and(|session| session.calls.has(id));
         if taken {
             0
         } else {
@@ -233,7 +219,7 @@ impl Service {
             return None;
         };
         if let Some(id) = message.call_id() {
-            if id == 0 || session.execs.borrow().contains_key(&id) {
+            if id == 0 || session.calls.has(id) {
                 let refusal = Refusal::invalid(format!("id {id} is taken"));
                 flow.push(&refusal.into_message(0));
                 return None;
@@ -242,6 +228,7 @@ impl Service {
         let needs_the_disk = matches!(
             message,
             ToGuest::Exec { .. }
+                | ToGuest::Keep { .. }
                 | ToGuest::Ports { .. }
                 | ToGuest::Supervise { .. }
                 | ToGuest::Watch { .. }
@@ -267,26 +254,56 @@ impl Service {
                     flow.push(&refusal.into_message(id));
                 }
             }
-            ToGuest::Stdin { id, data, eof } => self.stdin(id, data.into_vec(), eof, flow),
-            ToGuest::OutputTaken { id, bytes } => {
-                if let Some(credit) = session
-                    .execs
-                    .borrow()
-                    .get(&id)
-                    .and_then(|call| call.credit.as_ref())
-                {
-                    credit.grant(bytes as usize);
+            ToGuest::Keep {
+                id,
+                name,
+                output_window,
+                exec,
+            } => {
+                let attached = self.keep(id, name, output_window, exec);
+                flow.push(&attached.unwrap_or_else(|refusal| refusal.into_message(id)));
+            }
+            ToGuest::Attach {
+                id,
+                name,
+                output_window,
+            } => flow.push(&match self.keeper.find(&name) {
+                Ok(kept) => session.attach(id, &kept, output_window),
+                Err(refusal) => refusal.into_message(id),
+            }),
+            ToGuest::Detach { id } => session.calls.detach(id),
+            ToGuest::EndTaken { id } => {
+                if let Some(kept) = session.calls.end_taken(id) {
+                    self.keeper.forget(&kept);
                 }
             }
-            ToGuest::Resize { id, size } => {
-                let execs = session.execs.borrow();
-                if let Some(terminal) = execs.get(&id).and_then(|call| call.terminal.as_ref()) {
-                    if let Err(why) = terminal.resize(size) {
-                        say(format_args!("cannot resize a terminal: {why}"));
+            ToGuest::Kept { id } => flow.push(&FromGuest::KeptProcesses {
+                id,
+                processes: self.keeper.told(),
+            }),
+            ToGuest::Forget { id, name } => flow.push(&match self.keeper.find(&name) {
+                Ok(kept) => {
+                    if let Some(handles) = kept.handles() {
+                        handles.kill(&self.processes);
                     }
+                    self.keeper.forget(&kept);
+                    FromGuest::Done { id }
+                }
+                Err(refusal) => refusal.into_message(id),
+            }),
+            ToGuest::Stdin { id, data, eof } => {
+                let data = data.into_vec();
+                if let Err(refusal) = session.calls.stdin(id, data, eof, &self.processes) {
+                    flow.push(&refusal.into_message(0));
                 }
             }
-            ToGuest::Kill { id, signal } => self.kill(id, signal, flow),
+            ToGuest::OutputTaken { id, bytes } => session.calls.taken(id, bytes as usize),
+            ToGuest::Resize { id, size } => session.calls.resize(id, size),
+            ToGuest::Kill { id, signal } => {
+                if let Err(refusal) = session.calls.signal(id, signal, &self.processes) {
+                    flow.push(&refusal.into_message(0));
+                }
+            }
             ToGuest::Ports { id } => flow.push(&self.ports(id)),
             ToGuest::Supervise { id, command } => {
                 self.supervise(command);
@@ -328,7 +345,7 @@ impl Service {
             self.session = Some(Session {
                 nonce,
                 answers: self.queue.next_session(),
-                execs: Rc::default(),
+                calls: Calls::default(),
                 watch: None,
             });
         }
@@ -345,57 +362,39 @@ impl Service {
             return Ok(());
         };
         let running = exec::start(&call, &self.processes, self.system.confines())?;
-        let execs = Rc::clone(&session.execs);
-        execs.borrow_mut().insert(
+        let (calls, answers) = (session.calls.clone(), session.answers.clone());
+        let (handles, credit) = (running.handles.clone(), running.credit.clone());
+        let way = Way::Call {
             id,
-            ExecCall {
-                pid: running.pid,
-                stdin: running.stdin.clone(),
-                confine: running.confine.clone(),
-                credit: running.credit.clone(),
-                terminal: running.terminal.clone(),
-            },
-        );
+            credit: credit.clone(),
+            answers: answers.clone(),
+        };
+        calls.add(id, Call::Own { handles, credit });
         let (processes, leftovers) = (self.processes.clone(), self.leftovers.clone());
-        let answers = session.answers.clone();
         tokio::task::spawn_local(async move {
-            let exited = exec::carry(id, call, running, processes, leftovers, &answers).await;
+            let ending = exec::carry(call, running, processes, leftovers, &way).await;
             // Before the host can know that the id is free.
-            execs.borrow_mut().remove(&id);
-            answers.send(exited).await;
+            calls.remove(id);
+            answers.send(ending.into_message(id)).await;
         });
         Ok(())
     }
 
-    fn stdin(&self, id: u32, data: Vec<u8>, eof: bool, flow: &mut Flow) {
-        let Some(session) = &self.session else { return };
-        let execs = session.execs.borrow();
-        let Some(call) = execs.get(&id) else { return };
-        let pushed = match &call.stdin {
-            Some(stdin) => stdin.push(data, eof),
-            None => Err(Refusal::invalid(format!("exec {id} asked for no stdin"))),
+    fn keep(&self, id: u32, name: String, window: u32, call: Exec) -> Result<FromGuest, Refusal> {
+        let Some(session) = &self.session else {
+            return Err(Refusal::invalid("no session"));
         };
-        if let Err(mut refusal) = pushed {
-            // The call ends with its process, not with this.
-            refusal.message = format!("exec {id} is killed: {}", refusal.message);
-            flow.push(&refusal.into_message(0));
-            exec::kill(call.pid, call.confine.as_deref(), &self.processes);
-        }
-    }
-
-    fn kill(&self, id: u32, signal: i32, flow: &mut Flow) {
-        let Some(session) = &self.session else { return };
-        let Some(signal) = Signal::from_named_raw(signal) else {
-            flow.push(&Refusal::invalid(format!("{signal} is no signal")).into_message(0));
-            return;
-        };
-        let execs = session.execs.borrow();
-        let Some(call) = execs.get(&id) else { return };
-        if signal == Signal::KILL {
-            exec::kill(call.pid, call.confine.as_deref(), &self.processes);
-        } else {
-            self.processes.signal_group(call.pid, signal);
-        }
+        self.keeper.admit(&name)?;
+        let running = exec::start(&call, &self.processes, self.system.confines())?;
+        let kept = Kept::new(name, &call, running.handles.clone());
+        self.keeper.add(Rc::clone(&kept));
+        let attached = session.attach(id, &kept, window);
+        let (processes, leftovers) = (self.processes.clone(), self.leftovers.clone());
+        tokio::task::spawn_local(async move {
+            let way = Way::Kept(Rc::clone(&kept));
+            kept.finish(exec::carry(call, running, processes, leftovers, &way).await);
+        });
+        Ok(attached)
     }
 
     fn watch(&mut self, id: u32, seen: u64) {

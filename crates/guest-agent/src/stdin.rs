@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use hyperfleet_wire::guest::{FromGuest, MAX_CHUNK, STDIN_WINDOW};
+use hyperfleet_wire::guest::{MAX_CHUNK, STDIN_WINDOW};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
-use crate::answers::{Answers, Refusal};
+use crate::answers::Refusal;
+use crate::way::Way;
 
 /// Taken bytes are told in portions of this size, or when all has been taken.
 const PORTION: usize = STDIN_WINDOW / 4;
@@ -68,8 +69,18 @@ impl Stdin {
         self.news.notify_one();
     }
 
-    /// Writes what is pushed into the pipe and tells call `id`'s host, until the end.
-    pub async fn carry(self: Rc<Self>, id: u32, answers: Answers) {
+    /// Bytes that the host counts as under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way.get()
+    }
+
+    /// Whether nothing may be pushed any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Writes what is pushed into the pipe and tells of it, until the end.
+    pub async fn carry(&self, way: &Way) {
         let Some(pipe) = self.pipe.borrow_mut().take() else {
             return;
         };
@@ -97,7 +108,7 @@ impl Stdin {
             if taken >= PORTION || self.waiting.borrow().is_empty() {
                 self.under_way.set(self.under_way.get() - taken);
                 let bytes = std::mem::take(&mut taken) as u32;
-                answers.send(FromGuest::StdinTaken { id, bytes }).await;
+                way.input_taken(bytes).await;
             }
         }
     }

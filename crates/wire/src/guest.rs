@@ -7,9 +7,12 @@
 //! host's leaving, where the guest sees it. A hello with the nonce of the session that stands is
 //! welcomed again and changes nothing: hosts repeat it until the welcome comes.
 //!
+//! A process that has a name is kept: it outlives the call, and the session, that began it. A call
+//! is attached to it, or none; its output waits in the guest until the host has taken it.
+//!
 //! Every call carries an `id` that the host chose and that is free in its session; each gets
-//! exactly one ending: `done`, `exited`, `listeners`, `news`, `relay`, or `refused`. Many run at
-//! once.
+//! exactly one ending: `done`, `exited`, `listeners`, `news`, `relay`, `kept_processes`, or
+//! `refused`. Many run at once.
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -21,6 +24,10 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 /// Most bytes of `stdin` of one exec that the host may have under way: sent, and not yet told as
 /// taken by `stdin_taken`. So a process that does not read holds up itself alone.
 pub const STDIN_WINDOW: usize = 256 * 1024;
+/// Most processes that are kept, and told of in one `kept_processes` message.
+pub const MAX_KEPT: usize = 32;
+/// Most bytes of its arguments that a kept process is shown with, so that all fit one frame.
+pub const MAX_SHOWN: usize = 4096;
 /// Most listeners told in one `listeners` message; `truncated` says that there are more. At 66
 /// bytes each at most they fit one frame.
 pub const MAX_LISTENERS: usize = 2048;
@@ -45,6 +52,34 @@ pub enum ToGuest {
     Configure { id: u32, config: Config },
     /// Starts a process in a process group (session) of its own.
     Exec { id: u32, exec: Exec },
+    /// Starts a process as `exec` does and keeps it under `name`, a DNS label that no kept process
+    /// has; its output is counted by `output_window` whatever `exec` says. Answered with `attached`
+    /// and goes on as `exec`. Refused with `name_taken`, and with `busy` when [`MAX_KEPT`] run.
+    Keep {
+        id: u32,
+        name: String,
+        output_window: u32,
+        exec: Exec,
+    },
+    /// Attaches to the process that is kept under `name`, in place of the call that is attached, which
+    /// is refused with `replaced`. Answered with `attached`; then all its output that no host has
+    /// taken is told and it goes on as `exec`. Refused with `no_process`.
+    Attach {
+        id: u32,
+        name: String,
+        output_window: u32,
+    },
+    /// Nobody takes what call `id`, a `keep` or `attach`, tells any more: it ends with `done` unless
+    /// it has ended, and its process is kept as it is, ended or not. For other calls: no effect.
+    Detach { id: u32 },
+    /// The end that call `id`, a `keep` or `attach`, was told has been taken: its process is
+    /// forgotten. No answer.
+    EndTaken { id: u32 },
+    /// Asks for all kept processes.
+    Kept { id: u32 },
+    /// Kills the process that is kept under `name` and forgets it; a call that is attached hears of
+    /// its end. Answered with `done`; refused with `no_process`.
+    Forget { id: u32, name: String },
     /// Bytes for the process's standard input, at most [`MAX_CHUNK`] and within
     /// [`STDIN_WINDOW`]; `eof` closes it. For an exec that has ended: no effect, no answer.
     Stdin { id: u32, data: ByteBuf, eof: bool },
@@ -85,6 +120,10 @@ impl ToGuest {
         match *self {
             Self::Configure { id, .. }
             | Self::Exec { id, .. }
+            | Self::Keep { id, .. }
+            | Self::Attach { id, .. }
+            | Self::Kept { id }
+            | Self::Forget { id, .. }
             | Self::Ports { id }
             | Self::Supervise { id, .. }
             | Self::Watch { id, .. }
@@ -93,6 +132,8 @@ impl ToGuest {
             | Self::Sync { id }
             | Self::Ping { id } => Some(id),
             Self::Hello { .. }
+            | Self::Detach { .. }
+            | Self::EndTaken { .. }
             | Self::Stdin { .. }
             | Self::OutputTaken { .. }
             | Self::Resize { .. }
@@ -114,6 +155,23 @@ pub enum FromGuest {
     },
     /// The call ended well and has nothing to tell.
     Done { id: u32 },
+    /// The call is attached to its kept process. `offset`: how much output it had made before what
+    /// is told now, of which the last `dropped` bytes were taken by nobody; `input`: bytes that
+    /// earlier hosts sent and that are under way still; `stdin`: whether more may be sent;
+    /// `terminal`: whether it is at one.
+    Attached {
+        id: u32,
+        offset: u64,
+        dropped: u64,
+        input: u32,
+        stdin: bool,
+        terminal: bool,
+    },
+    /// The answer to `kept`, in the order in which they were started.
+    KeptProcesses {
+        id: u32,
+        processes: Vec<KeptProcess>,
+    },
     /// A piece of a process's standard output.
     Stdout { id: u32, data: ByteBuf },
     /// A piece of a process's standard error.
@@ -148,7 +206,7 @@ pub enum FromGuest {
     Relay { id: u32, port: u16 },
     /// The call could not be done (`id` 0: a message that named no call). `code` is one of
     /// `version`, `unknown_message`, `invalid`, `not_found` (the program), `not_executable` (the
-    /// program), `busy` (a bound), `failed`.
+    /// program), `busy` (a bound), `name_taken`, `no_process`, `replaced`, `failed`.
     Refused {
         id: u32,
         code: String,
@@ -224,6 +282,25 @@ pub struct Exec {
     /// of its input is the terminal's end-of-file character; when the session ends, it hangs up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Size>,
+}
+
+/// A process that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptProcess {
+    pub name: String,
+    /// The first of its arguments, [`MAX_SHOWN`] bytes of them.
+    pub argv: Vec<String>,
+    /// When it was started, by the guest's clock: nanoseconds since 1970.
+    pub since_ns: u64,
+    /// Whether a call is attached.
+    pub attached: bool,
+    pub terminal: bool,
+    /// As of `exited`; neither: it runs.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    /// Bytes of its output that nobody has taken, and how many right before them were dropped.
+    pub untaken: u64,
+    pub dropped: u64,
 }
 
 /// The machine's own command.

@@ -14,6 +14,9 @@ MAX_CHUNK = 64 * 1024
 # Most bytes of stdin of one exec sent and not yet taken.
 STDIN_WINDOW = 256 * 1024
 MAX_LISTENERS = 2048
+# Most processes that are kept, and bytes of its arguments that each is shown with.
+MAX_KEPT = 32
+MAX_SHOWN = 4096
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,6 +56,21 @@ class ExecCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     terminal: Size | None = None
 
 
+class KeptProcessMessage(msgspec.Struct, frozen=True, kw_only=True):
+    name: Annotated[str, msgspec.Meta(max_length=63)]
+    argv: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=MAX_SHOWN)], ...],
+        msgspec.Meta(max_length=MAX_SHOWN),
+    ]
+    since_ns: U64
+    attached: bool
+    terminal: bool
+    code: I32 | None
+    signal: I32 | None
+    untaken: U64
+    dropped: U64
+
+
 class CommandCall(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
@@ -88,6 +106,36 @@ class Configure(msgspec.Struct, frozen=True, kw_only=True, tag="configure"):
 class Exec(msgspec.Struct, frozen=True, kw_only=True, tag="exec"):
     id: U32
     exec: ExecCall
+
+
+class Keep(msgspec.Struct, frozen=True, kw_only=True, tag="keep"):
+    id: U32
+    name: str
+    output_window: U32
+    exec: ExecCall
+
+
+class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach"):
+    id: U32
+    name: str
+    output_window: U32
+
+
+class Detach(msgspec.Struct, frozen=True, kw_only=True, tag="detach"):
+    id: U32
+
+
+class EndTaken(msgspec.Struct, frozen=True, kw_only=True, tag="end_taken"):
+    id: U32
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
+    id: U32
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, tag="forget"):
+    id: U32
+    name: str
 
 
 class Stdin(msgspec.Struct, frozen=True, kw_only=True, tag="stdin"):
@@ -155,6 +203,20 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     id: U32
 
 
+class Attached(msgspec.Struct, frozen=True, kw_only=True, tag="attached"):
+    id: U32
+    offset: U64
+    dropped: U64
+    input: U32
+    stdin: bool
+    terminal: bool
+
+
+class KeptProcesses(msgspec.Struct, frozen=True, kw_only=True, tag="kept_processes"):
+    id: U32
+    processes: Annotated[tuple[KeptProcessMessage, ...], msgspec.Meta(max_length=MAX_KEPT)]
+
+
 class Stdout(msgspec.Struct, frozen=True, kw_only=True, tag="stdout"):
     id: U32
     data: bytes
@@ -206,6 +268,12 @@ ToGuest = (
     Hello
     | Configure
     | Exec
+    | Keep
+    | Attach
+    | Detach
+    | EndTaken
+    | Kept
+    | Forget
     | Stdin
     | OutputTaken
     | Resize
@@ -219,7 +287,18 @@ ToGuest = (
     | Ping
 )
 FromGuest = (
-    Welcome | Done | Stdout | Stderr | StdinTaken | Exited | Listeners | News | Relay | Refused
+    Welcome
+    | Done
+    | Attached
+    | KeptProcesses
+    | Stdout
+    | Stderr
+    | StdinTaken
+    | Exited
+    | Listeners
+    | News
+    | Relay
+    | Refused
 )
 
 _to_guest: msgspec.msgpack.Decoder[ToGuest] = msgspec.msgpack.Decoder(ToGuest)
