@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
-from hyperfleet.errors import GuestError, HyperfleetError
+from hyperfleet.errors import GuestError, HyperfleetError, ValidationError
+from hyperfleet.guest import kept
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.stream import WINDOW, Stream
 from hyperfleet.guest.values import ExecRequest, ProcessRequest
@@ -52,9 +53,33 @@ _command = st.builds(
     signal=_numbers,
     restarts=_ids,
 )
+_kept_process = st.builds(
+    wire.KeptProcessMessage,
+    name=st.sampled_from(["build", "", "no\nname"]),
+    argv=st.tuples(_texts),
+    since_ns=st.sampled_from([0, 2**64 - 1]),
+    attached=st.booleans(),
+    terminal=st.booleans(),
+    code=_numbers,
+    signal=_numbers,
+    untaken=_ids,
+    dropped=_ids,
+)
 _said = st.one_of(
     st.builds(wire.Welcome, nonce=_ids, protocol=_ids, agent=_texts, boot_id=_texts),
     st.builds(wire.Done, id=_ids),
+    st.builds(
+        wire.Attached,
+        id=_ids,
+        offset=_ids,
+        dropped=_ids,
+        input=st.sampled_from([0, 1, wire.STDIN_WINDOW, wire.STDIN_WINDOW + 1]),
+        stdin=st.booleans(),
+        terminal=st.booleans(),
+    ),
+    st.builds(
+        wire.KeptProcesses, id=_ids, processes=st.lists(_kept_process, max_size=2).map(tuple)
+    ),
     st.builds(wire.Stdout, id=_ids, data=_data),
     st.builds(wire.Stderr, id=_ids, data=_data),
     st.builds(wire.StdinTaken, id=_ids, bytes=st.sampled_from([0, 1, _MOST_INPUT, 2**32 - 1])),
@@ -82,12 +107,15 @@ _said = st.one_of(
     st.builds(
         wire.Refused,
         id=_ids,
-        code=st.sampled_from(["not_found", "version", "failed"]),
+        code=st.sampled_from(["not_found", "version", "failed", "no_process", "replaced"]),
         message=_texts,
     ),
 )
 _acts = st.sampled_from(
-    ["exec", "stream", "read", "ports", "watch", "relay", "ping", "configure", "abandon"]
+    [
+        *("exec", "stream", "keep", "attach", "read", "taken", "write", "abandon"),
+        *("kept", "forget", "ports", "watch", "relay", "ping", "configure"),
+    ]
 )
 # Noise ends a session, so most of what comes is well formed.
 any_steps = st.lists(
@@ -125,6 +153,7 @@ class _Session:
         self._reader = reader
         self._streams: list[Stream] = []
         self._doing: list[asyncio.Task[Any]] = []
+        self._writing: list[asyncio.Task[None]] = []
 
     def take(self, step: Step) -> None:
         """The guest says something, or the host begins something."""
@@ -137,15 +166,33 @@ class _Session:
         elif step == "stream":
             with contextlib.suppress(GuestError):
                 self._streams.append(self._agent.run(ProcessRequest(argv=("x",))))
-        elif step not in ("read", "abandon"):
-            self._do(_act(self._agent, step))
+        elif step in ("keep", "attach"):
+            with contextlib.suppress(GuestError):
+                self._streams.append(_named(self._agent, step))
+        elif step not in ("read", "taken", "write", "abandon"):
+            self._do(_ACTS[step](self._agent))
         elif self._streams:
-            stream = self._streams.pop() if step == "abandon" else self._streams[-1]
-            self._do(stream.abandon() if step == "abandon" else stream.read())
+            self._with(self._streams.pop() if step == "abandon" else self._streams[-1], step)
+
+    def _with(self, stream: Stream, step: str) -> None:
+        match step:
+            case "abandon":
+                self._do(stream.abandon())
+            case "taken":
+                with contextlib.suppress(GuestError, ValidationError):
+                    stream.taken(1)
+            case "write":
+                # It waits for room for as long as the guest gives none.
+                self._writing.append(asyncio.create_task(stream.write(b"i" * _MOST_INPUT)))
+            case _:
+                self._do(stream.read())
 
     async def outcomes(self) -> list[Any]:
         """What each thing came to, once the channel is closed: none may be without an end."""
         await self._agent.close()
+        for task in self._writing:
+            task.cancel()
+        self._doing += self._writing
         for stream in self._streams:
             self._do(stream.ended())
         async with asyncio.timeout(5):
@@ -179,23 +226,26 @@ async def session(steps: list[Step]) -> None:
             await asyncio.sleep(0)
     protocol.connection_lost(None)
     for outcome in await running.outcomes():
-        if isinstance(outcome, BaseException) and not isinstance(outcome, HyperfleetError):
+        expected = isinstance(outcome, HyperfleetError | asyncio.CancelledError)
+        if isinstance(outcome, BaseException) and not expected:
             raise outcome
 
 
-def _act(agent: Agent, name: str) -> Coroutine[Any, Any, Any]:
-    match name:
-        case "exec":
-            return agent.exec(
-                ExecRequest(argv=("x",), stdin=b"i" * _MOST_INPUT, output_limit=OUTPUT_LIMIT)
-            )
-        case "ports":
-            return agent.listeners()
-        case "watch":
-            return agent.watch(0)
-        case "relay":
-            return agent.relay("::1", 80)
-        case "ping":
-            return agent.ping(5)
-        case _:
-            return agent.configure("web", None)
+def _named(agent: Agent, step: str) -> Stream:
+    if step == "attach":
+        return kept.attach(agent, "build")
+    return kept.keep(agent, "build", ProcessRequest(argv=("x",)))
+
+
+_ACTS: dict[str, Callable[[Agent], Coroutine[Any, Any, Any]]] = {
+    "exec": lambda agent: agent.exec(
+        ExecRequest(argv=("x",), stdin=b"i" * _MOST_INPUT, output_limit=OUTPUT_LIMIT)
+    ),
+    "kept": kept.kept,
+    "forget": lambda agent: kept.forget(agent, "build"),
+    "ports": lambda agent: agent.listeners(),
+    "watch": lambda agent: agent.watch(0),
+    "relay": lambda agent: agent.relay("::1", 80),
+    "ping": lambda agent: agent.ping(5),
+    "configure": lambda agent: agent.configure("web", None),
+}

@@ -14,6 +14,8 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import msgspec
+
 from hyperfleet.errors import GuestError, OperationTimeoutError, TooLargeError
 from hyperfleet.guest.calls import (
     BrokenProtocolError,
@@ -29,7 +31,7 @@ from hyperfleet.guest.calls import (
     printable,
 )
 from hyperfleet.guest.handshake import Handshake
-from hyperfleet.guest.stream import WINDOW, Stream, size
+from hyperfleet.guest.stream import WINDOW, Stream, asked_for
 from hyperfleet.guest.values import (
     ExecRequest,
     ExecResult,
@@ -53,7 +55,6 @@ _READ_BYTES = 64 * 1024
 _KILL_SIGNAL = 9
 _MAX_NAME = 64
 _MAX_ID = 2**32 - 1
-_NO_LIMIT = 2**64 - 1
 # Calls under way, those given up and not answered yet counted; bytes that wait for the guest to
 # read them. A guest that lets either grow so far is not served further.
 _MAX_CALLS = 4096
@@ -137,8 +138,8 @@ class Agent:
             disks=tuple(wire.Disk(serial=disk.serial, path=disk.path) for disk in disks),
         )
         call = SimpleCall(_future())
-        self._begin(call, lambda call_id: wire.Configure(id=call_id, config=config))
-        await self._end(call, timeout)
+        self.begin(call, lambda call_id: wire.Configure(id=call_id, config=config))
+        await self.end(call, timeout)
 
     async def exec(self, request: ExecRequest) -> ExecResult:
         """Runs a process to its end.
@@ -161,7 +162,7 @@ class Agent:
         )
         begun = time.monotonic()
         call = ExecCall(_future(), request.output_limit)
-        call_id = self._begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
+        call_id = self.begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
         feeding = asyncio.create_task(
             self.feed(call_id, call, request.stdin, eof=bool(request.stdin))
         )
@@ -196,18 +197,10 @@ class Agent:
             TooLargeError: arguments and environment are over the bound of one frame.
             GuestError: the channel was lost.
         """
-        asked = wire.ExecCall(
-            argv=request.argv,
-            env=tuple(request.env.items()),
-            cwd=request.cwd,
-            timeout_ms=0 if request.timeout is None else max(1, round(request.timeout * 1000)),
-            stdin=request.stdin,
-            output_limit=_NO_LIMIT,
-            output_window=WINDOW,
-            terminal=size(request.terminal),
-        )
+        asked = msgspec.structs.replace(asked_for(request), output_window=WINDOW)
         call = StreamCall(_future(), WINDOW)
-        call_id = self._begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
+        call.takes_input = request.stdin
+        call_id = self.begin(call, lambda call_id: wire.Exec(id=call_id, exec=asked))
         return Stream(self, call_id, call, at_terminal=request.terminal is not None)
 
     async def listeners(self, timeout: float = 5) -> list[Listener]:  # noqa: ASYNC109
@@ -218,8 +211,8 @@ class Agent:
             GuestError: the channel was lost.
         """
         call = ListenersCall(_future())
-        self._begin(call, lambda call_id: wire.Ports(id=call_id))
-        return await self._end(call, timeout)
+        self.begin(call, lambda call_id: wire.Ports(id=call_id))
+        return await self.end(call, timeout)
 
     async def supervise(
         self, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, restart: Restart
@@ -236,8 +229,8 @@ class Agent:
             argv=argv, env=tuple(env.items()), cwd=cwd, restart=restart.value
         )
         call = SimpleCall(_future())
-        self._begin(call, lambda call_id: wire.Supervise(id=call_id, command=command))
-        await self._end(call, _CALL_TIMEOUT)
+        self.begin(call, lambda call_id: wire.Supervise(id=call_id, command=command))
+        await self.end(call, _CALL_TIMEOUT)
 
     async def watch(self, seen: int) -> News:
         """Returns when something has happened: sockets listen anew, or the command's state changed.
@@ -249,7 +242,7 @@ class Agent:
             GuestError: the agent is too old, or the channel was lost (`lost`).
         """
         call = WatchCall(_future())
-        self._begin(call, lambda call_id: wire.Watch(id=call_id, seen=seen))
+        self.begin(call, lambda call_id: wire.Watch(id=call_id, seen=seen))
         return await call.answer
 
     async def relay(self, address: str, port: int) -> int:
@@ -260,8 +253,8 @@ class Agent:
             OperationTimeoutError: it did not answer.
         """
         call = RelayCall(_future())
-        self._begin(call, lambda call_id: wire.RelayCall(id=call_id, address=address, port=port))
-        return await self._end(call, _CALL_TIMEOUT)
+        self.begin(call, lambda call_id: wire.RelayCall(id=call_id, address=address, port=port))
+        return await self.end(call, _CALL_TIMEOUT)
 
     async def shutdown(self, grace: float) -> None:
         """Asks the guest to end all processes and power off.
@@ -275,8 +268,8 @@ class Agent:
         """
         grace_ms = round(grace * 1000)
         call = SimpleCall(_future())
-        self._begin(call, lambda call_id: wire.Shutdown(id=call_id, grace_ms=grace_ms))
-        await self._end(call, _CALL_TIMEOUT)
+        self.begin(call, lambda call_id: wire.Shutdown(id=call_id, grace_ms=grace_ms))
+        await self.end(call, _CALL_TIMEOUT)
 
     async def sync(self) -> None:
         """Returns when what the guest has written is on its disks.
@@ -286,8 +279,8 @@ class Agent:
             OperationTimeoutError: it did not answer.
         """
         call = SimpleCall(_future())
-        self._begin(call, lambda call_id: wire.Sync(id=call_id))
-        await self._end(call, _CALL_TIMEOUT)
+        self.begin(call, lambda call_id: wire.Sync(id=call_id))
+        await self.end(call, _CALL_TIMEOUT)
 
     async def ping(self, timeout: float) -> None:  # noqa: ASYNC109
         """Returns when the agent has answered.
@@ -297,8 +290,8 @@ class Agent:
             GuestError: the channel was lost.
         """
         call = SimpleCall(_future())
-        self._begin(call, lambda call_id: wire.Ping(id=call_id))
-        await self._end(call, timeout)
+        self.begin(call, lambda call_id: wire.Ping(id=call_id))
+        await self.end(call, timeout)
 
     async def close(self) -> None:
         """Closes the channel. The guest's processes run on; calls under way raise GuestError."""
@@ -324,8 +317,11 @@ class Agent:
         """Returns when the channel is lost or closed."""
         await self._closed.wait()
 
-    def _begin(self, call: Call[Any], message: Callable[[int], wire.ToGuest]) -> int:
-        """Sends a call with an id that is free in this session, and enters it. Gives the id."""
+    def begin(self, call: Call[Any], message: Callable[[int], wire.ToGuest]) -> int:
+        """Sends a call with an id that is free in this session, and enters it. Gives the id.
+
+        For `guest.kept` and here alone, as `end` is.
+        """
         if len(self._calls) >= _MAX_CALLS:
             raise GuestError(f"the guest's agent has left {_MAX_CALLS} calls unanswered")
         if self._writer.transport.get_write_buffer_size() > _MAX_UNSENT:
@@ -338,7 +334,8 @@ class Agent:
         self._calls[call_id] = call
         return call_id
 
-    async def _end(self, call: Call[T], limit: float) -> T:
+    async def end(self, call: Call[T], limit: float = _CALL_TIMEOUT) -> T:
+        """What a call that was begun comes to."""
         # The entry stays when the wait is given up: the answer that still comes is then known.
         try:
             async with asyncio.timeout(limit):
@@ -355,7 +352,7 @@ class Agent:
         unsent = memoryview(data)
         ended = not (unsent or eof)
         with contextlib.suppress(GuestError, OSError):
-            while not ended and not call.answer.done():
+            while not ended and call.takes_input and not call.answer.done():
                 room = min(wire.MAX_CHUNK, wire.STDIN_WINDOW - call.under_way)
                 if room == 0:
                     call.credit.clear()

@@ -13,7 +13,7 @@ from asyncio import Event, Future
 from collections import deque
 from typing import Generic, TypeVar
 
-from hyperfleet.errors import GuestError
+from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.guest.values import GuestNetwork, Listener, News, Piece, ProcessEnd
 from hyperfleet.machine import CommandPhase, CommandState
 from hyperfleet.wire import guest as wire
@@ -51,18 +51,22 @@ class Call(ABC, Generic[T]):
             BrokenProtocolError: this call can't get that message.
         """
         if isinstance(message, wire.Refused):
-            self.fail(GuestError(printable(message.message)))
+            self.fail(self.refused(message))
         else:
             value = self.ending(message)
             if not self.answer.done():
                 self.answer.set_result(value)
         return True
 
+    def refused(self, message: wire.Refused) -> HyperfleetError:
+        """What a refusal means."""
+        return GuestError(printable(message.message))
+
     @abstractmethod
     def ending(self, message: wire.FromGuest) -> T:
         """What the call's last message comes to."""
 
-    def fail(self, error: GuestError) -> None:
+    def fail(self, error: HyperfleetError) -> None:
         """Ends the call with `error`, if it has not ended."""
         if not self.answer.done():
             self.answer.set_exception(error)
@@ -111,6 +115,8 @@ class ProcessCall(Call[ProcessEnd]):
         super().__init__(answer)
         # Bytes of standard input sent and not yet taken by the process.
         self.under_way = 0
+        # What it is given else is dropped.
+        self.takes_input = True
         self.credit = Event()
 
     def take(self, message: wire.FromGuest) -> bool:
@@ -214,7 +220,7 @@ def card(network: GuestNetwork | None) -> wire.Network | None:
 
 
 def _end(message: wire.Exited) -> ProcessEnd:
-    exit_code, signal_name = _ending(message.code, message.signal)
+    exit_code, signal_name = ending_of(message.code, message.signal)
     return ProcessEnd(
         exit_code=exit_code,
         signal=signal_name,
@@ -229,13 +235,13 @@ def _command(message: wire.CommandMessage) -> CommandState:
         if phase is not CommandPhase.RUNNING:
             raise BrokenProtocolError("a command that has ended needs an end")
         return CommandState(state=phase, restarts=message.restarts)
-    exit_code, signal_name = _ending(message.code, message.signal)
+    exit_code, signal_name = ending_of(message.code, message.signal)
     return CommandState(
         state=phase, exit_code=exit_code, signal=signal_name, restarts=message.restarts
     )
 
 
-def _ending(code: int | None, number: int | None) -> tuple[int, str | None]:
+def ending_of(code: int | None, number: int | None) -> tuple[int, str | None]:
     """A shell's exit code for it, and the signal's name if there was one."""
     if (code is None) == (number is None):
         raise BrokenProtocolError("an exit needs either a code or a signal")

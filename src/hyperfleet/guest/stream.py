@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from hyperfleet.errors import GuestError
-from hyperfleet.guest.calls import ProcessCall, StreamCall
-from hyperfleet.guest.values import Piece, ProcessEnd
+from hyperfleet.guest.calls import Call, ProcessCall, StreamCall
+from hyperfleet.guest.values import Attachment, Piece, ProcessEnd, ProcessRequest
 from hyperfleet.wire import guest as wire
+
+T = TypeVar("T")
 
 # Bytes of output that may be under way to us: what a process writes beyond them it is held up with.
 WINDOW = 256 * 1024
@@ -23,11 +25,21 @@ _PORTION = WINDOW // 4
 _HANGUP_S = 2.0
 # What the agent gets to tell the end of what it was to kill.
 _KILL_TAKES_S = 5.0
+_NO_LIMIT = 2**64 - 1
 
 
-def size(terminal: tuple[int, int] | None) -> wire.Size | None:
-    """Rows and columns, as the agent is told them."""
-    return wire.Size(rows=terminal[0], columns=terminal[1]) if terminal is not None else None
+def asked_for(request: ProcessRequest) -> wire.ExecCall:
+    """What the agent is asked for, its output not counted."""
+    terminal = request.terminal
+    return wire.ExecCall(
+        argv=request.argv,
+        env=tuple(request.env.items()),
+        cwd=request.cwd,
+        timeout_ms=0 if request.timeout is None else max(1, round(request.timeout * 1000)),
+        stdin=request.stdin,
+        output_limit=_NO_LIMIT,
+        terminal=None if terminal is None else wire.Size(rows=terminal[0], columns=terminal[1]),
+    )
 
 
 class Session(Protocol):
@@ -38,6 +50,12 @@ class Session(Protocol):
 
     async def feed(self, call_id: int, call: ProcessCall, data: bytes, *, eof: bool) -> None:
         """Sends standard input as far as it is taken."""
+
+    def begin(self, call: Call[Any], message: Callable[[int], wire.ToGuest]) -> int:
+        """Sends a call; gives its id."""
+
+    async def end(self, call: Call[T]) -> T:
+        """What it comes to."""
 
 
 class Stream:
@@ -54,7 +72,7 @@ class Stream:
         self._session = session
         self._id = call_id
         self._call = call
-        self._taken = 0
+        self._not_granted = 0
         # Read by `ended`, if by anybody.
         call.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
@@ -78,12 +96,29 @@ class Stream:
             call.news.clear()
             await call.news.wait()
         piece = call.pieces.popleft()
-        self._taken += len(piece.data)
-        if self._taken >= _PORTION and not call.answer.done():
-            taken, self._taken = self._taken, 0
-            call.outstanding -= taken
-            self._session.say(wire.OutputTaken(id=self._id, bytes=taken))
+        self._has_read(len(piece.data))
         return piece
+
+    def _has_read(self, count: int) -> None:
+        self._not_granted += count
+        if self._not_granted >= _PORTION and not self._call.answer.done():
+            taken, self._not_granted = self._not_granted, 0
+            self._call.outstanding -= taken
+            self._session.say(wire.OutputTaken(id=self._id, bytes=taken))
+
+    async def attached(self) -> Attachment | None:
+        """How a process that has a name was found, before all else is heard of it; None: no name.
+
+        Raises:
+            HyperfleetError: as `read` does.
+        """
+        return None
+
+    def taken(self, count: int) -> None:
+        """So much of what was read is not needed again; counts for processes that have a name."""
+
+    def end_taken(self) -> None:
+        """Nor is its end; for processes that have a name, which are forgotten then."""
 
     async def ended(self) -> ProcessEnd:
         """How it ended, when it has and all its output has come; `read` it or this never returns.

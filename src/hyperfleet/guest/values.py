@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from hyperfleet.machine import CommandState
@@ -34,7 +36,8 @@ class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `terminal`: (rows, columns) of the one that it gets; all its output is then standard output.
     `stdin`: whether input follows; else it is empty, or a terminal without keys. `timeout` in
-    seconds, None: it runs as long as it likes.
+    seconds, None: it runs as long as it likes. `name`: it is kept under that, a DNS label, when
+    nobody takes its output any more.
     """
 
     argv: tuple[str, ...]
@@ -43,6 +46,39 @@ class ProcessRequest(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bool = True
     terminal: tuple[int, int] | None = None
     timeout: float | None = None
+    name: str | None = None
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process that has a name was found by who attaches.
+
+    `offset`: bytes of its output before what is read first; `dropped`: how many of them, the last
+    ones, nobody has read. `stdin`: whether it takes input; `terminal`: whether it is at one.
+    """
+
+    offset: int
+    dropped: int
+    stdin: bool
+    terminal: bool
+
+
+class KeptProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that has a name, by its guest's words.
+
+    `argv`: the first of its arguments; `since`: when it was started; `exit_code` and `signal`: None
+    while it runs; `untaken`: bytes of output that nobody has taken; `dropped`: how many right
+    before them are lost.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    since: datetime
+    attached: bool
+    terminal: bool
+    exit_code: int | None
+    signal: str | None
+    untaken: int
+    dropped: int
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ class Calls:
     def __init__(self, system: System, say: Callable[[guest.FromGuest], None]) -> None:
         self._system = system
         self._say = say
-        self._running: dict[int, _Call] = {}
+        self._running: dict[int, Call] = {}
 
     def take(self, message: Message) -> None:
         """One of the host's messages."""
@@ -41,15 +41,11 @@ class Calls:
         call = self._running.get(message.id)
         if call is None:
             return
-        if isinstance(message, guest.Kill):
-            call.end(signal=message.signal)
-        elif isinstance(message, guest.OutputTaken):
+        if isinstance(message, guest.OutputTaken):
             call.credit += message.bytes
             self._tell(call)
-        elif isinstance(message, guest.Stdin):
-            if message.data:
-                self._say(guest.StdinTaken(id=message.id, bytes=len(message.data)))
-            call.stdin(message.data, eof=message.eof)
+        else:
+            call.take(message, self._say)
 
     def forget(self) -> None:
         """A new session, or the end: nothing of the calls so far is told any more."""
@@ -58,23 +54,20 @@ class Calls:
         self._running.clear()
 
     def _begin(self, call_id: int, asked: guest.ExecCall) -> None:
-        program = asked.argv[0] if asked.argv else ""
-        programs = Programs(self._system, {}, "/", b"")
-        if call_id in self._running or not program:
-            self._say(guest.Refused(id=call_id, code="invalid", message="a free id, and a program"))
-        elif not programs.knows(program):
-            why = f"{posixpath.basename(program)}: not found"
-            self._say(guest.Refused(id=call_id, code="not_found", message=why))
+        if call_id in self._running:
+            self._say(guest.Refused(id=call_id, code="invalid", message="a free id is needed"))
+        elif (refusal := refused(call_id, asked, self._system)) is not None:
+            self._say(refusal)
         else:
-            call = _Call(call_id, asked, self._system, self._finish)
+            call = Call(call_id, asked, self._system, self._finish)
             self._running[call_id] = call
             call.begin()
 
-    def _finish(self, call: _Call, ending: guest.Exited) -> None:
+    def _finish(self, call: Call, ending: guest.Exited) -> None:
         call.ending = ending
         self._tell(call)
 
-    def _tell(self, call: _Call) -> None:
+    def _tell(self, call: Call) -> None:
         """What the host will hear now of a program that has ended; the ending when that is all."""
         if call.ending is None:
             return
@@ -90,7 +83,18 @@ class Calls:
         self._say(call.ending)
 
 
-class _Call:
+def refused(call_id: int, asked: guest.ExecCall, system: System) -> guest.Refused | None:
+    """Why a process can't be started, if it can't."""
+    program = asked.argv[0] if asked.argv else ""
+    if not program:
+        return guest.Refused(id=call_id, code="invalid", message="argv names no program")
+    if not Programs(system, {}, "/", b"").knows(program):
+        why = f"{posixpath.basename(program)}: not found"
+        return guest.Refused(id=call_id, code="not_found", message=why)
+    return None
+
+
+class Call:
     """One process. It begins when its standard input is whole."""
 
     def __init__(
@@ -98,7 +102,7 @@ class _Call:
         call_id: int,
         asked: guest.ExecCall,
         system: System,
-        finish: Callable[[_Call, guest.Exited], None],
+        finish: Callable[[Call, guest.Exited], None],
     ) -> None:
         self.id = call_id
         # Of a program that has ended: what the host has not heard, and how much it will hear now.
@@ -121,6 +125,20 @@ class _Call:
     def begin(self) -> None:
         if not self._asked.stdin:
             self.stdin(b"", eof=True)
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether more may come."""
+        return self._asked.stdin and self._run is None and self.ending is None
+
+    def take(self, message: Message, say: Callable[[guest.FromGuest], None]) -> None:
+        """A signal, or input, which is told as taken."""
+        if isinstance(message, guest.Kill):
+            self.end(signal=message.signal)
+        elif isinstance(message, guest.Stdin):
+            if message.data:
+                say(guest.StdinTaken(id=message.id, bytes=len(message.data)))
+            self.stdin(message.data, eof=message.eof)
 
     def stdin(self, data: bytes, *, eof: bool) -> None:
         self._input += data

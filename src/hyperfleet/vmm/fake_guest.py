@@ -18,6 +18,7 @@ from hyperfleet.vmm import fake_http
 from hyperfleet.vmm.fake_calls import Calls
 from hyperfleet.vmm.fake_command import Command
 from hyperfleet.vmm.fake_faults import Channel
+from hyperfleet.vmm.fake_kept import KeptCalls, KeptMessage
 from hyperfleet.vmm.memory_stream import MemoryStream
 from hyperfleet.wire import WireError, guest, slip
 
@@ -66,6 +67,7 @@ class FakeGuest:
         self._unread: list[tuple[MemoryStream, bytes]] = []
         self._frames = slip.Reader()
         self._calls = Calls(self, self._say)
+        self._kept = KeptCalls(self, self._say)
         self._command = Command(self, write=write, on_change=self._happened)
 
     def connect(self) -> tuple[StreamReader, StreamWriter]:
@@ -83,6 +85,7 @@ class FakeGuest:
         """The power is off."""
         self._awake = False
         self._calls.forget()
+        self._kept.drop()
         self._command.drop()
         self.sockets.clear()
         self.hang_up()
@@ -176,12 +179,16 @@ class FakeGuest:
         if self._behaviour is Channel.DROPS:
             self.hang_up()
             return
+        if isinstance(message, KeptMessage):
+            self._kept.take(message)
+            return
         self._do(message)
 
     def _do(self, message: guest.ToGuest) -> None:
         match message:
             case guest.Exec() | guest.Stdin() | guest.OutputTaken() | guest.Resize() | guest.Kill():
-                self._calls.take(message)
+                if not self._kept.pass_on(message):
+                    self._calls.take(message)
             case guest.Configure(id=call, config=config):
                 self.hostname = config.hostname
                 self._say(guest.Done(id=call))
@@ -223,6 +230,7 @@ class FakeGuest:
 
     def _welcome(self, hello: guest.Hello) -> None:
         self._calls.forget()
+        self._kept.detach()
         self._watch = None
         if not hello.min <= guest.PROTOCOL <= hello.max:
             why = f"this agent speaks version {guest.PROTOCOL}"
