@@ -18,6 +18,7 @@ from hyperfleet.api import (
     files,
     keys,
     machines,
+    processes,
     service,
     snapshots,
     streams,
@@ -52,6 +53,7 @@ def create_app(parts: Parts, *, not_ready: Callable[[], str | None]) -> FastAPI:
     )
     routers = (
         machines.router,
+        processes.router,
         files.router,
         files.uploads,
         streams.router,

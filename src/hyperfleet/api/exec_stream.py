@@ -2,7 +2,8 @@
 
 What both sides say is in docs/reference/exec-stream.md. The client counts its input: what was sent
 and not told as taken may be `MOST_INPUT` bytes, so that what else it says (signals, sizes, its
-going away) is heard while a process does not read.
+going away) is heard while a process does not read. Of a process that has a name the client tells
+what output it has taken, and that it has heard of its end: the rest is kept for who attaches next.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ from hyperfleet.api.errors import respond
 from hyperfleet.api.interface import ProcessStream
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.request_log import log
-from hyperfleet.api.requests import MOST_CHARACTERS, StreamExec
 from hyperfleet.api.route import KEY_SUBPROTOCOL, Guard, admit, check_query
+from hyperfleet.api.stream_requests import MOST_CHARACTERS, StreamAttach, StreamExec
 from hyperfleet.api.validation import explain, parse_json
-from hyperfleet.errors import HyperfleetError, TooLargeError, ValidationError
-from hyperfleet.guest.values import ProcessEnd, ProcessRequest
+from hyperfleet.errors import (
+    ConflictError,
+    HyperfleetError,
+    NotFoundError,
+    TooLargeError,
+    ValidationError,
+)
+from hyperfleet.guest.values import Attachment, ProcessEnd, ProcessRequest
 
 router = APIRouter()
 
@@ -42,11 +49,24 @@ _STDOUT, _STDERR = b"\x01", b"\x02"
 # Close codes (RFC 6455, 7.4.1).
 _NORMAL, _POLICY, _FAILED = 1000, 1008, 1011
 
+# Whose fault they are.
+_THEIRS = ValidationError | TooLargeError | NotFoundError | ConflictError
+
 _Characters = Annotated[int, msgspec.Meta(ge=1, le=MOST_CHARACTERS)]
 
 
 class _Eof(msgspec.Struct, frozen=True, tag="eof", forbid_unknown_fields=True):
     """There is no more input."""
+
+
+class _OutputTaken(msgspec.Struct, frozen=True, tag="output_taken", forbid_unknown_fields=True):
+    """So much of the output of a process that has a name has been taken."""
+
+    bytes: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _EndTaken(msgspec.Struct, frozen=True, tag="end_taken", forbid_unknown_fields=True):
+    """The end of a process that has a name has been heard."""
 
 
 class _Resize(msgspec.Struct, frozen=True, tag="resize", forbid_unknown_fields=True):
@@ -79,14 +99,16 @@ def is_stream(path: str) -> bool:
     return _PATTERN.match(path) is not None
 
 
-_orders: msgspec.json.Decoder[_Eof | _Resize | _Signal] = msgspec.json.Decoder(
-    _Eof | _Resize | _Signal
-)
+_Order = _Eof | _Resize | _Signal | _OutputTaken | _EndTaken
+_orders: msgspec.json.Decoder[_Order] = msgspec.json.Decoder(_Order)
 
 
 @router.websocket(_PATH, name="stream_exec")
 async def stream_exec(websocket: WebSocket) -> None:
-    """Runs one process, which ends with the connection if it has not ended before."""
+    """Runs one process, which ends with the connection if it has not ended before.
+
+    Or one that has a name, which is kept, and which can be attached to.
+    """
     guard: Guard = websocket.app.state.guard
     parts: Parts = websocket.app.state.parts
     ref = websocket.path_params["id"]
@@ -143,6 +165,9 @@ async def _begin(
             "The first message must be text: a JSON object that names the process"
         )
     asked = _asked(text)
+    processes = parts.machines.processes(ref)
+    if isinstance(asked, StreamAttach):
+        return await processes.attach(asked.attach)
     terminal = asked.terminal
     request = ProcessRequest(
         argv=asked.argv,
@@ -151,19 +176,22 @@ async def _begin(
         stdin=asked.stdin,
         terminal=(terminal.rows, terminal.columns) if terminal is not None else None,
         timeout=asked.timeout,
+        name=asked.name,
     )
-    return await parts.machines.run(ref, request)
+    return await processes.run(request)
 
 
-def _asked(text: str) -> StreamExec:
+def _asked(text: str) -> StreamExec | StreamAttach:
     document = parse_json(text.encode("utf-8", "surrogatepass"))
+    attaches = isinstance(document, dict) and "attach" in document
+    model = StreamAttach if attaches else StreamExec
     try:
-        return StreamExec.model_validate(document)
+        return model.model_validate(document)
     except pydantic.ValidationError as error:
         wrong: list[dict[str, Any]] = [
             {**one, "loc": ("body", *one["loc"])} for one in error.errors()
         ]
-        raise ValidationError(explain(wrong, StreamExec, None)) from error
+        raise ValidationError(explain(wrong, model, None)) from error
 
 
 class _Carriage:
@@ -177,12 +205,16 @@ class _Carriage:
         self._waiting = 0
         self._ended = False
         self._news = asyncio.Event()
+        self._end_told = False
+        self._end_taken = asyncio.Event()
 
     async def carry(self) -> ProcessEnd | None:
         """Returns how the process ended, when the client has been told; None: the client has gone.
 
         Raises:
             ValidationError, TooLargeError: the client said what is not to be said.
+            NotFoundError, ConflictError: of a name: no process has it, or one has, or another
+                client has attached to it.
             GuestError: the process could not be started, or was lost.
         """
         telling = asyncio.create_task(self._tell())
@@ -203,6 +235,9 @@ class _Carriage:
             await self._stream.abandon()
 
     async def _tell(self) -> ProcessEnd | None:
+        attachment = await self._stream.attached()
+        if attachment is not None and not await self._say(_attached(attachment)):
+            return None
         while (piece := await self._stream.read()) is not None:
             data = (_STDERR if piece.is_error else _STDOUT) + piece.data
             if not await _reaches(self._websocket.send_bytes(data)):
@@ -214,9 +249,15 @@ class _Carriage:
             "signal": end.signal,
             "timed_out": end.timed_out,
         }
-        if await _reaches(self._websocket.send_json(said)):
+        if await self._say(said):
+            if attachment is not None:
+                self._end_told = True
+                await self._end_taken.wait()
             await _reaches(self._websocket.close(_NORMAL))
         return end
+
+    async def _say(self, said: dict[str, Any]) -> bool:
+        return await _reaches(self._websocket.send_json(said))
 
     async def _hear(self) -> None:
         """Returns when the client has gone."""
@@ -235,7 +276,7 @@ class _Carriage:
             order = _orders.decode(message["text"])
         except msgspec.DecodeError as error:
             raise ValidationError(
-                f"a text message is an order: eof, resize or signal; this is none: {error}"
+                f"a text message is an order, such as eof, resize or signal; this is none: {error}"
             ) from error
         match order:
             case _Eof():
@@ -244,6 +285,16 @@ class _Carriage:
                 self._stream.resize(rows, columns)
             case _Signal():
                 self._stream.signal(order.number)
+            case _OutputTaken(bytes=count):
+                self._stream.taken(count)
+            case _EndTaken():
+                self._hear_end_taken()
+
+    def _hear_end_taken(self) -> None:
+        if not self._end_told:
+            raise ValidationError("an end was told as taken that was not told")
+        self._stream.end_taken()
+        self._end_taken.set()
 
     def _enqueue(self, data: bytes, *, last: bool) -> None:
         if self._ended:
@@ -266,13 +317,16 @@ class _Carriage:
             await self._stream.write(data, eof=last)
             self._waiting -= len(data)
             if data:
-                said = {"type": "stdin_taken", "bytes": len(data)}
-                await _reaches(self._websocket.send_json(said))
+                await self._say({"type": "stdin_taken", "bytes": len(data)})
+
+
+def _attached(attachment: Attachment) -> dict[str, Any]:
+    return {"type": "attached", **msgspec.structs.asdict(attachment)}
 
 
 async def _fail(websocket: WebSocket, error: HyperfleetError) -> None:
     """The last message, in the shape of every error; the client may have gone."""
-    theirs = isinstance(error, ValidationError | TooLargeError)
+    theirs = isinstance(error, _THEIRS)
     said = {"type": "error", "error": {"code": error.code, "message": error.message}}
     if await _reaches(websocket.send_json(said)):
         await _reaches(websocket.close(_POLICY if theirs else _FAILED))

@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hyperfleet.guest.values import (
+    Attachment,
     ExecRequest,
     ExecResult,
     FileInfo,
+    KeptProcess,
     Listener,
     Piece,
     ProcessEnd,
@@ -32,7 +34,18 @@ from hyperfleet.proxy.interface import Activity
 
 
 class ProcessStream(Protocol):
-    """A process in a machine while it runs. When it can't be reached any more: GuestError."""
+    """A process in a machine while it runs. When it can't be reached any more: GuestError.
+
+    One that has a name is kept when it is abandoned, and what was not taken comes again.
+    """
+
+    async def attached(self) -> Attachment | None:
+        """How one that has a name was found; None: it has none, or could not be run.
+
+        Raises:
+            NotFoundError: there is no process of that name.
+            ConflictError: there is one already, or another client has attached since.
+        """
 
     async def read(self) -> Piece | None:
         """The next piece of its output; None when there will be no more."""
@@ -49,8 +62,30 @@ class ProcessStream(Protocol):
     def signal(self, number: int) -> None:
         """Signals its process group."""
 
+    def taken(self, count: int) -> None:
+        """So much of what was read is not needed again; ValidationError: it is more than that."""
+
+    def end_taken(self) -> None:
+        """Nor is its end."""
+
     async def abandon(self) -> None:
         """Ends it if it has not ended, with all that nobody reads of it; never raises."""
+
+
+class Processes(Protocol):
+    """Of one machine; InvalidStateError unless it runs, GuestError."""
+
+    async def run(self, request: ProcessRequest) -> ProcessStream:
+        """Runs one whose streams are carried."""
+
+    async def attach(self, name: str) -> ProcessStream:
+        """Goes on with one that is kept; whoever has its stream loses it."""
+
+    async def kept(self) -> builtins.list[KeptProcess]:
+        """Those that have a name, the oldest first."""
+
+    async def forget(self, name: str) -> None:
+        """Kills one of them; NotFoundError."""
 
 
 class Contents(Protocol):
@@ -263,8 +298,8 @@ class Machines(Protocol):
     async def exec(self, ref: str, request: ExecRequest) -> ExecResult:
         """Runs one process in the machine; InvalidStateError unless it runs."""
 
-    async def run(self, ref: str, request: ProcessRequest) -> ProcessStream:
-        """Runs one process whose streams are carried; raises as `exec` does."""
+    def processes(self, ref: str) -> Processes:
+        """Processes in the machine whose streams are carried."""
 
     def files(self, ref: str) -> Files:
         """What is on the machine's disk; it must run for that."""

@@ -139,9 +139,6 @@ _SLEEP_AFTER = (
 )
 _AUTOSTART = "true or false: whether it comes up with the server if it ran before"
 # Of a terminal, in each direction.
-MOST_CHARACTERS = 1000
-_CHARACTERS = f"a whole number from 1 to {MOST_CHARACTERS}"
-_LONGEST_STREAM_S = 30 * 24 * 3600
 _COMMAND = (
     'a list of strings, the program and its arguments: pass ["ls", "-l"], not "ls -l"; '
     'for a shell: ["sh", "-c", "…"]'
@@ -227,7 +224,7 @@ class ChangeMachine(Body):
         )
 
 
-class _Command(Body):
+class Process(Body):
     """A process to run; one of `cmd` and `command`, which mean the same."""
 
     model_config = ConfigDict(
@@ -261,7 +258,7 @@ class _Command(Body):
         return tuple(self.cmd or self.command or ())
 
 
-class ExecInMachine(_Command):
+class ExecInMachine(Process):
     """A process to run to its end; one of `cmd` and `command`, which mean the same."""
 
     timeout: float = Field(
@@ -269,28 +266,6 @@ class ExecInMachine(_Command):
     )
     stdin: Annotated[str, AfterValidator(_encodable)] = Field(
         default="", description="a string, what the process reads as its input"
-    )
-
-
-class Terminal(Body):
-    """The size of a terminal, in characters."""
-
-    rows: int = Field(default=24, ge=1, le=MOST_CHARACTERS, description=_CHARACTERS)
-    columns: int = Field(default=80, ge=1, le=MOST_CHARACTERS, description=_CHARACTERS)
-
-
-class StreamExec(_Command):
-    """The first message of a WebSocket: a process whose streams it carries."""
-
-    timeout: float | None = Field(
-        default=None,
-        ge=0.1,
-        le=_LONGEST_STREAM_S,
-        description=f"a number of seconds from 0.1 to {_LONGEST_STREAM_S}, or null for no limit",
-    )
-    stdin: bool = Field(default=True, description="true or false: whether input follows")
-    terminal: Terminal | None = Field(
-        default=None, description=f"an object with rows and columns, each {_CHARACTERS}"
     )
 
 

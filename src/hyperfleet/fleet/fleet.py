@@ -23,18 +23,17 @@ from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.making import Maker
 from hyperfleet.fleet.observer import Observer
 from hyperfleet.fleet.owner import Owner
+from hyperfleet.fleet.processes import Processes
 from hyperfleet.fleet.roster import Roster
 from hyperfleet.fleet.snapshots import Snapshots
 from hyperfleet.fleet.state import now
 from hyperfleet.fleet.templating import Templating
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.guest.files import Files
-from hyperfleet.guest.stream import Stream
 from hyperfleet.guest.values import (
     ExecRequest,
     ExecResult,
     Listener,
-    ProcessRequest,
 )
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
@@ -322,16 +321,12 @@ class Fleet:
         """
         return await processes.execute(self._driven(ref), request, self._tools.observer)
 
-    async def run(self, ref: str, request: ProcessRequest) -> Stream:
-        """Runs a program whose streams are carried while it runs; environment as in `exec`.
-
-        Raises:
-            NotFoundError, InvalidStateError, GuestError: as `exec`.
-        """
-        return await processes.stream(self._driven(ref), request, self._tools.observer)
+    def processes(self, ref: str) -> Processes:
+        """Programs whose streams are carried; this and each call raises as `exec` does."""
+        return Processes(self._driven(ref), self._tools.observer)
 
     def files(self, ref: str) -> Files:
-        """What is on the machine's disk; this and each call raises as `run` does."""
+        """What is on the machine's disk; this and each call raises as `exec` does."""
         return processes.files(self._driven(ref))
 
     async def ports(self, ref: str) -> tuple[tuple[ExposedPort, ...], tuple[Listener, ...]]:

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from hyperfleet.api.app import create_app
-from hyperfleet.api.interface import Files, ProcessStream
+from hyperfleet.api.interface import Files, Processes
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
@@ -30,7 +30,7 @@ from hyperfleet.errors import (
 )
 from hyperfleet.fleet.events import Events, Follower
 from hyperfleet.fleet.state import changed
-from hyperfleet.guest.values import ExecRequest, ExecResult, Listener, ProcessRequest
+from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
     DataDiskState,
@@ -276,7 +276,8 @@ class MemoryFleet:
             )
         return machine
 
-    async def run(self, ref: str, request: ProcessRequest) -> ProcessStream:
+    def processes(self, ref: str) -> Processes:
+        self.get(ref)
         raise NotImplementedError("tests/integration/test_exec_stream.py has a whole server")
 
     async def exec(self, ref: str, request: ExecRequest) -> ExecResult:

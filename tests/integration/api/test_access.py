@@ -32,6 +32,8 @@ REQUESTS = {
     "resume_machine": ("POST", "/machines/web/resume", WRITE),
     "wait_for_machine": ("GET", "/machines/web/wait", READ),
     "exec_in_machine": ("POST", "/machines/web/exec", EXEC),
+    "list_processes": ("GET", "/machines/none/processes", EXEC),
+    "kill_process": ("DELETE", "/machines/none/processes/build", EXEC),
     "read_file": ("GET", "/machines/none/files?path=/x", EXEC),
     "write_file": ("PUT", "/machines/none/files?path=/x", EXEC),
     "delete_file": ("DELETE", "/machines/none/files?path=/x", EXEC),

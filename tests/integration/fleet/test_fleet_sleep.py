@@ -185,7 +185,7 @@ async def test_what_is_in_use_stays_awake(
 async def test_a_process_and_a_file_are_uses(world: World, fleet: Fleet) -> None:
     await fleet.create(spec(sleep_after_s=1))
     await fleet.start("web")
-    stream = await fleet.run("web", ProcessRequest(argv=("cat",), stdin=True))
+    stream = await fleet.processes("web").run(ProcessRequest(argv=("cat",), stdin=True))
     await asyncio.sleep(1.1)
     assert not await fleet.is_idle("web")
     await stream.write(b"", eof=True)
