@@ -33,11 +33,16 @@ def terminal_size() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def forwarding(
-    stream: ProcessStream, *, terminal: bool = False, hears: Callable[[str], None] | None = None
+    stream: ProcessStream,
+    *,
+    terminal: bool = False,
+    stays: bool = False,
+    hears: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
     """Signals, and with `terminal` sizes, go on to the process while the block lasts.
 
-    `hears` is told the name of each signal as well; it may raise, to end the block.
+    With `stays` HUP, which says that whoever sits here has gone, is not for the process. `hears` is
+    told the name of each signal as well; it may raise, to end the block.
     """
     # By a thread, since a handler must not wait.
     orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -57,6 +62,8 @@ def forwarding(
 
     handlers: dict[signal.Signals, Callable[[int, object], None]]
     handlers = dict.fromkeys(_FORWARDED, forward)
+    if stays:
+        del handlers[signal.SIGHUP]
     if terminal:
         handlers[signal.SIGWINCH] = resize
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -1,4 +1,4 @@
-"""`hyperfleet exec` and `hyperfleet shell`: a process in a machine, as if it ran here."""
+"""`hyperfleet exec`, `shell` and `attach`: a process in a machine, as if it ran here."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import typer
 from hyperfleet.cli.arguments import EnvOption, Machine, variables
 from hyperfleet.cli.attached import IN, forwarding, show, terminal_size
 from hyperfleet.cli.connect import ENV_FILE, find
+from hyperfleet.cli.output import complain, say
 from hyperfleet.client import ProcessStream
 
 _PIECE = 64 * 1024
@@ -37,8 +38,17 @@ def run_in_machine(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds, after which it is killed.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Keep it under this name when the connection ends; see attach."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it runs; it needs a name.")
+    ] = False,
 ) -> None:
     """Run a program in a machine; ends with its exit code."""
+    if detach and name is None:
+        raise typer.BadParameter("what is to run on needs a name: pass --name too")
     _run(
         machine,
         command,
@@ -47,12 +57,40 @@ def run_in_machine(
         env=variables(env),
         cwd=cwd,
         timeout=timeout,
+        name=name,
+        detach=detach,
     )
+
+
+def attach(
+    machine: Machine,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As given to exec; see ps.")],
+    *,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", "-i", help="Give it the input of this command."),
+    ] = False,
+) -> None:
+    """Go on with a process that has a name; whoever is attached is left out.
+
+    What nobody has seen of its output comes first. At a terminal it gets the keys.
+    """
+    server = find(os.environ, ENV_FILE)
+    with ProcessStream.attach(server.url, server.key, machine, name) as stream:
+        found = stream.attachment
+        if found is None:
+            raise typer.Exit(1)
+        if found.dropped:
+            complain(f"{found.dropped} bytes of its output are lost, which nobody took in time")
+        seated = found.terminal and os.isatty(IN)
+        if seated:
+            stream.resize(*terminal_size())
+        _carry(stream, keys=found.stdin and (interactive or seated), terminal=seated, stays=True)
 
 
 def shell(machine: Machine) -> None:
     """Sit down at a machine: a shell at a terminal."""
-    _run(machine, ["sh", "-c", _SHELL], keys=True, terminal=True, env={}, cwd=None, timeout=None)
+    _run(machine, ["sh", "-c", _SHELL], keys=True, terminal=True, env={})
 
 
 def _run(
@@ -62,8 +100,10 @@ def _run(
     keys: bool,
     terminal: bool,
     env: dict[str, str],
-    cwd: str | None,
-    timeout: float | None,
+    cwd: str | None = None,
+    timeout: float | None = None,
+    name: str | None = None,
+    detach: bool = False,
 ) -> None:
     if terminal and keys and not os.isatty(IN):
         raise typer.BadParameter("the input is no terminal; leave -t out to pass it on as it is")
@@ -80,8 +120,21 @@ def _run(
         stdin=keys,
         terminal=terminal_size() if terminal else None,
         timeout=timeout,
+        name=name,
     )
-    with stream, forwarding(stream, terminal=terminal), _raw(IN, wanted=terminal and keys):
+    with stream:
+        if detach and stream.attachment is not None:
+            say(f"{name} runs in {machine}; hyperfleet attach {machine} {name} shows it.")
+            return
+        _carry(stream, keys=keys, terminal=terminal, stays=name is not None)
+
+
+def _carry(stream: ProcessStream, *, keys: bool, terminal: bool, stays: bool) -> None:
+    """Shows it to its end, and ends with its exit code."""
+    with (
+        forwarding(stream, terminal=terminal, stays=stays),
+        _raw(IN, wanted=terminal and keys),
+    ):
         if keys:
             threading.Thread(target=_feed, args=(stream,), daemon=True).start()
         for output in stream:

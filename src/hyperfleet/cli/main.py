@@ -15,9 +15,10 @@ from hyperfleet import __version__
 from hyperfleet.cli import disks, follow, keys, machines, snapshots, templates
 from hyperfleet.cli.cp import cp
 from hyperfleet.cli.down import down
-from hyperfleet.cli.exec import run_in_machine, shell
+from hyperfleet.cli.exec import attach, run_in_machine, shell
 from hyperfleet.cli.host import doctor, serve, setup
 from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.ps import kill, ps
 from hyperfleet.cli.record import backup, restore
 from hyperfleet.cli.run import run
 from hyperfleet.cli.settings import settings
@@ -47,6 +48,9 @@ app.command("rm")(machines.remove)
 app.command()(machines.wait)
 app.command("exec")(run_in_machine)
 app.command()(shell)
+app.command()(attach)
+app.command()(ps)
+app.command()(kill)
 app.command()(cp)
 app.command()(machines.ports)
 app.command()(follow.logs)

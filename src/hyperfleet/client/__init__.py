@@ -6,7 +6,7 @@ from hyperfleet.client.asynchronous import AsyncClient
 from hyperfleet.client.blocking import Client
 from hyperfleet.client.exec_stream import ProcessStream
 from hyperfleet.client.follow import Missed
-from hyperfleet.client.process import Output, ProcessExit
+from hyperfleet.client.process import Attachment, Output, ProcessExit
 from hyperfleet.client.values import (
     Activity,
     CommandState,
@@ -26,6 +26,7 @@ from hyperfleet.client.values import (
     NewKey,
     Port,
     Ports,
+    Process,
     Snapshot,
     Start,
     Template,
@@ -36,6 +37,7 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncProcessStream",
+    "Attachment",
     "Client",
     "CommandState",
     "Disk",
@@ -56,6 +58,7 @@ __all__ = [
     "Output",
     "Port",
     "Ports",
+    "Process",
     "ProcessExit",
     "ProcessStream",
     "Snapshot",

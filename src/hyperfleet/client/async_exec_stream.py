@@ -17,9 +17,11 @@ from hyperfleet.client.process import (
     CONNECT_S,
     PIECE,
     WINDOW,
+    Attachment,
     Output,
     ProcessExit,
     Taken,
+    attaching,
     first_message,
     headers_of,
     heard,
@@ -29,10 +31,15 @@ from hyperfleet.client.process import (
 
 
 class AsyncProcessStream:
-    """Made by `open`. The process ends with it: close it, or use it in `async with`."""
+    """Made by `open` and `attach`; close it, or use it in `async with`.
+
+    The process ends with it, unless it has a name: then it is as with `ProcessStream`.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
-        """For `open` alone."""
+        """For `open` alone, and `attach`."""
+        self.attachment: Attachment | None = None
+        self._early: Output | Taken | ProcessExit | None = None
         self.exit: ProcessExit | None = None
         self._socket = socket
         self._room = asyncio.Condition()
@@ -52,8 +59,21 @@ class AsyncProcessStream:
         stdin: bool = True,
         terminal: tuple[int, int] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the process's
+        name: str | None = None,
     ) -> Self:
         """Runs `command` in the machine `ref`; arguments and errors as of `ProcessStream`."""
+        first = first_message(
+            command, cwd=cwd, env=env, stdin=stdin, terminal=terminal, timeout=timeout, name=name
+        )
+        return await cls._open(url, key, ref, first, named=name is not None)
+
+    @classmethod
+    async def attach(cls, url: str, key: str | None, ref: str, name: str) -> Self:
+        """Goes on with a process that is kept; as `ProcessStream.attach`."""
+        return await cls._open(url, key, ref, attaching(name), named=True)
+
+    @classmethod
+    async def _open(cls, url: str, key: str | None, ref: str, first: str, *, named: bool) -> Self:
         try:
             socket = await connect(
                 socket_url(url, ref),
@@ -68,12 +88,25 @@ class AsyncProcessStream:
         except (InvalidHandshake, OSError, TimeoutError) as error:
             raise UnreachableError(f"no server answers at {url}: {error}") from error
         stream = cls(socket)
-        await stream._send(
-            first_message(
-                command, cwd=cwd, env=env, stdin=stdin, terminal=terminal, timeout=timeout
-            )
-        )
+        try:
+            await stream._send(first)
+            if named:
+                await stream._find()
+        except BaseException:
+            await stream.close()
+            raise
         return stream
+
+    async def _find(self) -> None:
+        """Hears how the process was found, or that it could not be run."""
+        try:
+            said = heard(await self._socket.recv())
+        except ConnectionClosed as error:
+            raise UnreachableError(f"the server ended the connection: {error}") from error
+        if isinstance(said, Attachment):
+            self.attachment = said
+        else:
+            self._early = said
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,7 +115,7 @@ class AsyncProcessStream:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection, and the process if it has not ended."""
+        """Ends the connection, and the process if it has neither ended nor a name."""
         await self._give_up_room()
         await self._socket.close()
 
@@ -95,20 +128,28 @@ class AsyncProcessStream:
         """
         try:
             while True:
-                match heard(await self._socket.recv()):
+                match await self._next():
                     case Output() as output:
                         yield output
+                        if self.attachment is not None:
+                            await self._send(order("output_taken", bytes=len(output.data)))
                     case Taken(size):
                         async with self._room:
                             self._under_way -= size
                             self._room.notify_all()
-                    case ended:
+                    case ProcessExit() as ended:
                         self.exit = ended
+                        if self.attachment is not None:
+                            await self._send(order("end_taken"))
         except ConnectionClosed as error:
             if self.exit is None:
                 raise UnreachableError(f"the server ended the connection: {error}") from error
         finally:
             await self._give_up_room()
+
+    async def _next(self) -> Output | Taken | Attachment | ProcessExit:
+        early, self._early = self._early, None
+        return heard(await self._socket.recv()) if early is None else early
 
     async def write(self, data: bytes) -> None:
         """Gives it input; waits while too much of it is not taken. Once it has ended, drops it."""

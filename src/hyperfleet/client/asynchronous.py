@@ -198,6 +198,14 @@ class AsyncClient:
             calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
         )
 
+    async def list_processes(self, ref: str) -> tuple[values.Process, ...]:
+        """Processes that have a name, the oldest first."""
+        return (await self._do(calls.list_processes(ref))).processes
+
+    async def kill_process(self, ref: str, name: str) -> None:
+        """Kills a process that has a name, and forgets it."""
+        await self._do(calls.kill_process(ref, name))
+
     def read_file(self, ref: str, path: str) -> AsyncIterator[bytes]:
         """A file's bytes, as they come."""
         return self._bytes(calls.read_file(ref, path, archive=False))

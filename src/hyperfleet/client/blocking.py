@@ -192,6 +192,14 @@ class Client:
             calls.exec_in_machine(ref, cmd, timeout=timeout, cwd=cwd, env=env or {}, stdin=stdin)
         )
 
+    def list_processes(self, ref: str) -> tuple[values.Process, ...]:
+        """Processes that have a name, the oldest first."""
+        return self._do(calls.list_processes(ref)).processes
+
+    def kill_process(self, ref: str, name: str) -> None:
+        """Kills a process that has a name, and forgets it."""
+        self._do(calls.kill_process(ref, name))
+
     def read_file(self, ref: str, path: str) -> Iterator[bytes]:
         """A file's bytes, as they come."""
         return self._bytes(calls.read_file(ref, path, archive=False))

@@ -203,6 +203,18 @@ def exec_in_machine(
     )
 
 
+def list_processes(ref: str) -> Call[values.ProcessPage]:
+    """GET /machines/{id}/processes."""
+    path = _machine(ref, "processes")
+    return Call(method="GET", path=path, decode=_json(values.ProcessPage))
+
+
+def kill_process(ref: str, name: str) -> Call[None]:
+    """DELETE /machines/{id}/processes/{name}."""
+    path = f"{_machine(ref, 'processes')}/{quote(name, safe='')}"
+    return Call(method="DELETE", path=path, decode=_nothing)
+
+
 def read_file(ref: str, path: str, *, archive: bool) -> Call[bytes]:
     """GET /machines/{id}/files, of a file or of a folder as a tar."""
     return Call(

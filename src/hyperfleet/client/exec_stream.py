@@ -18,9 +18,11 @@ from hyperfleet.client.process import (
     CONNECT_S,
     PIECE,
     WINDOW,
+    Attachment,
     Output,
     ProcessExit,
     Taken,
+    attaching,
     first_message,
     headers_of,
     heard,
@@ -30,7 +32,11 @@ from hyperfleet.client.process import (
 
 
 class ProcessStream:
-    """The process ends with it: close it, or use it in `with`."""
+    """The process ends with it, unless it has a name: close it, or use it in `with`.
+
+    Of a process that has a name, a piece of output is taken when the next is asked for; what is
+    not taken comes again to who attaches next, and `attachment` is how the process was found.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class ProcessStream:
         stdin: bool = True,
         terminal: tuple[int, int] | None = None,
         timeout: float | None = None,
+        name: str | None = None,
     ) -> None:
         """Runs `command` in the machine `ref`.
 
@@ -57,11 +64,34 @@ class ProcessStream:
             stdin: whether input follows; else it is empty.
             terminal: rows and columns of the one that it gets.
             timeout: seconds, after which it is killed; None: no limit.
+            name: a DNS label under which it is kept when this ends, to be attached to.
 
         Raises:
             ApiError: the server refused.
             UnreachableError: none answers.
         """
+        first = first_message(
+            command, cwd=cwd, env=env, stdin=stdin, terminal=terminal, timeout=timeout, name=name
+        )
+        self._open(url, key, ref, first, named=name is not None)
+
+    @classmethod
+    def attach(cls, url: str, key: str | None, ref: str, name: str) -> Self:
+        """Goes on with the process that is kept under `name` in the machine `ref`.
+
+        Whoever is attached to it is left out.
+
+        Raises:
+            ApiError: the server refused; NOT_FOUND: there is no such process.
+            UnreachableError: none answers.
+        """
+        stream = cls.__new__(cls)
+        stream._open(url, key, ref, attaching(name), named=True)  # noqa: SLF001 - its own
+        return stream
+
+    def _open(self, url: str, key: str | None, ref: str, first: str, *, named: bool) -> None:
+        self.attachment: Attachment | None = None
+        self._early: Output | Taken | ProcessExit | None = None
         self.exit: ProcessExit | None = None
         self._room = threading.Condition()
         self._under_way = 0
@@ -82,12 +112,21 @@ class ProcessStream:
                 raise refusal(answer.status_code, bytes(answer.body or b""), None) from error
             except (InvalidHandshake, OSError, TimeoutError) as error:
                 raise UnreachableError(f"no server answers at {url}: {error}") from error
-            self._send(
-                first_message(
-                    command, cwd=cwd, env=env, stdin=stdin, terminal=terminal, timeout=timeout
-                )
-            )
+            self._send(first)
+            if named:
+                self._find()
             self._opened = opened.pop_all()
+
+    def _find(self) -> None:
+        """Hears how the process was found, or that it could not be run."""
+        try:
+            said = heard(self._socket.recv())
+        except ConnectionClosed as error:
+            raise UnreachableError(f"the server ended the connection: {error}") from error
+        if isinstance(said, Attachment):
+            self.attachment = said
+        else:
+            self._early = said
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +135,7 @@ class ProcessStream:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection, and the process if it has not ended."""
+        """Ends the connection, and the process if it has neither ended nor a name."""
         self._give_up_room()
         self._opened.close()
 
@@ -109,20 +148,28 @@ class ProcessStream:
         """
         try:
             while True:
-                match heard(self._socket.recv()):
+                match self._next():
                     case Output() as output:
                         yield output
+                        if self.attachment is not None:
+                            self._send(order("output_taken", bytes=len(output.data)))
                     case Taken(size):
                         with self._room:
                             self._under_way -= size
                             self._room.notify_all()
-                    case ended:
+                    case ProcessExit() as ended:
                         self.exit = ended
+                        if self.attachment is not None:
+                            self._send(order("end_taken"))
         except ConnectionClosed as error:
             if self.exit is None:
                 raise UnreachableError(f"the server ended the connection: {error}") from error
         finally:
             self._give_up_room()
+
+    def _next(self) -> Output | Taken | Attachment | ProcessExit:
+        early, self._early = self._early, None
+        return heard(self._socket.recv()) if early is None else early
 
     def write(self, data: bytes) -> None:
         """Gives it input; waits while too much of it is not taken. Once it has ended, drops it."""

@@ -37,6 +37,19 @@ class ProcessExit(msgspec.Struct, frozen=True):
     timed_out: bool
 
 
+class Attachment(msgspec.Struct, frozen=True):
+    """How a process that has a name was found by who attaches.
+
+    `offset`: bytes of its output before what comes first; `dropped`: how many of them, the last
+    ones, are lost. `stdin`: whether it takes input; `terminal`: whether it is at one.
+    """
+
+    offset: int
+    dropped: int
+    stdin: bool
+    terminal: bool
+
+
 class Taken(msgspec.Struct, frozen=True):
     """So many bytes of input are not under way any more."""
 
@@ -61,8 +74,9 @@ def first_message(
     stdin: bool,
     terminal: tuple[int, int] | None,
     timeout: float | None,
+    name: str | None,
 ) -> str:
-    """What names the process."""
+    """What says which process is to be run."""
     first: dict[str, Any] = {"command": list(command), "env": dict(env or {}), "stdin": stdin}
     if cwd is not None:
         first["cwd"] = cwd
@@ -70,7 +84,14 @@ def first_message(
         first["timeout"] = timeout
     if terminal is not None:
         first["terminal"] = {"rows": terminal[0], "columns": terminal[1]}
+    if name is not None:
+        first["name"] = name
     return json.dumps(first)
+
+
+def attaching(name: str) -> str:
+    """What says to which process to attach."""
+    return json.dumps({"attach": name})
 
 
 def order(kind: str, **fields: Any) -> str:
@@ -78,7 +99,7 @@ def order(kind: str, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields})
 
 
-def heard(message: str | bytes) -> Output | Taken | ProcessExit:
+def heard(message: str | bytes) -> Output | Taken | Attachment | ProcessExit:
     """What the server says.
 
     Raises:
@@ -89,6 +110,8 @@ def heard(message: str | bytes) -> Output | Taken | ProcessExit:
     match json.loads(message):
         case {"type": "stdin_taken", "bytes": int(taken)}:
             return Taken(taken)
+        case {"type": "attached"} as said:
+            return msgspec.convert(said, Attachment)
         case {"type": "exited"} as said:
             return msgspec.convert(said, ProcessExit)
         case {"type": "error", "error": {"code": str(code), "message": str(words)}}:

@@ -296,6 +296,30 @@ class ExecResult(msgspec.Struct, frozen=True):
     duration_ms: int
 
 
+class Process(msgspec.Struct, frozen=True):
+    """A process that has a name.
+
+    `argv`: the first 4 KiB of it; `exit_code` and `signal`: None while it runs; `untaken`: bytes of
+    output that nobody has taken, `dropped`: how many right before these are lost.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    since: datetime
+    attached: bool
+    terminal: bool
+    exit_code: int | None
+    signal: str | None
+    untaken: int
+    dropped: int
+
+
+class ProcessPage(msgspec.Struct, frozen=True):
+    """Every process of a machine that has a name, the oldest first."""
+
+    processes: tuple[Process, ...]
+
+
 class Key(msgspec.Struct, frozen=True):
     """A key as listed, without the secret."""
 
