@@ -321,7 +321,7 @@ def test_what_the_command_line_refuses(
 
 
 def test_the_references_example(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    example = Page("docs/reference/exec-stream.md").block_with("ProcessStream(", "python")
+    example, _ = Page("docs/reference/exec-stream.md").blocks("python")
     exec(example, {"url": server.api_url, "key": server.key})  # noqa: S102 - our own page
     assert capsys.readouterr().out == "b'hello'\n0\n"
 

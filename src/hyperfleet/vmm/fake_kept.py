@@ -60,7 +60,7 @@ class KeptCalls:
     def detach(self) -> None:
         """The session is over; they run on."""
         for kept in self._all:
-            kept.attached = None
+            kept.leave()
         self._forget_all_left()
 
     def drop(self) -> None:
@@ -102,7 +102,7 @@ class KeptCalls:
             self._say(guest.Done(id=call))
         elif heard:
             kept.name = None
-        kept.attached = None
+        kept.leave()
         self._forget_all_left()
 
     def _forget_all_left(self) -> None:
@@ -166,6 +166,10 @@ class _Kept:
         )
         self.tell()
 
+    def leave(self) -> None:
+        self.attached = None
+        self._trim()
+
     def taken(self, count: int) -> None:
         count = min(count, self._told)
         self._told -= count
@@ -217,11 +221,15 @@ class _Kept:
             for kind, data in call.untold.items()
             for start in range(0, len(data), guest.MAX_CHUNK)
         ]
-        excess = sum(len(data) for _, data in self._untaken) - _LIMIT
-        if self.attached is None and excess > 0:
-            self._remove(excess)
-            self._dropped = excess
+        if self.attached is None:
+            self._trim()
         self.tell()
+
+    def _trim(self) -> None:
+        excess = sum(len(data) for _, data in self._untaken) - _LIMIT
+        if excess > 0:
+            self._remove(excess)
+            self._dropped += excess
 
     def _remove(self, count: int) -> None:
         self._offset += count
