@@ -138,7 +138,6 @@ _SLEEP_AFTER = (
     " sleeps until it is started; 0: it never does by itself"
 )
 _AUTOSTART = "true or false: whether it comes up with the server if it ran before"
-# Of a terminal, in each direction.
 _COMMAND = (
     'a list of strings, the program and its arguments: pass ["ls", "-l"], not "ls -l"; '
     'for a shell: ["sh", "-c", "…"]'
