@@ -20,13 +20,21 @@ struct Piece {
     size: u32,
 }
 
+/// How far the telling is.
+#[derive(Default)]
+struct Reached {
+    piece: usize,
+    bytes: u32,
+}
+
 /// What is held.
 #[derive(Default)]
 pub struct Backlog {
     bytes: VecDeque<u8>,
     pieces: VecDeque<Piece>,
-    /// Bytes at the beginning that were told.
+    /// Bytes at the beginning that were told; the last of them are so many of that piece.
     told: usize,
+    reached: Reached,
     /// Bytes that came before those that are held.
     offset: u64,
     /// How many of these, right before those that are held, were taken by nobody.
@@ -60,18 +68,18 @@ impl Backlog {
     /// The next bytes to tell, while at most `window` are told and not taken.
     pub fn next(&mut self, window: usize) -> Option<(Kind, Vec<u8>)> {
         let most = window.saturating_sub(self.told).min(MAX_CHUNK);
-        let mut before = 0;
-        for piece in &self.pieces {
-            let end = before + piece.size as usize;
-            if end > self.told {
-                let end = end.min(self.told + most);
-                let data: Vec<u8> = self.bytes.range(self.told..end).copied().collect();
-                self.told = end;
-                return (!data.is_empty()).then_some((piece.kind, data));
-            }
-            before = end;
+        let mut piece = *self.pieces.get(self.reached.piece)?;
+        if self.reached.bytes == piece.size {
+            piece = *self.pieces.get(self.reached.piece + 1)?;
+            self.reached.piece += 1;
+            self.reached.bytes = 0;
         }
-        None
+        let count = most.min((piece.size - self.reached.bytes) as usize);
+        let end = self.told + count;
+        let data: Vec<u8> = self.bytes.range(self.told..end).copied().collect();
+        self.told = end;
+        self.reached.bytes += count as u32;
+        (count > 0).then_some((piece.kind, data))
     }
 
     /// So many of the bytes that were told first were taken; more than were told count as those.
@@ -86,12 +94,14 @@ impl Backlog {
             // Nobody may say a word for a long time.
             self.bytes = VecDeque::new();
             self.pieces = VecDeque::new();
+            self.reached = Reached::default();
         }
     }
 
     /// Whoever was told has gone: all is to be told again.
     pub fn untell(&mut self) {
         self.told = 0;
+        self.reached = Reached::default();
     }
 
     /// Whether there is nothing that was not told.
@@ -125,12 +135,21 @@ impl Backlog {
         let mut left = count;
         while let Some(first) = self.pieces.front_mut() {
             let size = first.size as usize;
+            let is_reached = self.reached.piece == 0;
             if size > left {
                 first.size -= left as u32;
+                if is_reached {
+                    self.reached.bytes = self.reached.bytes.saturating_sub(left as u32);
+                }
                 return;
             }
             left -= size;
             self.pieces.pop_front();
+            if is_reached {
+                self.reached.bytes = 0;
+            } else {
+                self.reached.piece -= 1;
+            }
         }
     }
 }
@@ -223,6 +242,56 @@ mod tests {
             (backlog.dropped(), backlog.offset()),
             (0, dropped as u64 + 1)
         );
+    }
+
+    /// Whatever is added, told, taken and told again, in whatever pieces: as a list of bytes has it.
+    #[test]
+    fn it_is_a_list_of_bytes_however_it_is_cut() {
+        for seed in 1..200u64 {
+            let mut state = seed;
+            let mut random = move |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let (mut backlog, mut all, mut taken, mut told) = (Backlog::default(), vec![], 0, 0);
+            for _ in 0..300 {
+                match random(5) {
+                    0 | 1 => {
+                        let kind = [Kind::Stdout, Kind::Stderr][random(2) as usize];
+                        let data: Vec<u8> = (0..=random(9)).map(|_| random(256) as u8).collect();
+                        backlog.add(kind, &data);
+                        all.extend(data.into_iter().map(|byte| (kind, byte)));
+                    }
+                    2 => {
+                        let next = backlog.next(random(30) as usize);
+                        let next = next.into_iter().flat_map(|(kind, data)| {
+                            data.into_iter()
+                                .map(move |byte| (kind, byte))
+                                .collect::<Vec<_>>()
+                        });
+                        for byte in next {
+                            assert_eq!(byte, all[told], "{seed}");
+                            told += 1;
+                        }
+                    }
+                    3 => {
+                        let count = random(20) as usize;
+                        backlog.taken(count);
+                        taken = told.min(taken + count);
+                    }
+                    _ if random(4) == 0 => {
+                        backlog.untell();
+                        told = taken;
+                    }
+                    _ => {}
+                }
+                assert_eq!(backlog.offset() as usize, taken, "{seed}");
+                assert_eq!(backlog.held() as usize, all.len() - taken, "{seed}");
+                assert_eq!(backlog.is_told(), told == all.len(), "{seed}");
+            }
+        }
     }
 
     #[test]

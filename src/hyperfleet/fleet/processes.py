@@ -69,7 +69,7 @@ class Processes:
 
     async def attach(self, name: str) -> Stream:
         """Goes on with a process that is kept; whoever has its stream loses it."""
-        return await self._carry(lambda agent: kept.attach(agent, name))
+        return await self._carry(lambda agent: kept.attach(agent, name), attaches=True)
 
     async def kept(self) -> list[KeptProcess]:
         """Those that are kept, the oldest first."""
@@ -84,11 +84,13 @@ class Processes:
         await kept.forget(await self._owner.agent(), name)
         self._owner.nudge()
 
-    async def _carry(self, begin: Callable[[Agent], Stream]) -> Stream:
+    async def _carry(self, begin: Callable[[Agent], Stream], *, attaches: bool = False) -> Stream:
         carried = await _use(self._owner, begin)
 
         def over(end: ProcessEnd | None) -> None:
-            self._observer.executed(outcome(end))
+            # One that is left to run on is not over, nor is one begun by who finds none.
+            if end is not None or not (attaches or carried.detached):
+                self._observer.executed(outcome(end))
             self._owner.nudge()
 
         carried.when_over(over)

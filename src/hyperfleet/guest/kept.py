@@ -140,6 +140,7 @@ class KeptStream(Stream):
                 if self._is_there:
                     self._session.say(wire.EndTaken(id=self._id))
                 return
+            self.detached = True
             if self._is_there:
                 self._session.say(wire.Detach(id=self._id))
             async with asyncio.timeout(_DETACH_TAKES_S):

@@ -73,6 +73,8 @@ class Stream:
         self._id = call_id
         self._call = call
         self._not_granted = 0
+        # Whether its process was left to run on.
+        self.detached = False
         # Read by `ended`, if by anybody.
         call.answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
