@@ -1,4 +1,4 @@
-"""docs/how-to/command-line.md, snapshots.md, disks.md: each command on them is run as it stands."""
+"""Pages about the command line: every command on them is run as it stands."""
 
 from __future__ import annotations
 
@@ -39,11 +39,25 @@ def test_the_one_command(server: Server) -> None:
     assert server.api.get("/machines").json()["total"] == 0
 
 
-@pytest.mark.parametrize("name", ["snapshots", "disks"])
-def test_a_how_to(server: Server, name: str) -> None:
-    for block in page.Page(f"docs/how-to/{name}.md").blocks():
-        said = "".join(page.types(server, block)).splitlines()
-        for line in page.promised(block):
-            assert line in said
+@pytest.mark.parametrize(
+    "path",
+    [
+        "explanation/starts.md",
+        "how-to/disks.md",
+        "how-to/files.md",
+        "how-to/keep-running.md",
+        "how-to/sleep.md",
+        "how-to/snapshots.md",
+        "how-to/terminals.md",
+    ],
+)
+def test_a_page(server: Server, path: str) -> None:
+    blocks = page.Page(f"docs/{path}").blocks()
+    assert blocks
+    said = "".join(page.types(server, "\n".join(blocks))).splitlines()
+    for line in [line for block in blocks for line in page.promised(block)]:
+        assert line in said
+        # In this order.
+        said = said[said.index(line) + 1 :]
     for kind in ("machines", "snapshots", "disks"):
         assert server.api.get(f"/{kind}").json()[kind] == []
