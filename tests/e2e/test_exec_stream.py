@@ -147,6 +147,13 @@ class Terminal:
             self._said += os.read(self._near, 65536)
         self._said = self._said.partition(words)[2]
 
+    def seated(self) -> None:
+        """Waits until keys go on as they are pressed; what was typed before is lost."""
+        deadline = time.monotonic() + LIMIT
+        while self.after() == self.before:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def after(self) -> list[Any]:
         """How the terminal is set now."""
         return termios.tcgetattr(self._far)
@@ -182,3 +189,24 @@ def test_a_shell_by_the_command_line(server: Server, machine: str) -> None:
         here.keys(b"exit 7\n")
         assert here.command.wait(LIMIT) == 7
         assert here.after() == here.before
+
+
+def test_a_shell_with_a_name_outlives_its_terminal(server: Server, machine: str) -> None:
+    arguments = ("exec", "-i", "-t", "--name", "mine", machine, "--", "sh")
+    with contextlib.closing(Terminal(server, *arguments)) as here:
+        here.until(b"# ")
+        here.keys(b"KEPT=yes; echo set-$((1+1))\n")
+        here.until(b"set-2\r\n")
+        here.until(b"# ")
+        here.command.send_signal(signal.SIGHUP)
+        assert here.command.wait(LIMIT) == -signal.SIGHUP
+    with contextlib.closing(Terminal(server, "attach", machine, "mine")) as here:
+        here.seated()
+        here.keys(b"echo $KEPT-still\n")
+        here.until(b"yes-still\r\n")
+        here.until(b"# ")
+        here.keys(b"stty size; exit 7\n")
+        here.until(b"24 80\r\n")
+        assert here.command.wait(LIMIT) == 7
+        assert here.after() == here.before
+    assert server.run("ps", "--json", machine).stdout.split() == ["{", '"processes":', "[]", "}"]
