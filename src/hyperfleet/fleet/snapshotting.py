@@ -96,7 +96,11 @@ class Snapshotting:
                 await self._tools.driver.check_memory(folder, self._acts.launch)
             layout = self._tools.layout
             fresh = await asyncio.to_thread(layout.fresh, machine_id)
-            await self._tools.driver.copy(folder, fresh)
+            try:
+                await self._tools.driver.copy(folder, fresh)
+            except BaseException:
+                await asyncio.to_thread(layout.forget, machine_id)
+                raise
         reach(Point.RESTORE_COPIED)
 
     async def put_back(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from hyperfleet.errors import (
+    CapacityError,
     ConflictError,
     GuestError,
     HyperfleetError,
@@ -197,6 +198,28 @@ async def test_a_snapshot_that_fails_leaves_nothing(world: World, fleet: Fleet) 
     assert folders(world, "snapshots") == set()
     world.process(machine).refuses_to_save = False
     await fleet.snapshot("web", "one")
+
+
+async def test_a_restore_that_fails_leaves_nothing(
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await serving(fleet, "before")
+    await fleet.snapshot("web", "one")
+
+    async def full(*_: object) -> None:
+        raise CapacityError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.driver, "copy", full)
+        with pytest.raises(CapacityError, match="no room"):
+            await fleet.restore("web", "one")
+        with pytest.raises(CapacityError, match="no room"):
+            await fleet.clone("one", "copy", MachineChange())
+    assert fleet.get("web").status is Status.RUNNING
+    assert await page(fleet, "web") == b"before\n"
+    assert {one.spec.name for one in fleet.machines()} == {"web"}
+    assert folders(world, "machines") == {machine.id}
+    await fleet.clone("one", "copy", MachineChange())
 
 
 async def test_many_at_once_are_one_after_the_other(world: World, fleet: Fleet) -> None:
