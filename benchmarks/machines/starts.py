@@ -1,4 +1,4 @@
-"""Starts: a boot beside a clone of a template, one and twenty at once."""
+"""Starts: a boot beside clones of a template and of a snapshot, one and twenty at once."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Samples:
-    """Of rounds, each of which has all four in turn."""
+    """Of rounds, each of which has all in turn. `still`: seconds of the longest request."""
 
     cold: list[One]
     warm: list[One]
     woken: list[One]
+    cloned: list[One]
+    still: list[float]
     cold_crowds: list[Crowd]
     warm_crowds: list[Crowd]
 
@@ -113,6 +115,26 @@ def figures(samples: Samples) -> list[Figure]:
             f"{_median(samples.woken, 'page'):.2f} s; it slept, so nginx runs already",
         )
     )
+    clones = [one.page / other.page for one, other in zip(samples.cloned, cold, strict=True)]
+    found += [
+        Figure(
+            "starts",
+            "new machine of a snapshot to the first byte of nginx's page, beside a boot's",
+            statistics.median(clones),
+            "times",
+            None,
+            f"{_median(samples.cloned, 'page'):.2f} s with its making; nginx runs in the snapshot",
+        ),
+        Figure(
+            "starts",
+            "a machine stands still while a snapshot of it is made",
+            statistics.median(samples.still) * 1000,
+            "ms",
+            None,
+            f"the longest request meanwhile; at most {max(samples.still) * 1000:.0f} ms; of"
+            f" machines of {_MIB} MiB",
+        ),
+    ]
     if samples.cold_crowds:
         found += _of_crowds(samples.cold_crowds, samples.warm_crowds)
     return found
@@ -164,15 +186,19 @@ async def _sample(boots: Server, clones: Server, rounds: int, crowds: int) -> Sa
         # Not counted: it warms the host's caches for both.
         await _one(server, "first")
     await _template_is_there(clones)
-    samples = Samples([], [], [], [], [])
+    samples = Samples([], [], [], [], [], [], [])
     for number in range(rounds):
         turns = [(boots, samples.cold), (clones, samples.warm)]
         for server, kept in turns if number % 2 else turns[::-1]:
             kept.append(await _one(server, f"m{number}", warm=server is clones))
         samples.woken.append(await _woken(clones, f"s{number}"))
+        cloned, still = await _cloned(clones, f"k{number}")
+        samples.cloned.append(cloned)
+        samples.still.append(still)
         print(
             f"  start {number}: cold {samples.cold[-1].page:.2f},"
-            f" warm {samples.warm[-1].page:.2f}, woken {samples.woken[-1].page:.2f} s",
+            f" warm {samples.warm[-1].page:.2f}, woken {samples.woken[-1].page:.2f},"
+            f" of a snapshot {cloned.page:.2f} s",
             file=sys.stderr,
         )
     for number in range(crowds):
@@ -229,6 +255,46 @@ async def _woken(server: Server, name: str) -> One:
     finally:
         connection.close()
     return One(up, page)
+
+
+async def _cloned(server: Server, name: str) -> tuple[One, float]:
+    """A new machine of a snapshot; and how long the first one stood still for that."""
+    connection = await Connection.open(server.api_url, server.key)
+    try:
+        await _create(connection, name)
+        await _until_page(server, connection, name, warm=True)
+        made = asyncio.Event()
+        asking = asyncio.create_task(_longest(server, name, made))
+        try:
+            body = {"name": name}
+            await connection.ask("POST", f"/machines/{name}/snapshots", body, wanted=201)
+        finally:
+            made.set()
+        still = await asking
+        clone = f"{name}-clone"
+        began = time.perf_counter()
+        body = {"name": clone}
+        await connection.ask("POST", f"/snapshots/{name}/clone", body, wanted=201)
+        await connection.ask("POST", f"/machines/{clone}/start")
+        up = time.perf_counter() - began
+        await _page(server, clone)
+        page = time.perf_counter() - began
+        await _delete(connection, name)
+        await _delete(connection, clone)
+        await connection.ask("DELETE", f"/snapshots/{name}", wanted=204)
+    finally:
+        connection.close()
+    return One(up, page), still
+
+
+async def _longest(server: Server, name: str, over: asyncio.Event) -> float:
+    """Seconds of the longest request of those that follow each other until it is `over`."""
+    longest = 0.0
+    while not over.is_set():
+        began = time.perf_counter()
+        await _page(server, name)
+        longest = max(longest, time.perf_counter() - began)
+    return longest
 
 
 async def _page(server: Server, name: str) -> None:

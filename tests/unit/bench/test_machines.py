@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,21 +63,26 @@ def test_clones_are_compared_with_boots_within_rounds():
         cold=[one(2, 2.5), one(20, 25)],
         warm=[one(0.2, 0.5), one(4, 10)],
         woken=[one(0.1, 0.25), one(2, 5)],
+        cloned=[one(0.2, 0.5), one(3, 5)],
+        still=[0.1, 0.3],
         cold_crowds=[crowd(20, 40, 200, 190)],
         warm_crowds=[crowd(8, 14, 80, 60)],
     )
-    page_, up, wake, cpu, all_, memory = starts.figures(samples)
+    page_, up, wake, clone, still, cpu, all_, memory = starts.figures(samples)
     assert page_.value == pytest.approx(0.3)
     assert not page_.met
     assert up.value == pytest.approx(0.15)
     assert wake.value == pytest.approx(0.15)
+    assert clone.value == pytest.approx(0.2)
+    assert still.value == pytest.approx(200)
+    assert "at most 300 ms" in still.beside
     assert cpu.value == pytest.approx(0.35)
     assert cpu.met
     assert all_.value == pytest.approx(0.4)
     assert memory.value == pytest.approx(0.4)
     assert "80 and 200 MiB, of which 60 and 190" in memory.beside
-    without = starts.Samples(samples.cold, samples.warm, samples.woken, [], [])
-    assert len(starts.figures(without)) == 3
+    without = replace(samples, cold_crowds=[], warm_crowds=[])
+    assert len(starts.figures(without)) == 5
 
 
 def test_the_slowest_server_counts_and_an_idle_machine_is_told_with_what_is_done_for_it():
