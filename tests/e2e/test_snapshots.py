@@ -7,6 +7,7 @@ import json
 import httpx
 import pytest
 
+from hyperfleet.client import ProcessStream
 from support.server import Server
 
 pytestmark = pytest.mark.vm
@@ -35,6 +36,7 @@ def kept(server: Server) -> Server:
     server.create("web", rootfs_path=".hyperfleet/minimal-rootfs.ext4", exposed_ports=[80])
     server.start_machine("web")
     server.sh("web", COUNT)
+    ProcessStream(server.api_url, server.key, "web", ["cat"], name="talk").close()
     made = server.api.post("/machines/web/snapshots", json={"name": "one"})
     assert made.status_code == 201, made.text
     assert made.json()["memory"] is True
@@ -75,6 +77,11 @@ def test_clones_go_on_from_it_beside_it_and_each_other(kept: Server) -> None:
         assert started["last_start"]["how"] == "memory"
         assert page(kept, name) == "before\n"
         assert kept.sh(name, COUNTS) == "kept\n"
+        # A program that outlives its connection outlives its machine too.
+        with ProcessStream.attach(kept.api_url, kept.key, name, "talk") as talk:
+            talk.write(name.encode())
+            talk.end_input()
+            assert b"".join(piece.data for piece in talk) == name.encode()
         assert kept.sh(name, "hostname; cat /etc/hostname") == f"{name}\n{name}\n"
         kept.sh(name, f"echo {name} > /index.html")
     assert [page(kept, name) for name in ("a", "b", "web")] == ["a\n", "b\n", "after\n"]
