@@ -7,12 +7,13 @@ that is shared stays there and is not copied), `events`, MIGRATION.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from qemu.qmp import EventListener, Message, QMPClient
+from qemu.qmp import EventListener, Message, QMPClient, QMPError
 
 from hyperfleet.errors import GuestError
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 # Bytes a second; no bound.
 _BANDWIDTH = 1 << 40
+# A guest that writes to its memory all the time is copied again and again.
+_LIVE_S = 20.0
 # QEMU closes the stream a moment before it says that all is written.
 _LAST_WORD_S = 30.0
 
@@ -31,6 +34,9 @@ async def save(
     without_memory: bool = False,
 ) -> T:
     """Has `take` read a guest's state to its end; what it returns. The guest stands still then.
+
+    One that runs goes on until little is left to be read; if it changes its memory faster than that
+    is read, it is stopped for the rest.
 
     Raises:
         GuestError: QEMU could not write it.
@@ -44,7 +50,12 @@ async def save(
             client.send_fd_scm(theirs.fileno())
             await client.execute("getfd", {"fdname": "state"})
         await client.execute("migrate", {"uri": "fd:state"})
-        taken = await take(ours)
+        stopping = asyncio.create_task(_stop_after(client, _LIVE_S))
+        try:
+            taken = await take(ours)
+        finally:
+            stopping.cancel()
+            await asyncio.wait((stopping,))
     deadline = time.monotonic() + _LAST_WORD_S
     while True:
         answer = await client.execute("query-migrate")
@@ -54,6 +65,12 @@ async def save(
         if status in ("failed", "cancelled") or time.monotonic() > deadline:
             raise GuestError(f"its state could not be saved: {answer}")
         await asyncio.sleep(0.01)
+
+
+async def _stop_after(client: QMPClient, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    with contextlib.suppress(QMPError, OSError, EOFError):
+        await client.execute("stop")
 
 
 async def load(client: QMPClient, descriptor: int, *, without_memory: bool = False) -> None:

@@ -154,7 +154,8 @@ class QemuProcess:
         """See `driver.Process.snapshot`."""
         async with self._asking(_SAVING_S) as client:
             still = await _status(client) in _STILL
-            await _stop(client)
+            if still:
+                await _stop(client)
             try:
                 await saved_memory.copy_to(client, self._launch.directory, into)
                 await asyncio.to_thread(qemu_disk.copy, self._launch.directory, into)

@@ -64,7 +64,10 @@ async def write(client: QMPClient, directory: Path) -> None:
 
 
 async def copy_to(client: QMPClient, directory: Path, into: Path) -> None:
-    """The same into a folder of its own; not durable yet. Raises as `write` does."""
+    """The same of one that may run on until the end, into a folder of its own; not durable yet.
+
+    Raises as `write` does.
+    """
     with shortage.told(into):
         about = await _save(client, directory, into / _MEMORY)
         (into / _ABOUT).write_bytes(about)

@@ -21,7 +21,7 @@ from hyperfleet.errors import CapacityError, GuestError, ValidationError
 from hyperfleet.fleet import console
 from hyperfleet.guest.values import Mount
 from hyperfleet.machine import Restart
-from hyperfleet.vmm import confinement, qemu_disk, qemu_process
+from hyperfleet.vmm import confinement, migration, qemu_disk, qemu_process
 from hyperfleet.vmm.driver import DataDisk, Exit
 from support.bench import BOOT_S, Bench, Guest
 from support.need import mounts
@@ -214,6 +214,32 @@ async def test_a_disk_that_is_not_there_is_said(qemu: Bench) -> None:
 async def _mebibytes(guest: Guest, path: str) -> int:
     """The size of a file system."""
     return int((await guest.sh(f"df -m {path} | tail -n 1")).split()[1])
+
+
+@pytest.mark.parametrize("patience", [0.0, 20.0])
+async def test_a_machine_that_writes_all_the_time_is_kept_and_writes_on(
+    qemu: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """Without patience it is stopped at once; with some it may be as well, or not."""
+    monkeypatch.setattr(migration, "_LIVE_S", patience)
+    guest = await qemu.start(qemu.launch())
+    writes = (
+        "while :; do head -c 8000000 /dev/urandom > /dev/shm/new; mv /dev/shm/new /dev/shm/data;"
+        " md5sum < /dev/shm/data > /sum; done > /dev/null 2>&1 &"
+        " while [ ! -s /sum ]; do sleep 0.05; done"
+    )
+    await guest.sh(writes)
+    (tmp_path / "one").mkdir()
+    await guest.process.snapshot(tmp_path / "one")
+    again = 'old=$(cat /sum); while [ "$(cat /sum)" = "$old" ]; do sleep 0.05; done'
+    await guest.sh(again)
+    other = qemu.launch()
+    other.directory.mkdir(parents=True)
+    await qemu.driver.copy(tmp_path / "one", other.directory)
+    clone = await Guest.of(await qemu.driver.start(other))
+    await clone.sh(again)
+    for one in (guest, clone):
+        await one.let_go()
 
 
 @mounts
