@@ -34,7 +34,7 @@ expected-statuses = ["2xx", "3xx", "4xx", 502, 503, 504]
 
 [[operations]]
 include-operation-id = [
-    "create_key", "create_machine", "change_machine", "clone_snapshot", "write_file"
+    "create_key", "create_machine", "change_machine", "clone_snapshot", "grow_disk", "write_file"
 ]
 checks.positive_data_acceptance.enabled = false
 

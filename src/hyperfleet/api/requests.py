@@ -115,9 +115,9 @@ MachineVariables = Annotated[
     dict[VariableName, VariableValue], Field(max_length=512), AfterValidator(_fitting)
 ]
 Policy = Annotated[Restart, BeforeValidator(_restart)]
-# 16 TiB: what a file of ext4 can be.
-DiskSize = Annotated[int, Field(ge=16, le=16_777_216)]
-DISK_SIZE = "a whole number of MiB from 16 to 16777216"
+# 8 TiB: less than what a file can be where the host has ext4.
+DiskSize = Annotated[int, Field(ge=16, le=8_388_608)]
+DISK_SIZE = "a whole number of MiB from 16 to 8388608"
 Drowsiness = Annotated[int, Field(ge=0, le=_LONGEST_IDLE_S)]
 MachineCommand = Annotated[list[Line], Field(max_length=4096), AfterValidator(_short)]
 Command = Annotated[list[Line], Field(min_length=1, max_length=4096)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ class Disks(Shelf[DiskInfo]):
 
         Raises:
             NotFoundError: there is none of that name.
-            ValidationError: it is larger.
+            ValidationError: it is larger, or the host has no files of that size.
         """
         size, _ = self.size(name)
         if size_mib * _MIB < size:
@@ -140,5 +141,13 @@ class Disks(Shelf[DiskInfo]):
 
 
 def _lengthen(file: Path, size: int) -> None:
-    os.truncate(file, size)
+    try:
+        os.truncate(file, size)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ValidationError(
+                f"size_mib must be less than {size // _MIB}: this host's file system has no file of"
+                " that size"
+            ) from error
+        raise
     durable.sync(file)

@@ -186,17 +186,24 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
 async def test_disks_are_grown_to_their_size(qemu: Bench, tmp_path: Path) -> None:
     file = tmp_path / "disk"
     await qemu.driver.make_disk(file, 32)
-    # It takes no room for what is not in it.
-    assert file.stat().st_blocks * 512 < 16 << 20
+    large = tmp_path / "large"
+    await qemu.driver.make_disk(large, 1 << 20)
+    # It takes no room for what is not in it: a terabyte takes what it needs to say so.
+    assert (large.stat().st_size, large.stat().st_blocks * 512 < 16 << 20) == (1 << 40, True)
     disk = DataDisk(serial="abcdef", file=file, mount_path="/data")
-    launch = qemu.launch(disk_size_mib=8192, disks=(disk,))
+    other = DataDisk(serial="fedcba", file=large, mount_path="/large")
+    launch = qemu.launch(disk_size_mib=8192, disks=(disk, other))
     guest = await qemu.start(launch)
+    assert 1_000_000 < await _mebibytes(guest, "/large") <= 1 << 20
+    await guest.sh("echo small > /large/file; sync")
+    assert large.stat().st_blocks * 512 < 32 << 20
     assert 7500 < await _mebibytes(guest, "/") <= 8192
     assert 20 < await _mebibytes(guest, "/data") <= 32
     await guest.sh("head -c 20000000 /dev/urandom > /data/file; md5sum < /data/file > /sum")
     await guest.power_off()
     os.truncate(file, 3 << 30)
     guest = await qemu.start(launch)
+    assert (await guest.run("cat", "/large/file")).stdout == b"small\n"
     assert 2900 < await _mebibytes(guest, "/data") <= 3 << 10
     await guest.sh("md5sum < /data/file | cmp - /sum; head -c 50000000 /dev/zero > /data/more")
     await guest.power_off()

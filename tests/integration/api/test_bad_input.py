@@ -38,7 +38,7 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
     "autostart": [None, 0, 1, "true", "", [True], {}],
     "sleep_after_s": [None, -1, 1.5, "60", True, 31_536_001, 10**30, [60], {}],
     "disks": [None, "db", {}, ["db"], [{"disk": "db"}], [{"disk": "db", "path": "/"}]],
-    "disk_size_mib": [0, 15, "64", 64.5, True, 16_777_217, [64], {}],
+    "disk_size_mib": [0, 15, "64", 64.5, True, 8_388_609, [64], {}],
     "cmd": ["ls -l", 1, True, {"a": "b"}, [1], [None], [["a"]], ["nul\0"], ["\ud800"],
             ["x"] * 4097, ["x" * 65536]],
     "cwd": [*NO_STRING, "", "a" * 4096, "nul\0"],
