@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ _TESTS = Path(__file__).parent
 @pytest.fixture(scope="session")
 def need() -> Need:
     return Need()
+
+
+def pytest_configure() -> None:
+    """What tests start is hung up as a shell's commands are, also under nohup(1)."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
