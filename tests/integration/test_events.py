@@ -6,6 +6,7 @@ import asyncio
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from hyperfleet.client import ApiError, AsyncClient, Client, Event, Missed, UnreachableError
 from support import proxy
 from support.need import Need
+from support.page import Page
 from support.server import Server
 
 LIMIT = 30
@@ -231,3 +233,17 @@ def test_a_console_that_is_followed_through_a_restart_to_its_end(server: Server)
             ear.next()
         with pytest.raises(ApiError, match="Machine not found"):
             next(client.follow_logs("web"))
+
+
+def test_the_references_example(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    example = Page("docs/reference/events.md").block_with("follow_events", "python")
+    names = {"url": server.api_url, "key": server.key}
+    following = threading.Thread(target=exec, args=(example, names), daemon=True)
+    following.start()
+    deadline = time.monotonic() + LIMIT
+    # Nobody tells when it has begun to follow.
+    while following.is_alive():
+        assert time.monotonic() < deadline
+        server.create("web")
+        assert server.api.delete("/machines/web").status_code == httpx.codes.NO_CONTENT
+    assert capsys.readouterr().out.splitlines()[-1] == "deleted web pending"
