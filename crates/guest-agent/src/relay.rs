@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::answers::Refusal;
 use crate::failure::say;
@@ -27,9 +28,15 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// All relays.
 pub struct Relays {
-    by_target: HashMap<SocketAddr, SocketAddr>,
+    by_target: HashMap<SocketAddr, Relay>,
     next_port: u16,
     connections: Arc<Semaphore>,
+}
+
+/// One: where it listens, and what listens there.
+struct Relay {
+    at: SocketAddr,
+    serving: AbortHandle,
 }
 
 impl Relays {
@@ -43,7 +50,7 @@ impl Relays {
 
     /// Where relays listen: these are not the guest's own servers.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.by_target.values().copied().collect()
+        self.by_target.values().map(|relay| relay.at).collect()
     }
 
     /// The port at `own` whose connections go to `address`:`port`; the same for the same target.
@@ -53,8 +60,13 @@ impl Relays {
     /// no port can be had.
     pub fn open(&mut self, own: IpAddr, address: &str, port: u16) -> Result<u16, Refusal> {
         let target = target(address, port)?;
-        if let Some(at) = self.by_target.get(&target) {
-            return Ok(at.port());
+        if let Some(relay) = self.by_target.get(&target) {
+            if relay.at.ip() == own {
+                return Ok(relay.at.port());
+            }
+            // It is another machine's, of whose snapshot this one was made.
+            relay.serving.abort();
+            self.by_target.remove(&target);
         }
         if self.by_target.len() >= MAX_RELAYS {
             return Err(Refusal::busy(format!(
@@ -64,8 +76,9 @@ impl Relays {
         let (listener, at) = self
             .listen(own, port)
             .map_err(|why| Refusal::failed(format!("cannot listen for a relay: {why}")))?;
-        self.by_target.insert(target, at);
-        tokio::task::spawn_local(serve(listener, target, Arc::clone(&self.connections)));
+        let serve = serve(listener, target, Arc::clone(&self.connections));
+        let serving = tokio::task::spawn_local(serve).abort_handle();
+        self.by_target.insert(target, Relay { at, serving });
         Ok(at.port())
     }
 
@@ -172,6 +185,23 @@ async fn carry(mut client: TcpStream, target: SocketAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_relay_is_the_same_until_the_machine_has_another_address() {
+        let work = async {
+            let mut relays = Relays::new();
+            let one = Ipv4Addr::LOCALHOST.into();
+            let other = Ipv4Addr::new(127, 0, 0, 2).into();
+            let port = relays.open(one, "127.0.0.1", 80).unwrap();
+            assert_eq!(relays.open(one, "127.0.0.1", 80).unwrap(), port);
+            let moved = relays.open(other, "127.0.0.1", 80).unwrap();
+            assert_eq!(relays.addresses(), [SocketAddr::new(other, moved)]);
+            // The one before has let go of its port.
+            tokio::task::yield_now().await;
+            std::net::TcpListener::bind((one, port)).unwrap();
+        };
+        tokio::task::LocalSet::new().run_until(work).await;
+    }
 
     #[test]
     fn a_target_is_an_address_of_this_machine() {

@@ -83,7 +83,9 @@ async def test_a_machine_made_of_a_snapshot_gets_cards_of_its_own(
 ) -> None:
     launch, other = await joined.launch(), await joined.launch()
     guest = await joined.start(launch)
-    await guest.sh("echo page > /index.html; httpd -p 80 -h /")
+    await guest.sh("echo page > /index.html; httpd -p 80 -h /; httpd -p 127.0.0.1:81 -h /")
+    relay = await guest.agent.relay("127.0.0.1", 81)
+    assert await page(await guest.process.forward(relay)) == b"page\n"
     await guest.process.snapshot(tmp_path)
     other.directory.mkdir(parents=True)
     await joined.driver.copy(tmp_path, other.directory)
@@ -101,6 +103,8 @@ async def test_a_machine_made_of_a_snapshot_gets_cards_of_its_own(
         assert await page((await one.process.forwards())[80]) == b"page\n"
     gateway = told.gateway if told.outward is None else told.outward.gateway
     assert str(gateway) in await clone.sh("ip route")
+    relay = await clone.agent.relay("127.0.0.1", 81)
+    assert await page(await clone.process.forward(relay)) == b"page\n"
     for one in (guest, clone):
         await one.let_go()
 
