@@ -43,7 +43,7 @@ def main() -> int:
     print(page.table(figures))
     if not arguments.machines and not arguments.rounds and arguments.crowds is None:
         halves = page.keep(_KEPT, arguments.what, page.Half(facts, figures))
-        _PAGE.write_text(page.markdown(halves))
+        _PAGE.write_text(page.markdown(halves, _PAGE.read_text() if _PAGE.exists() else ""))
         print(f"written: {_PAGE.relative_to(_ROOT)}", file=sys.stderr)
     return 0
 

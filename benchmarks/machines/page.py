@@ -81,11 +81,14 @@ def keep(path: Path, name: str, half: Half) -> dict[str, Half]:
     }
 
 
-def markdown(halves: dict[str, Half]) -> str:
-    """The whole page."""
+def markdown(halves: dict[str, Half], before: str = "") -> str:
+    """The whole page; what was not run here stays as it stood on the page `before`."""
     parts = [_HEAD]
+    stood = {part.partition("\n")[0]: part for part in before.split("\n## ")[1:]}
     for name, title in _TITLES.items():
         half = halves.get(name)
+        if half is None and title in stood:
+            parts.append(f"## {stood[title].rstrip()}\n")
         if half is not None:
             facts = [f"| {key} | {value} |" for key, value in half.facts.items()]
             parts += [

@@ -138,6 +138,13 @@ def test_a_run_keeps_the_other_commands_half(tmp_path: Path):
     assert "| made | 3.00 a second |" in text
     assert "| start | 2.00 times |  | 1 | not met |" in text
     assert text.index("Thousands of machines") < text.index("beside QEMU alone")
+    # On another clone, where only one of them is run: the page holds the other one's.
+    again = page.Half({"date": "later"}, [Figure("b", "start", 7, "times", 1)])
+    once_more = page.markdown({"real": again}, text)
+    assert "| made | 3.00 a second |" in once_more
+    assert "| start | 7.00 times |" in once_more
+    assert "2.00 times" not in once_more
+    assert page.markdown({}, text) == text
 
 
 def test_what_was_inherited_is_named_by_its_path():
