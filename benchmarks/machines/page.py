@@ -27,9 +27,9 @@ _METHODS = {
 QEMU machines of 128 MiB on Debian's disk, by two servers that run beside each other: one keeps no
 templates, the other had one when it began. From the request (`POST /start`, then `nginx` by exec)
 to the first byte of nginx's page through the proxy: a boot, a clone, and a machine that had fallen
-asleep while it served, in turn; then twenty boots and clones at once (four at the same time). CPU
-is of QEMU's processes, from their birth to the last page; Pss shares what several map
-(proc_pid_smaps(5)).
+asleep while it served, in turn, and a new machine of a snapshot of one that served, its making in
+it; then twenty boots and clones at once (four at the same time). CPU is of QEMU's processes, from
+their birth to the last page; Pss shares what several map (proc_pid_smaps(5)).
 """,
     "fleet": """\
 Machines of the fake driver behind a real `hyperfleet serve` with its data plane: every request by
