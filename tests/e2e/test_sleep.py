@@ -9,21 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.counting import COUNTS, counting
 from support.server import Server
 
 pytestmark = pytest.mark.vm
-
-# Counts in memory alone; and holds a file that has no name any more.
-COUNT = """
-cat > /count.sh <<'END'
-exec 3> /nameless; rm /nameless; echo kept >&3
-i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done
-END
-sh /count.sh > /dev/null 2>&1 &
-echo $! > /dev/shm/pid
-while [ ! -e /dev/shm/count ]; do sleep 0.05; done
-echo hi > /index.html; httpd -p 80 -h /
-"""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +20,7 @@ def asleep(server: Server) -> Server:
     """With a machine that has fallen asleep in the middle of things."""
     server.create("web", rootfs_path=".hyperfleet/minimal-rootfs.ext4", exposed_ports=[80])
     server.start_machine("web")
-    server.sh("web", COUNT)
+    server.sh("web", counting("hi"))
     assert httpx.get(f"{server.proxy_url}/proxy/web/80/").text == "hi\n"
     assert server.api.post("/machines/web/sleep").json()["status"] == "sleeping"
     return server
@@ -51,12 +40,7 @@ def test_it_goes_on_where_it_was(asleep: Server) -> None:
     woken = asleep.api.post("/machines/web/start").json()
     assert (woken["status"], woken["last_start"]["how"]) == ("running", "memory")
     assert httpx.get(f"{asleep.proxy_url}/proxy/web/80/").text == "hi\n"
-    said = asleep.sh(
-        "web",
-        "a=$(cat /dev/shm/count); while [ $(cat /dev/shm/count) = $a ]; do sleep 0.05; done;"
-        " cat /proc/$(cat /dev/shm/pid)/fd/3; date +%s",
-    )
-    kept, clock = said.split()
+    kept, clock = asleep.sh("web", f"{COUNTS}; date +%s").split()
     assert kept == "kept"
     assert abs(int(clock) - time.time()) < 2
     assert not _memory(asleep).exists()

@@ -8,26 +8,10 @@ import httpx
 import pytest
 
 from hyperfleet.client import ProcessStream
+from support.counting import COUNTS, counting
 from support.server import Server
 
 pytestmark = pytest.mark.vm
-
-# Counts in memory alone, into a file that has no name any more.
-COUNT = """
-cat > /count.sh <<'END'
-exec 3> /nameless; rm /nameless; echo kept >&3
-i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done
-END
-sh /count.sh > /dev/null 2>&1 &
-echo $! > /dev/shm/pid
-while [ ! -e /dev/shm/count ]; do sleep 0.05; done
-echo before > /index.html; httpd -p 80 -h /
-"""
-# It still counts, and its file is whole.
-COUNTS = (
-    "a=$(cat /dev/shm/count); while [ $(cat /dev/shm/count) = $a ]; do sleep 0.05; done;"
-    " cat /proc/$(cat /dev/shm/pid)/fd/3"
-)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +19,7 @@ def kept(server: Server) -> Server:
     """With a machine that runs on, and a snapshot of it in the middle of things."""
     server.create("web", rootfs_path=".hyperfleet/minimal-rootfs.ext4", exposed_ports=[80])
     server.start_machine("web")
-    server.sh("web", COUNT)
+    server.sh("web", counting("before"))
     ProcessStream(server.api_url, server.key, "web", ["cat"], name="talk").close()
     made = server.api.post("/machines/web/snapshots", json={"name": "one"})
     assert made.status_code == 201, made.text

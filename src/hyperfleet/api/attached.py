@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from hyperfleet.api.names import Name
 from hyperfleet.machine import MachineDisk
 
 _MOST_DISKS = 8
-_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 # What the guest itself is made of.
 _TAKEN = ("/", "/dev", "/proc", "/sys", "/run")
 
@@ -36,7 +36,7 @@ class MachineDiskIn(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    disk: Annotated[str, Field(pattern=_NAME, max_length=63)]
+    disk: Name
     path: Annotated[
         str, Field(min_length=2, max_length=1024, pattern="^/[^\\x00]*$"), AfterValidator(_place)
     ]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from hyperfleet.api import requests
 from hyperfleet.api.machines import Ref
+from hyperfleet.api.names import NAME, Name
 from hyperfleet.api.parts import TheParts
 from hyperfleet.api.route import GuardedRoute
 from hyperfleet.machine import DataDiskState
@@ -17,13 +18,12 @@ from hyperfleet.machine import DataDiskState
 router = APIRouter(route_class=GuardedRoute, tags=["disks"])
 
 DiskName = Annotated[str, Path(alias="name", description="The disk's name.")]
-_LABEL = "a DNS label: 1 to 63 characters of a-z, 0-9 and inner dashes"
 
 
 class CreateDisk(requests.Body):
     """A data disk to make."""
 
-    name: requests.Name = Field(description=_LABEL)
+    name: Name = Field(description=NAME)
     size_mib: requests.DiskSize = Field(description=requests.DISK_SIZE)
 
 

@@ -9,12 +9,11 @@ import msgspec
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
+from hyperfleet.api.machines import Ref
 from hyperfleet.api.parts import TheParts
 from hyperfleet.api.route import GuardedRoute
 
 router = APIRouter(route_class=GuardedRoute, tags=["machines"])
-
-_Ref = Annotated[str, Path(alias="id", description="A machine's id or name.")]
 
 
 class ProcessOut(BaseModel):
@@ -36,7 +35,7 @@ class ProcessesOut(BaseModel):
 
 
 @router.get("/machines/{id}/processes", summary="List processes that are kept")
-async def list_processes(ref: _Ref, parts: TheParts) -> ProcessesOut:
+async def list_processes(ref: Ref, parts: TheParts) -> ProcessesOut:
     """Processes that were given a name, running ones and those whose end nobody has heard."""
     kept = await parts.machines.processes(ref).kept()
     return ProcessesOut(processes=[ProcessOut(**msgspec.structs.asdict(one)) for one in kept])
@@ -46,7 +45,7 @@ async def list_processes(ref: _Ref, parts: TheParts) -> ProcessesOut:
     "/machines/{id}/processes/{name}", status_code=204, summary="Kill a process that is kept"
 )
 async def kill_process(
-    ref: _Ref,
+    ref: Ref,
     name: Annotated[str, Path(description="The process's name.")],
     parts: TheParts,
 ) -> Response:

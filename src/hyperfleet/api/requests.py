@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hyperfleet.api.attached import DISKS, DisksIn, disks_of
 from hyperfleet.api.egress import EGRESS, EgressIn, egress_of
+from hyperfleet.api.names import NAME, Name
 from hyperfleet.auth.keys import Scope
 from hyperfleet.machine import MachineChange, Restart
 
@@ -85,7 +86,6 @@ _UNIQUE = {"uniqueItems": True}
 _WITHOUT_NUL = {"pattern": "^[^\\u0000]*$"}
 
 Line = Annotated[str, Field(json_schema_extra=_WITHOUT_NUL), AfterValidator(no_nul)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
 ImagePath = Annotated[
     str,
     Field(min_length=1, max_length=4096, json_schema_extra=_WITHOUT_NUL),
@@ -147,7 +147,7 @@ _COMMAND = (
 class CreateMachine(Body):
     """A machine to make. What is left out is as the server's settings say."""
 
-    name: Name = Field(description="a DNS label: 1 to 63 characters of a-z, 0-9 and inner dashes")
+    name: Name = Field(description=NAME)
     vcpu_count: int = Field(
         ge=1, description="a whole number of at least 1 (and what the host has)"
     )

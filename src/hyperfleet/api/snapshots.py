@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from hyperfleet.api import queries, requests
 from hyperfleet.api.machines import Ref
+from hyperfleet.api.names import NAME, Name
 from hyperfleet.api.parts import TheParts
 from hyperfleet.api.responses import MachineOut, machine_out
 from hyperfleet.api.route import GuardedRoute
@@ -19,25 +20,24 @@ from hyperfleet.machine import SnapshotInfo
 router = APIRouter(route_class=GuardedRoute, tags=["snapshots"])
 
 SnapshotName = Annotated[str, Path(alias="name", description="The snapshot's name.")]
-_LABEL = "a DNS label: 1 to 63 characters of a-z, 0-9 and inner dashes"
 
 
 class SaveSnapshot(requests.Body):
     """A snapshot to make."""
 
-    name: requests.Name = Field(description=_LABEL)
+    name: Name = Field(description=NAME)
 
 
 class RestoreMachine(requests.Body):
     """What a machine is to be again."""
 
-    snapshot: requests.Name = Field(description=f"the name of a snapshot, {_LABEL}")
+    snapshot: Name = Field(description=f"the name of a snapshot, {NAME}")
 
 
 class CloneSnapshot(requests.ChangeMachine):
     """A machine to make of a snapshot. What is left out is as the machine had it then."""
 
-    name: requests.Name = Field(description=_LABEL)
+    name: Name = Field(description=NAME)
 
 
 class ListSnapshots(queries.Query):

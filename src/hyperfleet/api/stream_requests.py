@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hyperfleet.api.requests import Body, Name, Process
+from hyperfleet.api.names import Name
+from hyperfleet.api.requests import Body, Process
 
 MOST_CHARACTERS = 1000
 _CHARACTERS = f"a whole number from 1 to {MOST_CHARACTERS}"

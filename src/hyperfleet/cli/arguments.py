@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
 
 from hyperfleet.cli.connect import connect
-from hyperfleet.client import Egress, EgressRule, MachineDisk
+from hyperfleet.client import Client, Egress, EgressRule, MachineDisk
 
 # Names for completion; whoever presses a key waits no longer.
 _MOST_NAMES = 500
@@ -16,14 +17,22 @@ _UNITS = {"": 1, "M": 1, "G": 1024}
 _HIGHEST_PORT = 65535
 
 
-def machine_names(incomplete: str) -> list[str]:
+def completed(incomplete: str, names: Callable[[Client], Iterable[str]]) -> list[str]:
     """Names that begin so, for a shell's completion: none when no server answers, and no words."""
     try:
         with connect() as client:
-            page = client.list_machines(limit=_MOST_NAMES)
+            return [name for name in names(client) if name.startswith(incomplete)]
     except Exception:  # noqa: BLE001 - nobody could read it
         return []
-    return [machine.name for machine in page.machines if machine.name.startswith(incomplete)]
+
+
+def machine_names(incomplete: str) -> list[str]:
+    """See `completed`."""
+
+    def names(client: Client) -> list[str]:
+        return [machine.name for machine in client.list_machines(limit=_MOST_NAMES).machines]
+
+    return completed(incomplete, names)
 
 
 Machine = Annotated[

@@ -6,24 +6,16 @@ from typing import Annotated
 
 import typer
 
-from hyperfleet.cli.arguments import AsJson, machine_names, mebibytes
+from hyperfleet.cli.arguments import AsJson, completed, machine_names, mebibytes
 from hyperfleet.cli.connect import connect
-from hyperfleet.cli.output import say, say_json, say_table
+from hyperfleet.cli.output import mib, say, say_json, say_table
 from hyperfleet.client import to_json
 
 app = typer.Typer(help="Data disks, which outlive machines: create, grow, usage, rm.")
 
-_MIB = 1 << 20
-
 
 def _names(incomplete: str) -> list[str]:
-    """Disks whose names begin so, for a shell's completion."""
-    try:
-        with connect() as client:
-            names = [disk.name for disk in client.list_disks()]
-    except Exception:  # noqa: BLE001 - nobody could read it
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    return completed(incomplete, lambda client: [disk.name for disk in client.list_disks()])
 
 
 Disk = Annotated[str, typer.Argument(metavar="DISK", help="Its name.", autocompletion=_names)]
@@ -46,7 +38,7 @@ def list_disks(context: typer.Context, as_json: AsJson = False) -> None:
             (
                 disk.name,
                 f"{disk.size_mib} MiB",
-                f"{-(-disk.host_bytes // _MIB)} MiB",
+                mib(disk.host_bytes),
                 "-" if disk.machine is None else disk.machine.name or disk.machine.id,
             )
             for disk in disks
@@ -100,9 +92,9 @@ def usage(
             (
                 one.path,
                 one.disk or "-",
-                _mib(one.size_bytes),
-                _mib(one.used_bytes),
-                _mib(one.host_bytes),
+                mib(one.size_bytes),
+                mib(one.used_bytes),
+                mib(one.host_bytes),
             )
             for one in found
         ],
@@ -115,7 +107,3 @@ def remove(disk: Disk) -> None:
     with connect() as client:
         client.delete_disk(disk)
     say(f"Disk {disk} is deleted.")
-
-
-def _mib(count: int | None) -> str:
-    return "-" if count is None else f"{-(-count // _MIB)} MiB"

@@ -15,6 +15,8 @@ from rich.text import Text
 
 from hyperfleet.client import CommandState
 
+_MIB = 1 << 20
+
 
 def say(line: str) -> None:
     """One line on stdout, as it is."""
@@ -59,6 +61,11 @@ def span(lasting: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def mib(count: int | None) -> str:
+    """So many bytes in MiB, rounded up; None: nobody knows."""
+    return "-" if count is None else f"{-(-count // _MIB)} MiB"
 
 
 def standing(command: CommandState) -> str:

@@ -12,27 +12,20 @@ from hyperfleet.cli.arguments import (
     LabelOption,
     Machine,
     PortOption,
+    completed,
     machine_names,
     variables,
 )
 from hyperfleet.cli.connect import connect
-from hyperfleet.cli.output import say, say_json, say_table, span, working
+from hyperfleet.cli.output import mib, say, say_json, say_table, span, working
 from hyperfleet.client import Client, to_json
 from hyperfleet.client import Machine as MachineValue
 
 app = typer.Typer(help="Machines kept as they were: save, restore, clone, rm.")
 
-_MIB = 1 << 20
-
 
 def _names(incomplete: str) -> list[str]:
-    """Snapshots whose names begin so, for a shell's completion."""
-    try:
-        with connect() as client:
-            names = [snapshot.name for snapshot in client.list_snapshots()]
-    except Exception:  # noqa: BLE001 - nobody could read it
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    return completed(incomplete, lambda client: [one.name for one in client.list_snapshots()])
 
 
 Snapshot = Annotated[
@@ -70,7 +63,7 @@ def list_snapshots(
                 "memory, disk" if snapshot.memory else "disk",
                 str(snapshot.vcpu_count),
                 f"{snapshot.mem_size_mib} MiB",
-                f"{-(-snapshot.size_bytes // _MIB)} MiB",
+                mib(snapshot.size_bytes),
                 f"{span(now - snapshot.created_at)} ago",
             )
             for snapshot in snapshots
@@ -91,7 +84,7 @@ def save(
         say_json(to_json(made))
         return
     what = "memory and disk" if made.memory else "disk"
-    say(f"{made.name} is the {what} of {made.machine.name}, {-(-made.size_bytes // _MIB)} MiB.")
+    say(f"{made.name} is the {what} of {made.machine.name}, {mib(made.size_bytes)}.")
 
 
 @app.command()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from hyperfleet.errors import HyperfleetError, InvalidStateError
 from hyperfleet.fleet import layout, processes
 from hyperfleet.fleet.disks import Disks
+from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.roster import Roster
 from hyperfleet.fleet.tools import Tools
+from hyperfleet.guest.files import Usage
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import DataDiskState, DiskInfo, DiskUsage
 
@@ -88,14 +91,8 @@ class DataDisks:
             else:
                 size, host = self._disks.size(name)
             used = None
-            if machine.status is Status.RUNNING:
-                try:
-                    async with asyncio.timeout(_USAGE_S):
-                        usage = await processes.files(owner).usage(path)
-                    size, used = usage.size, usage.used
-                except (HyperfleetError, TimeoutError):
-                    # It is not told, then.
-                    pass
+            if (seen := await _seen(owner, path)) is not None:
+                size, used = seen.size, seen.used
             found.append(DiskUsage(disk=name, path=path, size=size, used=used, host=host))
         return found
 
@@ -110,3 +107,13 @@ class DataDisks:
             machine_id=holder,
             machine_name=None if owner is None else owner.machine.spec.name,
         )
+
+
+async def _seen(owner: Owner, path: str) -> Usage | None:
+    """How full the guest says that it is there; None: it does not run, or does not tell."""
+    if owner.machine.status is not Status.RUNNING:
+        return None
+    with contextlib.suppress(HyperfleetError, TimeoutError):
+        async with asyncio.timeout(_USAGE_S):
+            return await processes.files(owner).usage(path)
+    return None

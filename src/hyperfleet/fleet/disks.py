@@ -28,8 +28,9 @@ class Disks(Shelf[DiskInfo]):
     def __init__(self, home: Path, driver: Driver) -> None:
         super().__init__(home.absolute() / "data", DiskInfo, "disk", Point.DISK_WRITTEN)
         self._driver = driver
-        # Disk -> machine, by name and id.
+        # Disk -> machine, by name and id; and the other way.
         self._holders: dict[str, str] = {}
+        self._held: dict[str, tuple[str, ...]] = {}
 
     async def create(self, name: str, size_mib: int) -> DiskInfo:
         """Makes one, empty.
@@ -95,7 +96,7 @@ class Disks(Shelf[DiskInfo]):
         wanted = [disk.disk for disk in disks]
         for name in wanted:
             self._must_be_free(name, machine_id)
-        before = [name for name, holder in self._holders.items() if holder == machine_id]
+        before = self._held.get(machine_id, ())
         self.assign(machine_id, wanted)
         try:
             yield
@@ -105,8 +106,12 @@ class Disks(Shelf[DiskInfo]):
 
     def assign(self, machine_id: str, names: Iterable[str]) -> None:
         """As it is recorded: the machine has these and no others."""
-        kept = {name: holder for name, holder in self._holders.items() if holder != machine_id}
-        self._holders = kept | dict.fromkeys(names, machine_id)
+        for name in self._held.pop(machine_id, ()):
+            if self._holders.get(name) == machine_id:
+                del self._holders[name]
+        if held := tuple(names):
+            self._held[machine_id] = held
+            self._holders |= dict.fromkeys(held, machine_id)
 
     def files(self, disks: Iterable[MachineDisk]) -> tuple[DataDisk, ...]:
         """What a driver is told of a machine's.

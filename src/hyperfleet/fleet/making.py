@@ -130,12 +130,15 @@ class Maker:
         return network
 
     def _check(self, spec: MachineSpec, network: Network) -> None:
-        if spec.name in self._roster:
-            raise ConflictError(f"name: another machine is called {spec.name!r}")
+        self._must_be_new(spec.name)
         sizes.check(spec, self._tools.config, self._tools.driver)
         network.check(spec.egress, running=False)
         self._tools.images.kernel(spec.kernel_image_path)
         sizes.check_disk(spec, self._tools.images.root_disk(spec.rootfs_path))
+
+    def _must_be_new(self, name: str) -> None:
+        if name in self._roster:
+            raise ConflictError(f"name: another machine is called {name!r}")
 
     def _machine(
         self, machine_id: str, spec: MachineSpec, network: MachineNetwork, status: Status
@@ -153,8 +156,8 @@ class Maker:
         )
 
     async def _record(self, machine: Machine) -> Owner:
-        if machine.spec.name in self._roster:
-            raise ConflictError(f"name: another machine is called {machine.spec.name!r}")
+        # Asked again: much has been waited for since.
+        self._must_be_new(machine.spec.name)
         # Entered first: two requests for one name at the same time are told apart here.
         owner = self.enter(machine)
         reach(Point.CREATE_BEGUN)

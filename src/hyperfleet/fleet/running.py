@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 # From the agent's word that it shuts down to the process's end, beyond the grace.
 _POWER_OFF_S = 10.0
-# At a stop: a channel that is lost at this moment may come back, a machine without one is killed.
+# At a stop or a sync: a channel that is lost at this moment may come back.
 _AGENT_WAIT_S = 3.0
 # A channel that breaks is mostly the first sign of a process that ends.
 _END_AFTER_BREAK_S = 2.0
@@ -77,6 +77,13 @@ class Running:
             watcher.cancel()
             await asyncio.wait((watcher,))
         await self.looker.end()
+
+    async def sync(self, name: str) -> None:
+        """The guest's disks are right from now on also without its memory, if it can do that."""
+        try:
+            await (await self.link.agent(_AGENT_WAIT_S)).sync()
+        except HyperfleetError as error:
+            _log.info("machine %s: not all is on its disk: %s", name, error)
 
     async def power_off(self, grace: float) -> None:
         """In order if the guest can, within its time (seconds); by force if not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 
 from hyperfleet.errors import HyperfleetError, InvalidStateError
@@ -13,11 +12,6 @@ from hyperfleet.fleet.pausing import Pausing
 from hyperfleet.fleet.state import State
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import Status
-
-_log = logging.getLogger(__name__)
-
-# For the agent of a machine that is to sleep.
-_AGENT_WAIT_S = 3.0
 
 
 class Sleeping:
@@ -43,11 +37,8 @@ class Sleeping:
         before = self._state.status
         if before is Status.RUNNING:
             await running.looker.end()
-            try:
-                # What is on the disk then is right, whatever becomes of the memory.
-                await (await running.link.agent(_AGENT_WAIT_S)).sync()
-            except HyperfleetError as error:
-                _log.info("machine %s: not all is on its disk: %s", self._state.machine.id, error)
+            # What is on the disk then is right, whatever becomes of the memory.
+            await running.sync(self._state.machine.id)
         await self._state.go(Status.SLEEPING)
         await self._state.publish()
         reach(Point.SLEEP_RECORDED)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 
-from hyperfleet.errors import HyperfleetError, InvalidStateError
+from hyperfleet.errors import InvalidStateError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.acts import Acts
@@ -15,11 +14,6 @@ from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import SnapshotInfo
-
-_log = logging.getLogger(__name__)
-
-# For the agent of a machine that is to be copied.
-_AGENT_WAIT_S = 3.0
 
 
 class Snapshotting:
@@ -55,7 +49,7 @@ class Snapshotting:
                 await self._tools.driver.copy(self._acts.launch.directory, folder)
             else:
                 if machine.status is Status.RUNNING:
-                    await self._sync()
+                    await running.sync(machine.id)
                 await running.process.snapshot(folder)
             reach(Point.SNAPSHOT_TAKEN)
             info = SnapshotInfo(
@@ -128,11 +122,3 @@ class Snapshotting:
         )
         await self._state.publish()
         await asyncio.to_thread(shutil.rmtree, layout.replaced(machine_id), ignore_errors=True)
-
-    async def _sync(self) -> None:
-        """A disk is right then also without its memory."""
-        assert self._acts.running is not None  # noqa: S101 - asked before
-        try:
-            await (await self._acts.running.link.agent(_AGENT_WAIT_S)).sync()
-        except HyperfleetError as error:
-            _log.info("machine %s: not all is on its disk: %s", self._state.machine.id, error)

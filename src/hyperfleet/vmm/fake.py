@@ -311,7 +311,6 @@ class FakeDriver:
             reach(Point.WAKE_LOADED)
             fake_saved.forget_memory(launch.directory)
             reach(Point.WAKE_FORGOTTEN)
-        self._processes[launch.id] = process
         for port in launch.ports:
             await process.forward(port)
         process.begin()

@@ -146,8 +146,7 @@ class QemuDriver:
         with contextlib.ExitStack() as stack:
             for fd in joint.inherited:
                 stack.callback(os.close, fd)
-            key = await asyncio.to_thread(shape.line_key)
-            line = saved_memory.Line(key=key, mtus=shape.mtus)
+            line = await _line_of(shape)
             if template is not None:
                 memory = template.memory
                 stack.callback(os.close, memory)
@@ -259,15 +258,13 @@ class QemuDriver:
         try:
             about = saved_memory.about_of(folder)
             shape = shape_of(launch, [], qemu=self._qemu, kvm=self._kvm)
-            shape = msgspec.structs.replace(shape, mtus=about.line.mtus)
-            key = await asyncio.to_thread(shape.line_key)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise ValidationError(
-                f"what it had in memory can't be gone on from: {error}"
-            ) from error
-        if key != about.line.key:
+            line = await _line_of(msgspec.structs.replace(shape, mtus=about.line.mtus))
+            if line == about.line:
+                return
             why = saved_memory.differs(about)
-            raise ValidationError(f"what it had in memory can't be gone on from: {why}")
+        except (OSError, msgspec.MsgspecError) as error:
+            why = str(error)
+        raise ValidationError(f"what it had in memory can't be gone on from: {why}")
 
     async def remove(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.remove`."""
@@ -396,6 +393,11 @@ def _must_fit(mib: int) -> None:
     free = int(meminfo["MemAvailable"].split()[0]) >> 10
     if mib > free:
         raise CapacityError(f"memory: {mib} MiB are needed, the host has {free} MiB to give")
+
+
+async def _line_of(shape: Shape) -> saved_memory.Line:
+    """How QEMU is called for it; raises as `Shape.line_key`."""
+    return saved_memory.Line(key=await asyncio.to_thread(shape.line_key), mtus=shape.mtus)
 
 
 def _describe(ended: Exit) -> str:
