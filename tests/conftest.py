@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.need import Need
+from support.shared import SHARED, Shared
 
 # Fast ones first; a folder that is not here comes last.
 STAGES = ("unit", "contract", "integration", "e2e")
@@ -19,25 +23,67 @@ def need() -> Need:
     return Need()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What tests start is hung up as a shell's commands are, also under nohup(1)."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    folder = _of_worker(config) or tempfile.mkdtemp(prefix="hf-tests-")
+    config.stash[SHARED] = Shared(Path(folder))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _of_worker(config):
+        shutil.rmtree(config.stash[SHARED].folder, ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker where what is shared lies."""
+    node.workerinput["shared"] = str(node.config.stash[SHARED].folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files of tests are not divided; without workers nothing of it is loaded."""
+    from support.scheduling import ByFile  # noqa: PLC0415
+
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=_stage)
+    items.sort(key=lambda item: _stage(item.path))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leaves a test out when one of an earlier folder has failed: it would only fail too."""
+    failed = item.config.stash[SHARED].failed_before(_stage(item.path))
+    if failed is not None:
+        pytest.skip(f"tests/{STAGES[failed]} failed: the slower ones are not run")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> object:
-    """Stops between two folders when one has failed: what builds on it would only fail too."""
-    result = yield
-    session = item.session
-    if nextitem is not None and session.testsfailed and _stage(item) != _stage(nextitem):
-        session.shouldstop = f"tests/{STAGES[_stage(item)]} failed: the slower ones were not run"
-    return result
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report: pytest.TestReport = yield
+    if report.failed:
+        item.config.stash[SHARED].failed(_stage(item.path))
+    return report
 
 
-def _stage(item: pytest.Item) -> int:
-    folder = item.path.relative_to(_TESTS).parts[0]
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """What tests had to tell."""
+    for text in config.stash[SHARED].told():
+        terminalreporter.write_line("")
+        terminalreporter.write_line(text)
+
+
+def _of_worker(config: pytest.Config) -> str | None:
+    """Where what is shared lies, if this is a worker."""
+    given: dict[str, str] | None = getattr(config, "workerinput", None)
+    return None if given is None else given["shared"]
+
+
+def _stage(path: Path) -> int:
+    folder = path.relative_to(_TESTS).parts[0]
     return STAGES.index(folder) if folder in STAGES else len(STAGES)

@@ -18,6 +18,7 @@ import pytest
 from support import sockets
 from support.netns import Far, own_network, run
 from support.server import Server
+from support.shared import SHARED
 
 # Addresses for documentation (RFC 5737), on networks that a test makes.
 INTERNET = "192.0.2.2"
@@ -165,10 +166,7 @@ class Matrix:
         return [row for row in self.rows if row[2] != row[3]]
 
     def show(self, kind: str, request: pytest.FixtureRequest) -> None:
-        """Prints the rows, past pytest's capture."""
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        assert capture is not None
-        with capture.global_and_fixture_disabled():
-            print(f"\n\n{f'by {kind}: who':21} {'whom':40} expected -> seen")  # noqa: T201
-            for who, whom, expected, seen in self.rows:
-                print(f"{who:21} {whom:40} {expected:8} -> {seen}")  # noqa: T201
+        """Tells the rows when the tests end."""
+        heading = f"{f'by {kind}: who':21} {'whom':40} expected -> seen"
+        rows = (f"{who:21} {whom:40} {wanted:8} -> {seen}" for who, whom, wanted, seen in self.rows)
+        request.config.stash[SHARED].tell("\n".join((heading, *rows)))

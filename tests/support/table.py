@@ -1,4 +1,4 @@
-"""Tables that tests fill in, a row each, and that are printed when the last of them is done."""
+"""Tables that tests fill in, a row each, and that are printed when all tests are done."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from support.shared import SHARED
+
 
 @contextmanager
 def printed(request: pytest.FixtureRequest, heading: str) -> Iterator[list[str]]:
-    """The rows under `heading`, to append to; all are printed at the end, whatever is captured."""
+    """The rows under `heading`, to append to."""
     rows = [heading]
     yield rows
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    assert capture is not None
-    with capture.global_and_fixture_disabled():
-        print("", *rows, sep="\n")  # noqa: T201
+    request.config.stash[SHARED].tell("\n".join(rows))

@@ -12,6 +12,13 @@ import pytest
 
 PASSES = "def test_passes():\n    pass\n"
 FAILS = "def test_fails():\n    assert False\n"
+TELLS = """
+from support.table import printed
+
+def test_tells(request):
+    with printed(request, "met") as rows:
+        rows.append("4 of 4")
+"""
 NEEDS = "def test_needs(need):\n    need('no-such-program')\n"
 
 
@@ -25,7 +32,13 @@ def suite(tmp_path: Path) -> Path:
         (tmp_path / "tests" / stage).mkdir(parents=True)
         (tmp_path / "tests" / stage / "test_it.py").write_text(PASSES)
     (tmp_path / "tests/support").mkdir()
-    for name in ("conftest.py", "support/need.py"):
+    for name in (
+        "conftest.py",
+        "support/need.py",
+        "support/shared.py",
+        "support/scheduling.py",
+        "support/table.py",
+    ):
         shutil.copy(Path(__file__).parent.parent / name, tmp_path / "tests" / name)
     return tmp_path
 
@@ -39,9 +52,19 @@ def test_fast_folders_come_first(suite: Path) -> None:
 
 def test_what_comes_after_a_folder_that_failed_is_not_run(suite: Path) -> None:
     (suite / "tests/contract/test_it.py").write_text(FAILS + PASSES)
-    output = run(suite)
-    assert "1 failed, 2 passed" in output
-    assert "tests/contract failed: the slower ones were not run" in output
+    output = run(suite, "-rs")
+    assert "1 failed, 2 passed, 2 skipped" in output
+    assert "tests/contract failed: the slower ones are not run" in output
+
+
+WORKERS = ("-p", "xdist.plugin", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+
+
+@pytest.mark.parametrize("options", [(), WORKERS], ids=["one process", "workers"])
+def test_what_tests_tell_is_printed_at_the_end(suite: Path, options: tuple[str, ...]) -> None:
+    (suite / "tests/unit/test_it.py").write_text(TELLS)
+    output = run(suite, *options)
+    assert output.index("4 of 4") < output.index("4 passed")
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 failed")])

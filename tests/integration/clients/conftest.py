@@ -13,8 +13,7 @@ from integration.clients.scenarios import SCENARIOS
 from integration.clients.table import Table
 from integration.clients.websocket_scenarios import WEBSOCKET_SCENARIOS
 from support.need import Need
-
-TABLE = pytest.StashKey[Table]()
+from support.shared import SHARED
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +38,16 @@ def results(need: Need, plane: Plane) -> Callable[[Client, tuple[Any, ...]], dic
 
 
 @pytest.fixture(scope="session")
-def table(pytestconfig: pytest.Config) -> Table:
-    return pytestconfig.stash.setdefault(
-        TABLE,
-        Table(
-            {
-                "HTTP": ([c.name for c in HTTP_CLIENTS], [s.name for s in SCENARIOS]),
-                "WebSocket": (
-                    [c.name for c in WEBSOCKET_CLIENTS],
-                    [s.name for s in WEBSOCKET_SCENARIOS],
-                ),
-            }
-        ),
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
+    """To fill in; told when the tests end."""
+    made = Table(
+        {
+            "HTTP": ([c.name for c in HTTP_CLIENTS], [s.name for s in SCENARIOS]),
+            "WebSocket": (
+                [c.name for c in WEBSOCKET_CLIENTS],
+                [s.name for s in WEBSOCKET_SCENARIOS],
+            ),
+        }
     )
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    table = config.stash.get(TABLE, None)
-    if table is not None:
-        terminalreporter.section("clients through the proxy")
-        terminalreporter.write_line(table.text())
+    yield made
+    request.config.stash[SHARED].tell(f"clients through the proxy\n\n{made.text()}")

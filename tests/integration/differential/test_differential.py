@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from support.cases import Forwarded, cases
 from support.need import Need
 from support.proxy import Proxy, machine
+from support.shared import SHARED
 
 from . import readers
 from .connections import connections
@@ -104,7 +105,7 @@ SHORT = 1024
 
 
 def test_every_case_is_read_as_the_table_has_it(
-    behind: Sequence[Behind], capsys: pytest.CaptureFixture[str]
+    behind: Sequence[Behind], pytestconfig: pytest.Config
 ) -> None:
     table = [case for case in cases() if case.sent]
     assert len(table) > 300
@@ -123,14 +124,13 @@ def test_every_case_is_read_as_the_table_has_it(
             refused += len(expected) - len(taken)
     assert not wrong, "\n".join(wrong)
     assert forwarded > 3 * 100
-    with capsys.disabled():
-        print(  # noqa: T201 - what a run has covered
-            f"\n{len(table)} cases: read alike {forwarded} times, refused as known {refused} times"
-        )
+    pytestconfig.stash[SHARED].tell(
+        f"{len(table)} cases: read alike {forwarded} times, refused as known {refused} times"
+    )
 
 
 def test_what_is_made_up_is_read_alike(
-    behind: Sequence[Behind], capsys: pytest.CaptureFixture[str]
+    behind: Sequence[Behind], pytestconfig: pytest.Config
 ) -> None:
     tried = forwarded = 0
 
@@ -157,8 +157,7 @@ def test_what_is_made_up_is_read_alike(
 
     read_alike()
     assert forwarded > tried // 4
-    with capsys.disabled():
-        print(f"\n{tried} connections made up: {forwarded} requests read alike")  # noqa: T201
+    pytestconfig.stash[SHARED].tell(f"{tried} connections made up: {forwarded} requests read alike")
 
 
 def as_shown(reader: Reader, request: Forwarded) -> Forwarded:
