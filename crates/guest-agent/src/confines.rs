@@ -7,10 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::failure::say;
@@ -26,17 +27,24 @@ pub struct Confines {
     /// Of the directory that they are made in; `None` where they can't be.
     directory: Option<PathBuf>,
     made: Cell<u64>,
+    /// One that is ready for the next call.
+    spare: Cell<Option<Place>>,
     stale: Stale,
 }
 
 /// Those that could not be removed yet: a killed process that has not ended can't be moved.
 type Stale = Rc<RefCell<Vec<PathBuf>>>;
 
+/// A cgroup.
+struct Place {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
 /// The cgroup of one call. Dropped when its process has ended: processes that it left behind then
 /// belong to nobody, as a daemon should.
 pub struct Confine {
-    directory: PathBuf,
-    entrance: File,
+    place: Place,
     stale: Stale,
 }
 
@@ -53,6 +61,7 @@ impl Confines {
         Self {
             directory: usable.then_some(directory),
             made: Cell::new(0),
+            spare: Cell::new(None),
             stale: Stale::default(),
         }
     }
@@ -62,32 +71,42 @@ impl Confines {
         Self {
             directory: None,
             made: Cell::new(0),
+            spare: Cell::new(None),
             stale: Stale::default(),
         }
     }
 
     /// A new, empty one. `None` where there is none to be had, which the call can do without.
     pub fn make(&self) -> Option<Confine> {
+        let place = self.spare.take().or_else(|| self.place())?;
+        Some(Confine {
+            place,
+            stale: Rc::clone(&self.stale),
+        })
+    }
+
+    /// Does now what the next [`Self::make`] would wait for.
+    pub fn prepare(&self) {
         self.stale
             .borrow_mut()
             .retain(|directory| dissolve(directory).is_err());
+        let spare = self.spare.take().or_else(|| self.place());
+        self.spare.set(spare);
+    }
+
+    fn place(&self) -> Option<Place> {
         let number = self.made.replace(self.made.get() + 1);
-        let directory = self.directory.as_ref()?.join(number.to_string());
+        let path = self.directory.as_ref()?.join(number.to_string());
         let make = || {
-            fs::create_dir(&directory)?;
-            File::options()
-                .write(true)
-                .open(directory.join("cgroup.procs"))
+            fs::create_dir(&path)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok::<_, io::Error>(rustix::fs::open(&path, flags, Mode::empty())?)
         };
         match make() {
-            Ok(entrance) => Some(Confine {
-                directory,
-                entrance,
-                stale: Rc::clone(&self.stale),
-            }),
+            Ok(directory) => Some(Place { path, directory }),
             Err(why) => {
                 say(format_args!("cannot make a cgroup: {why}"));
-                let _ = fs::remove_dir(&directory);
+                let _ = fs::remove_dir(&path);
                 None
             }
         }
@@ -95,21 +114,21 @@ impl Confines {
 }
 
 impl Confine {
-    /// What [`enter`] takes.
-    pub fn entrance(&self) -> RawFd {
-        self.entrance.as_raw_fd()
+    /// Its directory: what a process is born into it by, or enters it by.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.place.directory.as_fd()
     }
 
     /// Kills every process in it, forks under way included.
     pub fn kill(&self) {
-        let _ = fs::write(self.directory.join("cgroup.kill"), "1");
+        let _ = fs::write(self.place.path.join("cgroup.kill"), "1");
     }
 }
 
 impl Drop for Confine {
     fn drop(&mut self) {
-        if dissolve(&self.directory).is_err() {
-            self.stale.borrow_mut().push(self.directory.clone());
+        if dissolve(&self.place.path).is_err() {
+            self.stale.borrow_mut().push(self.place.path.clone());
         }
     }
 }
@@ -132,16 +151,4 @@ fn dissolve(directory: &Path) -> io::Result<()> {
         }
     }
     Err(Errno::BUSY.into())
-}
-
-/// Moves the calling process into the confine that `entrance` is of. For a child between fork and
-/// exec: one system call, which allocates nothing.
-///
-/// # Safety
-/// `entrance` must be open: the confine must not be dropped before.
-pub unsafe fn enter(entrance: RawFd) {
-    // SAFETY: open, as the caller says.
-    let entrance = unsafe { BorrowedFd::borrow_raw(entrance) };
-    // 0 is the writer itself. Outside, the process is still killed with its group.
-    let _ = rustix::io::write(entrance, b"0");
 }

@@ -2,23 +2,24 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyperfleet_wire::guest::{Exec, FromGuest};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{pipe_with, PipeFlags};
 use rustix::process::{Pid, Signal};
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
 
 use crate::answers::Refusal;
-use crate::confines::{self, Confine, Confines};
+use crate::confines::{Confine, Confines};
 use crate::credit::Credit;
 use crate::leftovers::Leftovers;
 use crate::output::{Kind, Output};
 use crate::processes::{Ended, Processes};
 use crate::program::Program;
+use crate::spawn::{spawn, Place};
 use crate::stdin::Stdin;
 use crate::terminal::{self, Terminal};
 use crate::way::Way;
@@ -120,77 +121,80 @@ pub fn start(call: &Exec, processes: &Processes, confines: &Confines) -> Result<
     }
     let program = Program::find(call)?;
     let confine = confines.make().map(Rc::new);
-    let (terminal, streams) = match call.terminal {
-        Some(size) => {
-            let (terminal, far) = Terminal::open(size).map_err(no_terminal)?;
-            (
-                Some(Rc::new(terminal)),
-                terminal::streams(far).map_err(no_terminal)?,
-            )
-        }
-        None => {
-            let stdin = if call.stdin {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            };
-            (None, [stdin, Stdio::piped(), Stdio::piped()])
-        }
+    let ends = Ends::open(call).map_err(|why| match call.terminal {
+        Some(_) => Refusal::failed(format!("cannot make a terminal: {why}")),
+        None => Refusal::failed(format!("cannot carry its streams: {why}")),
+    })?;
+    let place = Place {
+        streams: ends.far,
+        at_terminal: ends.terminal.is_some(),
+        cgroup: confine.as_deref().map(Confine::directory),
     };
-    let mut child = command(&program, streams, terminal.is_some(), confine.as_deref())
-        .spawn()
-        .map_err(|why| refusal(&program.argv[0], &why))?;
-    let pid = Pid::from_child(&child);
-    let ended = processes.enter(pid);
-    match carried(&mut child, call, terminal.as_deref()) {
-        Ok((stdin, output)) => Ok(Running {
-            handles: Handles {
-                pid,
-                stdin,
-                confine,
-                terminal,
-            },
-            credit: call
-                .output_window
-                .map(|window| Credit::new(window as usize)),
-            output,
-            ended,
-        }),
-        Err(why) => {
-            kill(pid, confine.as_deref(), processes);
-            Err(Refusal::failed(format!("cannot carry its streams: {why}")))
+    let pid = spawn(&program, place).map_err(|why| refusal(&program.argv[0], &why))?;
+    Ok(Running {
+        handles: Handles {
+            pid,
+            stdin: ends.stdin,
+            confine,
+            terminal: ends.terminal,
+        },
+        credit: call
+            .output_window
+            .map(|window| Credit::new(window as usize)),
+        output: ends.output,
+        ended: processes.enter(pid),
+    })
+}
+
+/// The streams of a process that is about to start: our ends, and its own.
+struct Ends {
+    terminal: Option<Rc<Terminal>>,
+    stdin: Option<Rc<Stdin>>,
+    output: Streams,
+    far: [OwnedFd; 3],
+}
+
+impl Ends {
+    fn open(call: &Exec) -> io::Result<Self> {
+        match call.terminal {
+            Some(size) => {
+                let (terminal, far) = Terminal::open(size)?;
+                let input =
+                    || io::Result::Ok(Stdin::new(terminal.input()?, Some(terminal::END_OF_FILE)));
+                Ok(Self {
+                    stdin: call.stdin.then(input).transpose()?,
+                    output: Streams::Terminal(terminal.output()?),
+                    far: [far.try_clone()?, far.try_clone()?, far],
+                    terminal: Some(Rc::new(terminal)),
+                })
+            }
+            None => {
+                let (stdin, far_stdin) = stdin(call.stdin)?;
+                let (stdout, far_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+                let (stderr, far_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+                Ok(Self {
+                    terminal: None,
+                    stdin,
+                    output: Streams::Pipes {
+                        stdout: pipe::Receiver::from_owned_fd(stdout)?,
+                        stderr: pipe::Receiver::from_owned_fd(stderr)?,
+                    },
+                    far: [far_stdin, far_stdout, far_stderr],
+                })
+            }
         }
     }
 }
 
-/// Our ends of the streams of `child`.
-fn carried(
-    child: &mut Child,
-    call: &Exec,
-    terminal: Option<&Terminal>,
-) -> io::Result<(Option<Rc<Stdin>>, Streams)> {
-    if let Some(terminal) = terminal {
-        let stdin = if call.stdin {
-            Some(Stdin::new(terminal.input()?, Some(terminal::END_OF_FILE)))
-        } else {
-            None
-        };
-        return Ok((stdin, Streams::Terminal(terminal.output()?)));
+/// Our end of standard input and the process's, which is empty if the call brings none.
+fn stdin(wanted: bool) -> io::Result<(Option<Rc<Stdin>>, OwnedFd)> {
+    if wanted {
+        let (far, near) = pipe_with(PipeFlags::CLOEXEC)?;
+        let near = pipe::Sender::from_owned_fd(near)?;
+        return Ok((Some(Stdin::new(near, None)), far));
     }
-    let stdin = match child.stdin.take() {
-        Some(stdin) => {
-            let pipe = pipe::Sender::from_owned_fd(stdin.into())?;
-            Some(Stdin::new(pipe, None))
-        }
-        None => None,
-    };
-    let stdout = receiver(child.stdout.take().map(Into::into))?;
-    let stderr = receiver(child.stderr.take().map(Into::into))?;
-    Ok((stdin, Streams::Pipes { stdout, stderr }))
-}
-
-fn no_terminal(why: io::Error) -> Refusal {
-    Refusal::failed(format!("cannot make a terminal: {why}"))
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok((None, rustix::fs::open("/dev/null", flags, Mode::empty())?))
 }
 
 /// Kills all processes of a call: the group that `pid` leads, and whatever left it.
@@ -199,68 +203,6 @@ pub fn kill(pid: Pid, confine: Option<&Confine>, processes: &Processes) {
     if let Some(confine) = confine {
         confine.kill();
     }
-}
-
-fn command(
-    program: &Program,
-    streams: [Stdio; 3],
-    at_terminal: bool,
-    confine: Option<&Confine>,
-) -> Command {
-    let entrance = confine.map(Confine::entrance);
-    let [stdin, stdout, stderr] = streams;
-    let mut command = Command::new(&program.path);
-    command
-        .arg0(&program.argv[0])
-        .args(&program.argv[1..])
-        .env_clear()
-        .envs(&program.env)
-        .current_dir(&program.cwd)
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr);
-    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe;
-    // nothing is allocated and no lock is taken. The confine outlives the spawning.
-    unsafe {
-        command.pre_exec(move || {
-            if let Some(entrance) = entrance {
-                confines::enter(entrance);
-            }
-            rustix::process::setsid()?;
-            if at_terminal {
-                // Standard input is its far side already.
-                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-            }
-            default_signals();
-            Ok(())
-        });
-    }
-    command
-}
-
-/// Every signal back to its default: an ignored one would stay ignored through exec. The mask is
-/// reset by the standard library.
-fn default_signals() {
-    // The kernel's own struct sigaction, all zero: SIG_DFL, no flags, an empty mask.
-    let default = [0u64; 4];
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: one system call that reads `default`, which is as large as the kernel's struct
-        // (rt_sigaction(2)). By libc it could not be said for the two signals that libc keeps for
-        // its threads, and GNU make leaves those ignored. KILL and STOP refuse, rightly.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                std::ptr::null::<u64>(),
-                size_of::<u64>(),
-            );
-        }
-    }
-}
-
-fn receiver(fd: Option<OwnedFd>) -> io::Result<pipe::Receiver> {
-    pipe::Receiver::from_owned_fd(fd.ok_or(io::ErrorKind::BrokenPipe)?)
 }
 
 /// What exec itself said, after the look-up found the program fit.

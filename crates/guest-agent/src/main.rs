@@ -32,6 +32,7 @@ mod random;
 mod relay;
 mod service;
 mod sock_diag;
+mod spawn;
 mod stdin;
 mod supervisor;
 mod system;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
 
 /// Runs `work` on a runtime of this one thread.
 fn run<W: Future<Output = Result<(), Failure>>>(work: impl FnOnce() -> W) -> Result<(), Failure> {
+    spawn::ignore_nothing();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

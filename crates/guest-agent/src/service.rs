@@ -371,11 +371,17 @@ impl Service {
         };
         calls.add(id, Call::Own { handles, credit });
         let (processes, leftovers) = (self.processes.clone(), self.leftovers.clone());
+        let confine = running.handles.confine.clone();
+        let confines = Rc::clone(self.system.confines());
         tokio::task::spawn_local(async move {
             let ending = exec::carry(call, running, processes, leftovers, &way).await;
             // Before the host can know that the id is free.
             calls.remove(id);
             answers.send(ending.into_message(id)).await;
+            // The answer goes out first: what is tidied up takes as long as a start.
+            tokio::task::yield_now().await;
+            drop(confine);
+            confines.prepare();
         });
         Ok(())
     }

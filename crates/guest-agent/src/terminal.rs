@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 
 use hyperfleet_wire::guest::Size;
 use rustix::pty::{ioctl_tiocgptpeer, openpt, unlockpt, OpenptFlags};
@@ -68,12 +67,4 @@ impl Terminal {
         rustix::io::ioctl_fionbio(&copy, true)?;
         Ok(copy)
     }
-}
-
-/// The far side, three times: for a process's three streams.
-///
-/// # Errors
-/// No descriptor is free.
-pub fn streams(far: OwnedFd) -> io::Result<[Stdio; 3]> {
-    Ok([far.try_clone()?.into(), far.try_clone()?.into(), far.into()])
 }
