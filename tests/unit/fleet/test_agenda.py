@@ -24,7 +24,7 @@ ASKED = (
 )
 
 
-@pytest.mark.parametrize("status", AT_REST)
+@pytest.mark.parametrize("status", sorted(AT_REST))
 def test_a_machine_at_rest_boots_when_started_and_goes_when_deleted(status: Status) -> None:
     assert agenda.on_turn(status, Want.START, force=False) == (Act.PREPARE, Act.BOOT)
     assert agenda.on_turn(status, Want.DELETE, force=False) == (Act.REMOVE,)
@@ -43,7 +43,7 @@ def test_nothing_to_stop_is_refused_in_words(status: Status) -> None:
     assert sentence.startswith(f"machine 'web' is {status} and can't be stopped: ")
 
 
-@pytest.mark.parametrize("status", set(Status) - AT_REST)
+@pytest.mark.parametrize("status", sorted(set(Status) - AT_REST))
 def test_delete_asks_for_force_unless_at_rest(status: Status) -> None:
     assert isinstance(agenda.on_turn(status, Want.DELETE, force=False), str)
     assert agenda.on_turn(status, Want.DELETE, force=True) == (Act.HALT, Act.REMOVE)
@@ -110,7 +110,7 @@ def test_a_stop_or_restart_that_is_next_ends_the_boot() -> None:
     assert not agenda.interrupts(Want.START, [])
 
 
-@pytest.mark.parametrize("status", set(Status) - {Status.RUNNING, Status.PAUSED})
+@pytest.mark.parametrize("status", sorted(set(Status) - {Status.RUNNING, Status.PAUSED}))
 def test_only_what_has_a_guest_is_paused_and_resumed(status: Status) -> None:
     for want in (Want.PAUSE, Want.RESUME):
         plan = agenda.on_turn(status, want, force=False)
