@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import venv
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,6 +18,7 @@ import pytest
 from hyperfleet import binaries
 from hyperfleet.errors import SetupError
 from support.need import Need
+from support.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT)
@@ -86,7 +85,7 @@ def test_installed_it_is_used_from_there_and_finds_its_programs(installed: Path)
 @pytest.fixture
 def server(installed: Path, tmp_path: Path) -> Iterator[str]:
     """A server with the fake driver, from the installed wheel; its API's address."""
-    port, proxy_port = free_ports(2)
+    port, proxy_port = free_port(), free_port()
     environment = {
         "PATH": f"{installed}:{os.environ['PATH']}",
         "HYPERFLEET_VMM": "fake",
@@ -124,12 +123,6 @@ def run(*command: str, cwd: Path | None = None) -> str:
     )
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in sockets]
 
 
 def wait_for_banner(process: subprocess.Popen[str], address: str) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,17 +17,11 @@ from typing import Any, Self
 
 import httpx
 
+from support.ports import free_port
+
 # Seconds; generous, for a loaded machine without KVM.
 READY = 60.0
 END = 60.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody held a moment ago."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 class Server:
