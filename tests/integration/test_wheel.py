@@ -16,27 +16,16 @@ import httpx
 import pytest
 
 from hyperfleet import binaries
-from hyperfleet.errors import SetupError
 from support.need import Need
 from support.ports import free_port
+from support.wheel import built
 
-CHECKOUT = Path(__file__).parents[2]
-PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT)
+PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT, binaries.GATE, binaries.CONFINE)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
-    for program in PROGRAMS:
-        try:
-            binaries.find(program)
-        except SetupError as error:
-            need.that(False, error.message)
-    folder = tmp_path_factory.mktemp("wheel")
-    run(
-        sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder), str(CHECKOUT)
-    )
-    (built,) = folder.iterdir()
-    return built
+    return built(need, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +49,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "env/bin"
 
 
-def test_it_is_a_wheel_for_this_platform_with_both_programs(wheel: Path) -> None:
+def test_it_is_a_wheel_for_this_platform_with_all_programs(wheel: Path) -> None:
     assert re.fullmatch(r"hyperfleet-[\d.]+-py3-none-linux_x86_64\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
