@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures and prints; a whole run writes what README.md shows of it, too."""
+"""`python -m benchmarks`: measures and prints; a whole run writes RESULTS.md and what shows it."""
 
 from __future__ import annotations
 

@@ -43,15 +43,19 @@ PATIENCE = 120.0
 
 
 class Host(NamedTuple):
-    """Where a reader is: a host, its clone, and the ports that its server is told."""
+    """Where a reader is: a host, its clone, and what its server is told that a reader's is not."""
 
     reader: ReaderHost
     clone: Path
-    ports: dict[str, str]
+    settings: dict[str, str]
 
     @property
     def api(self) -> str:
-        return f"http://127.0.0.1:{self.ports['PORT']}"
+        return f"http://127.0.0.1:{self.settings['PORT']}"
+
+    @property
+    def page(self) -> str:
+        return f"http://127.0.0.1:{self.settings['PROXY_PORT']}/proxy/web/80/"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,12 @@ def host(images: Path, need: Need) -> Iterator[Host]:
     (root / "dependencies").mkdir()
     wheel.as_version(wheel.built(need, clone / "dist"), NEXT)
     (clone / "packaging").symlink_to(CHECKOUT / "packaging")
-    ports = {"PORT": str(free_port()), "PROXY_PORT": str(free_port())}
+    settings = {
+        "PORT": str(free_port()),
+        "PROXY_PORT": str(free_port()),
+        # Where what is linked below lies.
+        "HYPERFLEET_IMAGE_DIRS": str(images),
+    }
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(wheel.dependencies(root / "dependencies")),
@@ -72,7 +81,7 @@ def host(images: Path, need: Need) -> Iterator[Host]:
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         # Set-up asks for Alpine's disk, which the internet has.
         "https_proxy": "http://127.0.0.1:1",
-        **ports,
+        **settings,
     }
     with ReaderHost(root, environment) as reader:
         # One environment for Python serves both pages, the user's and the service's.
@@ -81,7 +90,7 @@ def host(images: Path, need: Need) -> Iterator[Host]:
         for home in (reader.home / "machines", reader.place("/var/lib/hyperfleet")):
             (home / ".hyperfleet").mkdir(parents=True)
             link_artefacts(images, home / ".hyperfleet")
-        yield Host(reader, clone, ports)
+        yield Host(reader, clone, settings)
     kill_all_in(root)
     shutil.rmtree(root)
 
@@ -105,7 +114,7 @@ def manager(host: Host) -> Iterator[ServiceManager]:
     """The service as the page installs it."""
     reader = host.reader
     settings = reader.place("/etc/hyperfleet.env")
-    settings.write_text("".join(f"{name}={port}\n" for name, port in host.ports.items()))
+    settings.write_text("".join(f"{name}={value}\n" for name, value in host.settings.items()))
     bare = {name: reader.environment[name] for name in ("PATH", "PYTHONPATH")}
     made = ServiceManager(reader.root, reader.rooted, bare)
     reader.managed_by(made)
@@ -116,7 +125,7 @@ def manager(host: Host) -> Iterator[ServiceManager]:
     down = "cd /var/lib/hyperfleet && /opt/hyperfleet/bin/hyperfleet down"
     reader.types(down, host.clone)
     made.close()
-    assert reader.types("pgrep -f qemu-system || true", host.clone) == ""
+    assert reader.types("pgrep qemu-system-x86 || true", host.clone) == ""
 
 
 def test_an_upgrade_and_a_way_back_without_a_lost_request(
@@ -129,9 +138,9 @@ def test_an_upgrade_and_a_way_back_without_a_lost_request(
         base_url=host.api, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE
     ) as api:
         web = a_machine(api, "web")
-        assert "web" in reader.types(PAGE.block_with("hyperfleet ps"), host.clone)
+        assert "web" in reader.types(PAGE.block_with("hyperfleet list"), host.clone)
         before = data_planes(host)
-        with requests_going_on(f"http://127.0.0.1:{host.ports['PROXY_PORT']}/proxy/web/80/"):
+        with requests_going_on(host.page):
             server = manager.main_pid(SERVICE)
             reader.types(PAGE.block_with(f"hyperfleet-{NEXT}-"), host.clone)
             assert manager.main_pid(SERVICE) != server
@@ -142,7 +151,7 @@ def test_an_upgrade_and_a_way_back_without_a_lost_request(
         assert len(data_planes(host)) == 1
 
         assert api.post("/keys", json={"name": "later", "scopes": ["machines:read"]}).is_success
-        with requests_going_on(f"http://127.0.0.1:{host.ports['PROXY_PORT']}/proxy/web/80/"):
+        with requests_going_on(host.page):
             reader.types(PAGE.block_with("hyperfleet restore"), host.clone)
         assert [one["name"] for one in api.get("/keys").json()["keys"]] == ["first"]
         found = api.get("/machines/web").json()

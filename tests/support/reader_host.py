@@ -39,13 +39,13 @@ STAND_INS = {
     "sudo": 'exec "$@"',
     # The day of the pages' examples.
     "date": "echo 2030-01-31",
-    # The packages are there, and fit; or are installed, where the lists of packages are not.
+    # The packages are installed here, or could be.
     "apt-get": """
         [ "$1" != update ] || exit 0
         [ "$1" = install ]
         shift
         packages=$(printf '%s\\n' "$@" | grep -v '^-')
-        {apt-get} --simulate install $packages > /dev/null || dpkg-query --show $packages
+        dpkg-query --show $packages > /dev/null 2>&1 || {apt-get} --simulate install $packages
     """,
     # Everything is made already; its targets and what they run are there.
     "make": "exec {make} --silent --dry-run --directory {checkout} {variables}",

@@ -91,7 +91,7 @@ PAGES: dict[str, tuple[Run, ...]] = {
         Run(
             "bash",
             _PRODUCTION,
-            ("python3 -m venv", "hyperfleet ps", "hyperfleet-{NEXT}-", "hyperfleet restore"),
+            ("python3 -m venv", "hyperfleet list", "hyperfleet-{NEXT}-", "hyperfleet restore"),
         ),
         Run("nginx", "tests/integration/test_behind_nginx.py", ("proxy_pass",)),
     ),
