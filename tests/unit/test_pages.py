@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from hyperfleet.cli.main import app
+from hyperfleet.settings import SETTINGS
 from support.page import CHECKOUT, Page
 
 
@@ -221,3 +222,31 @@ def test_what_a_terminal_shows_is_a_command() -> None:
         options = rest[: rest.index("--") if "--" in rest else None]
         letters = {one for word in options if word.startswith("-") for one in word[1:]}
         assert letters <= {opt[1:] for each in known.params for opt in each.opts if opt[1:2] != "-"}
+
+
+def _text(path: str) -> str:
+    return (CHECKOUT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_settings_that_a_page_names_are_there(path: str) -> None:
+    names = {
+        *re.findall(r"\b(?:HYPERFLEET|PROXY|DATABASE|LOG|DISABLE)_[A-Z_]*[A-Z]\b", _text(path))
+    }
+    assert names - {setting.name for setting in SETTINGS} <= {
+        "HYPERFLEET_URL",
+        "HYPERFLEET_API_KEY",
+    }
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_to_files_and_headings(path: str) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", _text(path)):
+        name, _, heading = link.partition("#")
+        target = (CHECKOUT / path).parent / name if name else CHECKOUT / path
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            # As GitHub names them.
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in anchors, link
