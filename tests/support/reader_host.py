@@ -39,12 +39,13 @@ STAND_INS = {
     "sudo": 'exec "$@"',
     # The day of the pages' examples.
     "date": "echo 2030-01-31",
-    # The packages are installed here, or could be.
+    # The packages are installed here, or could be; without apt's lists nobody can tell.
     "apt-get": """
         [ "$1" != update ] || exit 0
         [ "$1" = install ]
         shift
         packages=$(printf '%s\\n' "$@" | grep -v '^-')
+        ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1 || exit 0
         dpkg-query --show $packages > /dev/null 2>&1 || {apt-get} --simulate install $packages
     """,
     # Everything is made already; its targets and what they run are there.
