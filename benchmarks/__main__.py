@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures and prints; a whole run writes RESULTS.md and its picture."""
+"""`python -m benchmarks`: measures and prints; a whole run writes RESULTS.md and what shows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import host, parts, peers, picture, report, rounds, workloads
+from benchmarks import host, parts, peers, picture, readme, report, rounds, workloads
 from benchmarks.load import Ends
 from benchmarks.parts import Part
 from benchmarks.record import Record
@@ -75,9 +75,11 @@ def asked(only: str | None) -> tuple[tuple[Workload, ...], tuple[Part, ...]]:
 
 
 def _write(record: Record, titles: dict[str, str]) -> None:
-    (HERE / "RESULTS.md").write_text(report.markdown(record, titles))
+    readme.RESULTS.write_text(report.markdown(record, titles))
+    readme.write()
     picture.draw(record, titles, HERE / "results.svg")
-    print(f"written: {HERE.name}/RESULTS.md, {HERE.name}/results.svg", file=sys.stderr)
+    written = f"{HERE.name}/RESULTS.md, {HERE.name}/results.svg, {readme.README.name}"
+    print(f"written: {written}", file=sys.stderr)
 
 
 def _pinning(plan: rounds.Plan) -> str:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.peers import HOST, Peer, Place
+from support.ports import free_port
 
 _PROC = Path("/proc")
 _START_LIMIT = 20.0
@@ -30,7 +31,7 @@ class Proxy:
         """`cpu`: the one that it may use; `None` leaves it to the system."""
         self.peer = peer
         self._folder = tempfile.TemporaryDirectory(prefix="hyperfleet-bench-")
-        self.place = Place(Path(self._folder.name), _free_port(), upstream_port, descriptors)
+        self.place = Place(Path(self._folder.name), free_port(), upstream_port, descriptors)
         self._process: subprocess.Popen[bytes] | None = None
         self._cpu = cpu
         self._log = self.place.folder / "log"
@@ -174,10 +175,3 @@ def rolled_up(pid: int, name: str) -> int:
     """Bytes, of all lines whose name begins with `name`."""
     lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

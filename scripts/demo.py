@@ -18,6 +18,12 @@ import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+# The tests' folder is no package of the product.
+from support.ports import free_port  # noqa: E402
+from support.ports import keep as keep_port  # noqa: E402
+
 IMAGES = CHECKOUT / ".hyperfleet"
 HELLO = "<h1>Hello from Hyperfleet!</h1>"
 # Seconds.
@@ -169,20 +175,6 @@ def wait_ready(server: subprocess.Popen[bytes], api: str) -> None:
     raise DemoError("the server did not start")
 
 
-def free_port(preferred: int) -> int:
-    """`preferred` if nobody holds it, else one that is free."""
-    for port in (preferred, 0):
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            chosen: int = trial.getsockname()[1]
-            return chosen
-    raise DemoError("no port is free")
-
-
 def end(shell: Shell, server: subprocess.Popen[bytes]) -> None:
     """Ends machines, data plane and server, and removes the folder."""
     shell.say("Clean up")
@@ -223,7 +215,10 @@ def main() -> int:
     for name in ("vmlinux", "initramfs.cpio", "alpine-rootfs.ext4", "debian-rootfs.ext4"):
         if (IMAGES / name).exists():
             (folder / ".hyperfleet" / name).symlink_to(IMAGES / name)
-    ports = {"PORT": str(free_port(3000)), "PROXY_PORT": str(free_port(4000))}
+    documented = {"PORT": 3000, "PROXY_PORT": 4000}
+    ports = {
+        name: str(port if keep_port(port) else free_port()) for name, port in documented.items()
+    }
     environment = {
         **os.environ,
         **ports,

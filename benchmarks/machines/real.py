@@ -24,7 +24,8 @@ from benchmarks.machines.api import Connection
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import ExecRequest, GuestNetwork
 from hyperfleet.network import user
-from support.server import Server, free_port
+from support.ports import free_port
+from support.server import Server
 
 ROUNDS = 7
 START = 1.15

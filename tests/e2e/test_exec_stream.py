@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import struct
+import subprocess
 import termios
 import time
 from collections.abc import Iterator
@@ -19,11 +20,24 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from support.need import Need
+from support.page import CHECKOUT, Page
 from support.server import Server
 
 pytestmark = pytest.mark.vm
 
 LIMIT = 60
+NODE_PACKAGES = CHECKOUT / ".cache/node/node_modules"
+# After the reference's example: types a line, and prints the exit code.
+TYPES = """
+socket.addEventListener("open", () => socket.send(new TextEncoder().encode("exit 7\\n")));
+socket.onerror = (error) => console.log(error.message);
+socket.onmessage = ({ data }) => {
+    if (typeof data !== "string") return;
+    const told = JSON.parse(data);
+    if (told.type !== "stdin_taken") console.log(told.type, told.exit_code);
+};
+"""
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +224,25 @@ def test_a_shell_with_a_name_outlives_its_terminal(server: Server, machine: str)
         assert here.command.wait(LIMIT) == 7
         assert here.after() == here.before
     assert server.run("ps", "--json", machine).stdout.split() == ["{", '"processes":', "[]", "}"]
+
+
+def test_the_references_example_for_browsers(server: Server, machine: str, need: Need) -> None:
+    """In Node, with the WebSocket of npm's ws, which is as theirs are."""
+    node = need("node")
+    need.that(NODE_PACKAGES.is_dir(), "npm's packages are missing: run scripts/bootstrap clients")
+    [example] = Page("docs/reference/exec-stream.md").blocks("js")
+    assert f"localhost:3000/machines/{machine}/exec" in example
+    here = example.replace("localhost:3000", f"127.0.0.1:{server.api_port}")
+    done = subprocess.run(
+        [
+            node,
+            "-e",
+            f'const {{ WebSocket }} = require("ws"), {{ key }} = process.env;{here}{TYPES}',
+        ],
+        env={**os.environ, "NODE_PATH": str(NODE_PACKAGES), "key": server.key},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("exited 7\n", 0), done.stderr

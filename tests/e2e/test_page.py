@@ -23,7 +23,8 @@ import websockets
 
 from support.nginx import nginx as running_nginx
 from support.page import Page, Reader, promised
-from support.server import Server, free_port
+from support.ports import free_port
+from support.server import Server
 
 pytestmark = pytest.mark.vm
 

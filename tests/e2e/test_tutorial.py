@@ -24,8 +24,12 @@ def server(images: Path) -> Iterator[Server]:
 
 
 def test_the_tutorial(server: Server) -> None:
-    """All blocks in one shell, as one terminal would have them: KEY is set in the first."""
-    steps = PAGE.blocks()
+    """All blocks in one shell, as one terminal would have them: KEY is set in the first.
+
+    Those before it set up and start the server, which has been done.
+    """
+    setup, serve, *steps = PAGE.blocks()
+    assert (setup, serve) == ("make setup\n", ".venv/bin/hyperfleet serve\n")
     said = types(server, "\n".join(f"{step}\n" for step in steps))
     made, started, ran, page, ports, console, table, end = said[1:]
     assert '"status":"pending"' in made

@@ -16,7 +16,8 @@ from support import proxy
 from support.need import Need
 from support.nginx import nginx
 from support.page import Page
-from support.server import Server, free_port
+from support.ports import free_port
+from support.server import Server
 
 LIMIT = 30
 # nginx takes 1 MiB, and keeps it back, unless it is told otherwise.

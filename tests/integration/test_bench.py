@@ -25,6 +25,7 @@ def test_one_short_round_of_ours_and_nginx_and_every_part(need):
             "--machines=50",
         ],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
         timeout=120,

@@ -30,7 +30,8 @@ from hyperfleet.client import (
 from support import proxy
 from support.need import Need
 from support.page import Page
-from support.server import Server, free_port
+from support.ports import free_port
+from support.server import Server
 
 LIMIT = 20
 MOST_INPUT = 1024 * 1024

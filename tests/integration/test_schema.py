@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support import proxy
@@ -23,8 +26,7 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 PATIENCE = 600
 # A key with all scopes may end itself: what ends keys comes last.
 REVOKE = "revoke_key"
-# What has no end of its own is in tests/integration/test_events.py.
-ENDLESS = "events"
+MACHINE = {"name": "comes-and-goes", "vcpu_count": 1, "mem_size_mib": 128}
 # A schema can't say that a time is to come, nor what this host has, nor that a network's address
 # has no bits beside its prefix, nor which parameters exclude each other. 502 to 504 mean something
 # where they are documented.
@@ -45,6 +47,11 @@ parameters = { timeout = 1 }
 [[operations]]
 include-operation-id = "machine_logs"
 parameters = { follow = "false" }
+
+# It has no end, and something happens all the while: what comes first is enough.
+[[operations]]
+include-operation-id = "events"
+max-stream-events = 1
 """
 
 
@@ -57,28 +64,55 @@ def server(need: Need) -> Iterator[Server]:
     made.close()
 
 
+@contextmanager
+def happening(server: Server) -> Iterator[None]:
+    """Something happens again and again, so that who follows events has not long to wait."""
+    over = threading.Event()
+    headers = {"Authorization": f"Bearer {server.key}"}
+
+    def happen() -> None:
+        with httpx.Client(base_url=server.api_url, headers=headers, timeout=PATIENCE) as api:
+            # At its own pace: nobody waits for it.
+            while not over.wait(0.02):
+                made = api.post("/machines", json=MACHINE).json()
+                api.delete(f"/machines/{made['id']}").raise_for_status()
+
+    thread = threading.Thread(target=happen)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_the_api_is_what_its_document_says(server: Server, tmp_path: Path) -> None:
     server.start()
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    others = [f"--exclude-operation-id={name}" for name in (REVOKE, ENDLESS)]
-    for chosen in (others, [f"--include-operation-id={REVOKE}"]):
-        run = subprocess.run(
-            [
-                SCHEMATHESIS,
-                "run",
-                f"{server.api_url}/openapi.json",
-                f"--header=Authorization: Bearer {server.key}",
-                *chosen,
-                "--max-examples=8",
-                # The same requests each time.
-                "--generation-deterministic",
-                "--no-color",
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert run.returncode == 0, run.stdout + run.stderr
+    with happening(server):
+        asks(server, tmp_path, f"--exclude-operation-id={REVOKE}")
+    asks(server, tmp_path, f"--include-operation-id={REVOKE}")
     assert "request failed" not in server.log.read_text()
+
+
+def asks(server: Server, folder: Path, chosen: str) -> None:
+    """Schemathesis' run over the operations that are chosen; `folder` has its settings."""
+    run = subprocess.run(
+        [
+            SCHEMATHESIS,
+            "run",
+            f"{server.api_url}/openapi.json",
+            f"--header=Authorization: Bearer {server.key}",
+            chosen,
+            "--max-examples=8",
+            # The same requests each time.
+            "--generation-deterministic",
+            "--no-color",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr

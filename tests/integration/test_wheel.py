@@ -5,39 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import venv
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
 from hyperfleet import binaries
-from hyperfleet.errors import SetupError
 from support.need import Need
+from support.ports import free_port
+from support.wheel import built
 
-CHECKOUT = Path(__file__).parents[2]
-PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT)
+PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT, binaries.GATE, binaries.CONFINE)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
-    for program in PROGRAMS:
-        try:
-            binaries.find(program)
-        except SetupError as error:
-            need.that(False, error.message)
-    folder = tmp_path_factory.mktemp("wheel")
-    run(
-        sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder), str(CHECKOUT)
-    )
-    (built,) = folder.iterdir()
-    return built
+    return built(need, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +49,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "env/bin"
 
 
-def test_it_is_a_wheel_for_this_platform_with_both_programs(wheel: Path) -> None:
+def test_it_is_a_wheel_for_this_platform_with_all_programs(wheel: Path) -> None:
     assert re.fullmatch(r"hyperfleet-[\d.]+-py3-none-linux_x86_64\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}
@@ -86,7 +74,7 @@ def test_installed_it_is_used_from_there_and_finds_its_programs(installed: Path)
 @pytest.fixture
 def server(installed: Path, tmp_path: Path) -> Iterator[str]:
     """A server with the fake driver, from the installed wheel; its API's address."""
-    port, proxy_port = free_ports(2)
+    port, proxy_port = free_port(), free_port()
     environment = {
         "PATH": f"{installed}:{os.environ['PATH']}",
         "HYPERFLEET_VMM": "fake",
@@ -124,12 +112,6 @@ def run(*command: str, cwd: Path | None = None) -> str:
     )
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in sockets]
 
 
 def wait_for_banner(process: subprocess.Popen[str], address: str) -> None:

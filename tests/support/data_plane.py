@@ -90,7 +90,8 @@ def alive(pid: int) -> bool:
     """A process that runs; one that its parent has not reaped yet does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The second, if it ends between the opening and the reading (proc(5)).
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
 

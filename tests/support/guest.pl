@@ -1,7 +1,7 @@
 # Runs in a machine: what its user could try. Perl, since Debian's smallest disk has it. Each line
 # of its input is one act, answered by a line; emulated machines begin programs slowly.
 #
-#   tcp ADDRESS PORT          open TEXT | refused | silent
+#   tcp ADDRESS PORT          open TEXT | refused | silent; by IPv6 too, ADDRESS%CARD if it is local
 #   udp ADDRESS PORT WORD     answered | refused | silent
 #   scan ADDRESS FIRST LAST   the ports that let it in, or "none"
 #   frame HEX [CARD]          sends an Ethernet frame as it is, by eth0 or CARD: sent
@@ -22,7 +22,10 @@ sub wait_for { return IO::Select->new($_[0])->can_read($patience) }
 
 sub tcp {
     my ($address, $port) = @_;
-    my $made = IO::Socket::INET->new(PeerAddr => $address, PeerPort => $port, Timeout => $patience);
+    my $kind = $address =~ /:/ ? 'IO::Socket::IP' : 'IO::Socket::INET';
+    # Which takes its time.
+    require IO::Socket::IP if $address =~ /:/;
+    my $made = $kind->new(PeerHost => $address, PeerPort => $port, Timeout => $patience);
     return ($made, '') if $made;
     return (undef, $!{ETIMEDOUT} || $@ =~ /timeout/i ? 'silent' : 'refused');
 }

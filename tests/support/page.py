@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,12 @@ class Page:
 
     def blocks(self, language: str = "bash") -> list[str]:
         """Its code blocks in a language, in order."""
-        return re.findall(rf"^```{language}\n(.*?)^```$", self._text, re.DOTALL | re.MULTILINE)
+        return [block for found, block in self.all_blocks() if found == language]
+
+    def all_blocks(self) -> list[tuple[str, str]]:
+        """Language and text of every code block, in order; those of lists without their indent."""
+        found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", self._text, re.DOTALL | re.MULTILINE)
+        return [(language, textwrap.dedent(block)) for _, language, block in found]
 
     def block_with(self, text: str, language: str = "bash") -> str:
         """The one code block that holds `text`."""

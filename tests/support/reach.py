@@ -25,6 +25,7 @@ INTERNET = "192.0.2.2"
 ELSEWHERE = "198.51.100.7"
 METADATA = "169.254.169.254"
 HOST = "192.0.2.1"
+HOST6 = "2001:db8::1"
 # On all of the host's addresses; guests may reach the second.
 SERVICE, ALLOWED, UDP = 8080, 5432, 5353
 _SCRIPT = Path(__file__).with_name("guest.pl")
@@ -126,6 +127,7 @@ def hosted(images: Path, **environment: str) -> Iterator[World]:
         stack.enter_context(own_network())
         far = Far(f"{INTERNET}/24", f"{ELSEWHERE}/32", f"{METADATA}/32", near=f"{HOST}/24")
         stack.callback(far.close)
+        run("ip", "address", "add", f"{HOST6}/64", "dev", "out0", "nodad")
         for port in (SERVICE, ALLOWED):
             stack.enter_context(service(port))
         host_udp = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))

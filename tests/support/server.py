@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,17 +17,11 @@ from typing import Any, Self
 
 import httpx
 
+from support.ports import free_port
+
 # Seconds; generous, for a loaded machine without KVM.
 READY = 60.0
 END = 60.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody held a moment ago."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 class Server:
@@ -209,7 +202,7 @@ class Server:
     def processes(self) -> list[str]:
         """Command lines of what it started: whatever names its folder or runs in it."""
         own = self._process.pid if self._process is not None else None
-        return [line for pid, line in _processes_in(self.folder) if pid != own]
+        return [line for pid, line in processes_in(self.folder) if pid != own]
 
     def close(self) -> None:
         """Ends everything that was started here and removes the folder."""
@@ -218,9 +211,7 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self._end(signal.SIGTERM)
         # Data planes and machines outlive the control plane by design.
-        for pid, _ in _processes_in(self.folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_all_in(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -235,7 +226,29 @@ def hyperfleet() -> Sequence[str]:
     return [str(Path(sys.executable).parent / "hyperfleet")]
 
 
-def _processes_in(folder: Path) -> Iterator[tuple[int, str]]:
+def link_artefacts(images: Path, home: Path) -> None:
+    """Gives a home all that `hyperfleet setup` has made in another, so that it finds it made."""
+    kept = ("machines", "snapshots", "data", "templates")
+    for path in sorted(images.rglob("*")):
+        place = home / path.relative_to(images)
+        if path.relative_to(images).parts[0] in kept or path.name in ("lock", "api-key"):
+            continue
+        if path.is_symlink():
+            place.symlink_to(path.readlink())
+        elif path.is_dir():
+            place.mkdir()
+        elif path.suffix in (".ext4", ".cpio", ".recipe", "") or path.parent != images:
+            place.symlink_to(path)
+
+
+def kill_all_in(folder: Path) -> None:
+    """Ends every process that names the folder, or runs in it."""
+    for pid, _ in processes_in(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes_in(folder: Path) -> Iterator[tuple[int, str]]:
     """Processes that name the folder in their command line, or run in it: pid and command line."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -29,6 +29,15 @@ def listening(table: Path) -> list[Listening]:
     return found
 
 
+def connected(table: Path, address: str, port: int) -> int:
+    """How many TCP sockets a table has at an address and port, but those that listen."""
+    fields = [line.split() for line in table.read_text().splitlines()[1:]]
+    here = f"{shown(address)}:{port:04X}"
+    return sum(
+        here in (local, remote) and state != _LISTENS for _, local, remote, state, *_ in fields
+    )
+
+
 def shown(address: str) -> str:
     """An IPv4 address as tables show it: as the processor has it in memory."""
     return f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}"

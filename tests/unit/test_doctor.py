@@ -17,6 +17,7 @@ from hyperfleet import doctor
 from hyperfleet.doctor import Check, Verdict
 from hyperfleet.network.tap_host import Lack
 from hyperfleet.vmm import kvm
+from support.ports import free_port
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,13 +207,6 @@ def test_the_report_fails_only_for_what_is_bad() -> None:
 
 def looked_at(settings: Settings) -> dict[str, Check]:
     return {check.name: check for check in doctor.run(settings)}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

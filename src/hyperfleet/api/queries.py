@@ -153,7 +153,7 @@ class FollowEvents(Query):
     machine: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
         default=None, description="a machine's id or name, whose events are told alone"
     )
-    after: Annotated[str, Field(min_length=1, max_length=40)] | None = Field(
+    after: Annotated[str, Field(pattern="^[0-9a-f]{8}-[0-9]{1,18}$")] | None = Field(
         default=None,
         description="the id of an event, after which the first one comes; as the header "
         "Last-Event-ID, which counts more",

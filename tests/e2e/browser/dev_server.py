@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 from support.need import Need
 from support.page import CHECKOUT, Page
-from support.server import free_port
+from support.ports import free_port
 
 # Seconds, as a guard.
 PATIENCE = 60.0

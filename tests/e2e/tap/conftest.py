@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from support.need import Need
-from support.netns import run
 from support.reach import INTERNET, Matrix, World, hosted
 
-HOST6 = "2001:db8::1"
 SUBNET = "172.30.0.0/16"
 
 
@@ -27,7 +25,6 @@ def world(images: Path, need: Need) -> Iterator[World]:
         HYPERFLEET_SUBNET=SUBNET,
         HYPERFLEET_DNS=INTERNET,
     ) as made:
-        run("ip", "address", "add", f"{HOST6}/64", "dev", "out0", "nodad")
         made.add("one")
         made.add("two")
         yield made

@@ -14,6 +14,7 @@ from support.reach import (
     ALLOWED,
     ELSEWHERE,
     HOST,
+    HOST6,
     INTERNET,
     METADATA,
     SERVICE,
@@ -23,7 +24,7 @@ from support.reach import (
     listening,
 )
 
-from .conftest import HOST6, SUBNET
+from .conftest import SUBNET
 
 pytestmark = [pytest.mark.vm, taps]
 

@@ -1,4 +1,4 @@
-"""A host of the test's own with a machine by user networking, and an internet behind it."""
+"""A host of the test's own with two machines by user networking, and an internet behind it."""
 
 from __future__ import annotations
 
@@ -17,4 +17,5 @@ def world(images: Path, need: Need) -> Iterator[World]:
         need(program)
     with hosted(images) as made:
         made.add("one")
+        made.add("two")
         yield made

@@ -14,7 +14,7 @@ from hyperfleet.proxy.process import DataPlaneConfig
 from support import proxy
 from support.data_plane import holders
 from support.need import Need
-from support.server import free_port
+from support.ports import free_port
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from support.data_plane import (
     page,
     until,
 )
-from support.server import free_port
+from support.ports import free_port
 
 # A supervision that lets its data plane serve on leaves a child behind, as its own end would.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")

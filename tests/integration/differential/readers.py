@@ -18,7 +18,7 @@ import msgspec
 
 from support.cases import Forwarded
 from support.need import Need
-from support.server import free_port
+from support.ports import free_port
 
 # Seconds; generous, for a loaded machine.
 PATIENCE = 30.0

@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.ports import free_port
+
 from .conftest import PATIENCE, Server
 
 Serve = Callable[..., Server]
@@ -90,9 +92,7 @@ def test_a_new_database_in_an_old_home_keeps_the_old_key(serve: Serve, tmp_path:
 def test_health_is_answered_while_machines_are_adopted(serve: Serve, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port = trial.getsockname()[1]
+    port = free_port()
     server = serve(OPEN_GATE=str(gate), PORT=str(port))
     # Opening it for writing returns when the server has opened it for reading: it is adopting.
     with gate.open("wb"), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:

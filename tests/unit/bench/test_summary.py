@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import report
+from benchmarks import readme, report
 from benchmarks.figures import Figure, quantile
 from benchmarks.peers import OURS
 from benchmarks.record import Record
@@ -118,3 +118,30 @@ def test_a_unit_is_an_answer_or_so_many_bytes():
     assert WORKLOAD.units(answers=7, size=700) == 7
     assert bodies.units(answers=7, size=7 << 20) == 7
     assert replace(bodies, size=1 << 19).units(answers=8, size=4 << 20) == 4
+
+
+def test_readme_shows_what_the_results_say():
+    shown = readme.README.read_text()
+    assert readme.put(readme.RESULTS.read_text(), shown) == shown, "python -m benchmarks.readme"
+    for measured in ("GET 100 B, 32 connections", "idle WebSockets"):
+        assert shown.count(f"| {measured} | ") == 1
+
+
+def test_readme_gets_the_rows_of_a_run_that_it_has_figures_of():
+    record = Record(
+        {"date": "2030-01-31", "versions": "a 1, b 2"},
+        1.0,
+        "",
+        [*samples(OURS, 8), *samples("nginx", 10)],
+        [],
+        {},
+    )
+    page = readme.put(report.markdown(record, TITLES), f"top\n{readme.BEGIN}old\n{readme.END}end\n")
+    before, table, after = page.partition(readme.BEGIN)[0], page, page.partition(readme.END)[2]
+    assert (before, after) == ("top\n", "end\n")
+    assert "old" not in table
+    assert f"| {WORKLOAD.title} | 8.0 CPU µs / request | nginx 10.0 | **0.80** " in table
+    assert table.count("\n| GET") == 1
+    assert "\n2030-01-31; a 1, b 2.\n" in table
+    with pytest.raises(ValueError, match="marks"):
+        readme.put(page, "no marks")
