@@ -211,11 +211,7 @@ fn many_are_told_in_parts() {
         // They refuse, which is counted too, and needs no server.
         status: "stopped".to_owned(),
         ports: ports
-            .map(|port| Port {
-                port,
-                upstream: Some(nobody.to_string()),
-                listening: true,
-            })
+            .map(|port| Port::new(port, Some(nobody.to_string()), true))
             .collect(),
         lifecycle: 0,
     };
