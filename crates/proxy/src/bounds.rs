@@ -30,6 +30,7 @@ bounds! {
     HostSockets = "host_sockets",
     HeldBytes = "held_bytes",
     AccessLog = "access_log",
+    SystemCalls = "system_calls",
 }
 
 impl Bound {

@@ -28,6 +28,7 @@ use crate::routes::{Change, Command, Drain};
 use crate::runtime::{self, spawn, spawn_with, yield_now, Listener, Stream};
 use crate::settings::Settings;
 use crate::table::Table;
+use crate::upstream;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -189,7 +190,10 @@ async fn serve(
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    worker.counters.met(Bound::HostSockets);
+                    // Anything else is refused: a filter of the host's, say.
+                    if upstream::is_of_this_host(&error) {
+                        worker.counters.met(Bound::HostSockets);
+                    }
                     complaint.line(format_args!("accept: {error}; trying again"));
                     rest = Some(Instant::now() + ACCEPT_REST);
                 }

@@ -22,6 +22,7 @@ NO_HOST: tuple[Any, ...] = (
     1, True, [], {}, "", "a b", "a\n", "a/b", "u@a", "http://a", "a:", "a:0", "a:65536", "a:8x",
     "é", "%41", "[::1", "[]", "[::1]x", "[fe80::1%25eth0]", "[1:2]", "a" * 254,
 )  # fmt: skip
+NO_FLAG: tuple[Any, ...] = (None, 0, 1, "false", [], {})
 MACHINE_FIELDS: dict[str, list[Any]] = {
     "name": [None, *NO_STRING, "", "A", "-a", "a-", "a.b", "a_b", "a" * 64, "é", "a\n", " a"],
     "vcpu_count": [*NO_INTEGER, 0, -1, 9, 10**30],
@@ -46,7 +47,7 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
         *NO_OBJECT, {"": {}}, {"0": {}}, {"080": {}}, {"65536": {}}, {"99999": {}}, {"-1": {}},
         {"x": {}}, {"80": None}, {"80": "localhost"}, {"80": []}, {"80": {"prefix": "/"}},
         *({"80": {"host": host}} for host in NO_HOST),
-        *({"80": {"strip_prefix": strip}} for strip in (None, 0, 1, "false", [], {})),
+        *({"80": {"strip_prefix": strip}} for strip in NO_FLAG),
         {str(port): {} for port in range(1, 514)},
     ],
     "disk_size_mib": [0, 15, "64", 64.5, True, 8_388_609, [64], {}],
