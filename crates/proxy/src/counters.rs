@@ -112,7 +112,12 @@ pub struct Counters {
 impl Counters {
     /// Counts that a bound was met.
     pub fn met(&self, bound: Bound) {
-        self.bounds[bound as usize].add(1);
+        self.met_times(bound, 1);
+    }
+
+    /// Counts that a bound was met so many times.
+    pub fn met_times(&self, bound: Bound, times: u64) {
+        self.bounds[bound as usize].add(times);
     }
 
     /// The sum over all workers.

@@ -35,6 +35,7 @@
 mod access;
 mod account;
 pub mod answer;
+mod backlog;
 pub mod body;
 mod bounds;
 mod buffers;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, Notify};
 
 use crate::access::Access;
+use crate::backlog::Backlog;
 use crate::bounds::Bound;
 use crate::buffers::Buffers;
 use crate::client::Client;
@@ -177,6 +178,7 @@ async fn serve(
         !pool.borrow().is_empty()
     }));
     spawn(pool::sweep(worker.pool.clone()));
+    let mut backlog = Backlog::new(&listener);
     let mut listener = Some(listener);
     let mut rest = None;
     let mut complaint = Sparing::default();
@@ -187,6 +189,7 @@ async fn serve(
                 Ok((stream, peer)) => {
                     rest = None;
                     admit(&worker, stream, peer);
+                    backlog.accepted(listener.as_ref(), &worker.counters);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
