@@ -46,6 +46,7 @@ mod clock;
 mod connection;
 mod control;
 mod counters;
+mod descriptors;
 mod exchange;
 mod fault;
 pub mod forward;
