@@ -21,8 +21,8 @@ pub struct Record {
     pub lifecycle: u64,
     /// Sorted by port.
     ports: Box<[Port]>,
-    /// Of the ports that have a host policy. Few have: so most pay with one word for all of theirs.
-    hosts: Option<Box<Vec<(u16, Box<str>)>>>,
+    /// Few ports have one, so they stand beside those.
+    hosts: Box<[HostPolicy]>,
     pub usage: Arc<Usage>,
 }
 
@@ -34,6 +34,13 @@ pub struct Port {
     pub listening: bool,
     /// See [`crate::forward::Target`].
     pub strip_prefix: bool,
+}
+
+/// A port whose server gets another `Host` than the client's.
+#[derive(Debug, PartialEq, Eq)]
+struct HostPolicy {
+    port: u16,
+    host: Box<str>,
 }
 
 /// What a machine uses right now, over all workers and all of its records.
@@ -95,10 +102,14 @@ impl Record {
                         port.port
                     ));
                 }
-                hosts.push((port.port, host.as_str().into()));
+                hosts.push(HostPolicy {
+                    port: port.port,
+                    host: host.as_str().into(),
+                });
             }
         }
         ports.sort_unstable_by_key(|port| port.port);
+        hosts.sort_unstable_by_key(|policy| policy.port);
         if let Some(pair) = ports.windows(2).find(|pair| pair[0].port == pair[1].port) {
             return Err(format!(
                 "machine {id:?}: port {} is there twice",
@@ -111,7 +122,7 @@ impl Record {
             running: machine.status == "running",
             lifecycle: machine.lifecycle,
             ports: ports.into(),
-            hosts: (!hosts.is_empty()).then(|| Box::new(hosts)),
+            hosts: hosts.into(),
             usage: Arc::default(),
         })
     }
@@ -153,9 +164,8 @@ impl Record {
 
     /// The host policy of `port`: the `Host` that its server gets, if not the client's.
     pub fn host(&self, port: u16) -> Option<&str> {
-        let hosts = self.hosts.as_deref()?;
-        let found = hosts.iter().find(|(of, _)| *of == port);
-        found.map(|(_, host)| &**host)
+        let policy = self.hosts.iter().find(|policy| policy.port == port)?;
+        Some(&policy.host)
     }
 }
 
@@ -204,10 +214,12 @@ mod tests {
     fn what_is_told_of_a_record_makes_the_same_record() {
         let mut machine = machine();
         machine.ports[0].host = Some("localhost:5173".into());
+        machine.ports[1].host = Some("[::1]:80".into());
         machine.ports[1].strip_prefix = false;
         let known = Record::new(&machine).unwrap();
         assert_eq!(known.host(8080), Some("localhost:5173"));
-        assert_eq!(known.host(80), None);
+        assert_eq!(known.host(80), Some("[::1]:80"));
+        assert_eq!(known.host(81), None);
         let again = Record::new(&known.to_machine()).unwrap();
         assert!(known.is_as(&again));
         assert_eq!(again.host(8080), Some("localhost:5173"));
