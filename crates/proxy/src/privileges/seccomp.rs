@@ -311,6 +311,11 @@ mod tests {
                 SYS_socket,
                 [c_long::from(AF_UNIX), c_long::from(SOCK_STREAM), 0],
             ),
+            (
+                "a type that is not trapped",
+                SYS_socket,
+                socket(AF_INET, SOCK_SEQPACKET, 0),
+            ),
             ("a UDP socket", SYS_socket, socket(AF_INET, SOCK_DGRAM, 0)),
             (
                 "a UDP socket with a flag",
