@@ -33,6 +33,10 @@ impl Setting {
         Site::new(prefix, suffix, Vec::new()).expect("both are valid")
     }
 
+    fn strips_prefix(self) -> bool {
+        self.0 & 32 == 0
+    }
+
     fn limits(self) -> Limits {
         let limits = Limits::default();
         if self.0 & 16 == 0 {
@@ -181,6 +185,7 @@ impl Client {
             destination: &destination,
             machine_id: MACHINE_ID,
             host: self.setting.host(),
+            strip_prefix: self.setting.strips_prefix(),
         };
         forward::write(&self.head, &self.buffer, &peer, &target, &mut self.sent);
         self.check_head(destination.place);
@@ -194,8 +199,10 @@ impl Client {
         assert_eq!(taken, self.sent.len(), "more than a head was written");
         let path = head.path.of(bytes);
         let (path, prefix) = match place {
-            Place::Host => (path, None),
-            Place::Path { rest } => (&path[rest..], Some(&path[..rest])),
+            Place::Path { rest } if self.setting.strips_prefix() => {
+                (&path[rest..], Some(&path[..rest]))
+            }
+            Place::Host | Place::Path { .. } => (path, None),
         };
         let options = head.method_text.of(bytes) == b"OPTIONS";
         let path = match path.first() {

@@ -56,6 +56,18 @@ class MachineDisk(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
+class PortOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests go to an exposed port.
+
+    `host`: what its server gets as `Host`, None: what the client sent. `strip_prefix`: by path,
+    whether the path goes there without the proxy's prefix.
+    """
+
+    port: int
+    host: str | None = None
+    strip_prefix: bool = True
+
+
 class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asks for; defaults already filled in, every field already checked."""
 
@@ -80,6 +92,8 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     # Of its own disk; None: as large as its image.
     disk_size_mib: int | None = None
     disks: tuple[MachineDisk, ...] = ()
+    # Of exposed ports, in their order; a port that is treated as usual is not there.
+    port_options: tuple[PortOptions, ...] = ()
 
 
 class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +110,8 @@ class MachineChange(msgspec.Struct, frozen=True, kw_only=True):
     # 0: it never sleeps by itself.
     sleep_after_s: int | None = None
     disks: tuple[MachineDisk, ...] | None = None
+    # None: those of ports that are exposed no longer go with them.
+    port_options: tuple[PortOptions, ...] | None = None
 
 
 class MachineNetwork(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,11 @@ def test_a_machines_life(server: Server) -> None:
 
     changed = shown(server, "change", "web", "-p", "80", "--no-labels")
     assert (changed["exposed_ports"], changed["labels"]) == ([80], {})
+    vite = ["--port-host", "80=localhost:5173", "--keep-prefix", "80"]
+    options = {"host": "localhost:5173", "strip_prefix": False}
+    assert shown(server, "change", "web", *vite)["port_options"] == {"80": options}
+    assert "Host: localhost:5173, the prefix stays on" in said(server, "show", "web")
+    assert shown(server, "change", "web", "--no-port-options")["port_options"] == {}
     assert shown(server, "change", "web", "--no-ports")["exposed_ports"] == []
     assert said(server, "wait", "web", "--for", "running") == "web is running.\n"
     assert said(server, "logs", "web", "-n", "1") == "hyperfleet-agent: ready\n"

@@ -34,6 +34,7 @@ from hyperfleet.machine import (
     Machine,
     MachineNetwork,
     MachineSpec,
+    PortOptions,
     Restart,
     new_machine_id,
 )
@@ -68,6 +69,7 @@ def a_machine(name: str) -> Machine:
                 EgressRule(network="192.0.2.0/24", protocol="tcp", ports=(80, 443)),
                 EgressRule(network="198.51.100.7/32"),
             ),
+            port_options=(PortOptions(port=80, host="localhost", strip_prefix=False),),
             cmd=("server", "--port", "80"),
             cwd="/srv",
         ),

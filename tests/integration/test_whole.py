@@ -77,6 +77,19 @@ def test_a_page_through_the_proxy_and_each_of_its_errors(server: Server) -> None
     assert _page(server, path) == (404, '{"error":"Machine not found"}')
 
 
+def test_a_port_that_gets_the_prefix_too(server: Server) -> None:
+    server.start()
+    options = {"80": {"strip_prefix": False}}
+    server.create("web", exposed_ports=[80], port_options=options)
+    server.start_machine("web")
+    server.sh("web", "mkdir -p /www/proxy/web/80; echo whole > /www/proxy/web/80/index.html")
+    server.sh("web", "echo cut > /www/index.html; httpd -p 80 -h /www")
+    assert _page(server, "/proxy/web/80/") == (200, "whole")
+    changed = server.api.patch("/machines/web", json={"port_options": {}})
+    assert changed.status_code == 200
+    assert _page(server, "/proxy/web/80/") == (200, "cut")
+
+
 def test_the_data_plane_outlives_the_control_plane(server: Server) -> None:
     server.start()
     server.create("web", exposed_ports=[80])

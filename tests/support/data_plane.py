@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
+from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, PortOptions
 from hyperfleet.proxy.data_plane import DataPlane
 from hyperfleet.proxy.interface import Answer
 from hyperfleet.proxy.process import DataPlaneConfig
@@ -31,6 +31,7 @@ def a_machine(
     status: Status = Status.RUNNING,
     upstream: str | None = None,
     listening: bool = True,
+    options: tuple[PortOptions, ...] = (),
 ) -> Machine:
     return Machine(
         id=machine_id,
@@ -40,6 +41,8 @@ def a_machine(
             mem_size_mib=64,
             kernel_image_path="k",
             rootfs_path="r",
+            exposed_ports=(80,),
+            port_options=options,
         ),
         status=status,
         vmm="fake",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +17,24 @@ _END = 30.0
 
 
 def machine(
-    name: str, ports: dict[int, int], *, machine_id: str | None = None, status: str = "running"
+    name: str,
+    ports: dict[int, int],
+    *,
+    machine_id: str | None = None,
+    status: str = "running",
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A machine of the file; `ports` are those it exposes, and the loopback's where they lead."""
+    """A machine of the file; `ports` are those it exposes, and the loopback's where they lead.
+
+    `options`: of each of them, as in the API's `port_options`.
+    """
     return {
         "id": machine_id or f"id-{name}",
         "name": name,
         "status": status,
         "ports": [
-            {"port": port, "upstream": f"127.0.0.1:{upstream}"} for port, upstream in ports.items()
+            {"port": port, "upstream": f"127.0.0.1:{upstream}", **(options or {})}
+            for port, upstream in ports.items()
         ],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
+from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec, PortOptions
 from hyperfleet.proxy.routes import Table, parts, route
 from hyperfleet.wire import control, length
 
@@ -17,6 +17,7 @@ def a_machine(
     *,
     status: Status = Status.RUNNING,
     ports: tuple[ExposedPort, ...] = (),
+    options: tuple[PortOptions, ...] = (),
 ) -> Machine:
     spec = MachineSpec(
         name=f"m-{machine_id}",
@@ -24,6 +25,7 @@ def a_machine(
         mem_size_mib=64,
         kernel_image_path="k",
         rootfs_path="r",
+        port_options=options,
     )
     return Machine(
         id=machine_id,
@@ -47,6 +49,20 @@ def test_a_route_tells_what_is_needed_and_no_more() -> None:
         lifecycle=3,
         ports=(control.Port(port=80, upstream="127.0.0.1:9", listening=True),),
     )
+
+
+def test_a_route_has_the_options_of_its_port_and_other_options_are_a_step() -> None:
+    ports = tuple(ExposedPort(port=port, upstream="127.0.0.1:9") for port in (80, 5173))
+    options = PortOptions(port=5173, host="localhost:5173", strip_prefix=False)
+    plain, vite = route(a_machine(ports=ports, options=(options,))).ports
+    assert (plain.host, plain.strip_prefix) == (None, True)
+    assert (vite.host, vite.strip_prefix) == ("localhost:5173", False)
+    table = Table()
+    table.upsert(a_machine(ports=ports))
+    step = table.upsert(a_machine(ports=ports, options=(options,)))
+    assert step is not None
+    assert step.upsert[0].ports == (plain, vite)
+    assert table.upsert(a_machine(ports=ports, options=(options,))) is None
 
 
 def test_each_difference_is_one_step_and_no_difference_is_none() -> None:

@@ -30,6 +30,11 @@ bounds! {
     HostSockets = "host_sockets",
     HeldBytes = "held_bytes",
     AccessLog = "access_log",
+    SystemCalls = "system_calls",
+    SentAhead = "sent_ahead",
+    Pipes = "pipes",
+    IdleMachineConnections = "idle_machine_connections",
+    ListenBacklog = "listen_backlog",
 }
 
 impl Bound {

@@ -361,3 +361,29 @@ fn duration(text: &str) -> Result<Duration, String> {
         millis => Ok(Duration::from_millis(millis)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is promised where nobody sets anything (docs/reference/settings.md has the same).
+    #[test]
+    fn time_limits_are_those_that_are_promised() {
+        let Ok(Asked::Run(settings)) =
+            parse_arguments(["--listen", "127.0.0.1:0", "--control", "socket"].map(OsString::from))
+        else {
+            panic!("nothing else is needed");
+        };
+        let times = &settings.times;
+        for (name, limit, promised) in [
+            ("head", times.head, 10),
+            ("idle", times.idle, 75),
+            ("connect", times.connect, 5),
+            ("response", times.response, 300),
+            ("body", times.body, 300),
+            ("tunnel", times.tunnel, 3600),
+        ] {
+            assert_eq!(limit, Duration::from_secs(promised), "{name}");
+        }
+    }
+}

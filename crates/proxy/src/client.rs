@@ -7,6 +7,7 @@ use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::body::Body;
+use crate::bounds::Bound;
 use crate::clock::Timer;
 use crate::forward::Peer;
 use crate::io::{poll_read, Outbox};
@@ -109,7 +110,11 @@ impl Client {
         }
         let mut buffer = worker.buffers.read.borrow_mut();
         if let Poll::Ready(count) = self.poll_read(cx, &mut buffer[..AHEAD]) {
-            self.input.extend_from_slice(&buffer[..count?]);
+            let count = count?;
+            self.input.extend_from_slice(&buffer[..count]);
+            if count == AHEAD {
+                worker.counters.met(Bound::SentAhead);
+            }
         }
         Ok(())
     }

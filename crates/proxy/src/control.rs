@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::log;
 use crate::metering;
 use crate::probe::{Ask, Probes};
 use crate::record::Record;
@@ -79,6 +80,7 @@ impl Link {
                             session.send(&message);
                         }
                         if session.is_clogged() {
+                            log::line("the control plane does not read: its session is ended");
                             self.session = None;
                         }
                     }

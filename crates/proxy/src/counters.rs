@@ -7,6 +7,7 @@ use hyperfleet_wire::control;
 use crate::bounds::{Bound, NAMES};
 use crate::held;
 use crate::histogram::{Histogram, BOUNDS_US};
+use crate::privileges;
 
 /// The codes of the proxy's own answers, and what ended a connection without one.
 const CODES: [&str; 12] = [
@@ -111,7 +112,12 @@ pub struct Counters {
 impl Counters {
     /// Counts that a bound was met.
     pub fn met(&self, bound: Bound) {
-        self.bounds[bound as usize].add(1);
+        self.met_times(bound, 1);
+    }
+
+    /// Counts that a bound was met so many times.
+    pub fn met_times(&self, bound: Bound, times: u64) {
+        self.bounds[bound as usize].add(times);
     }
 
     /// The sum over all workers.
@@ -140,6 +146,7 @@ impl Counters {
         }
         // Met where no worker's counters are at hand.
         bounds[Bound::HeldBytes as usize] += held::met();
+        bounds[Bound::SystemCalls as usize] += privileges::refused_calls();
         total.bounds = NAMES.map(str::to_owned).into_iter().zip(bounds).collect();
         total
     }

@@ -9,6 +9,7 @@ use hyperfleet_wire::control::ProbeOutcome;
 
 use crate::account::Account;
 use crate::answer::{Answer, Shape};
+use crate::bounds::Bound;
 use crate::client::{Client, READ_AWAY};
 use crate::fault;
 use crate::intake::{respond, Admitted, Request, Turn, RETRY_AFTER};
@@ -243,7 +244,9 @@ async fn settle(
             if reuse && upload_ended && watch.ended().is_none() && !worker.draining() {
                 let key = upstream.key;
                 let now = worker.clock.now();
-                worker.pool.borrow_mut().put(key, upstream, now);
+                if worker.pool.borrow_mut().put(key, upstream, now) {
+                    worker.counters.met(Bound::IdleMachineConnections);
+                }
             } else {
                 drop(upstream);
             }

@@ -25,6 +25,19 @@ pub struct Target<'a> {
     pub machine_id: &'a str,
     /// The route's host policy: the `Host` to send; `None` preserves the client's.
     pub host: Option<&'a str>,
+    /// Path mode: the machine gets the path without the prefix, and the prefix in a field of its
+    /// own. Else it gets the path whole, and no such field: who adds both up would have it twice.
+    pub strip_prefix: bool,
+}
+
+impl Target<'_> {
+    /// Bytes of the path that the machine does not get.
+    fn cut(&self) -> usize {
+        match self.destination.place {
+            Place::Path { rest } if self.strip_prefix => rest,
+            Place::Path { .. } | Place::Host => 0,
+        }
+    }
 }
 
 /// Appends to `out` the head for the machine of the request `head`, parsed from `bytes`.
@@ -39,7 +52,7 @@ pub fn write(
     out: &mut Vec<u8>,
 ) {
     out.reserve(bytes.len().min(4096) + 256);
-    request_line(head, bytes, target.destination, out);
+    request_line(head, bytes, target, out);
     if !head.fields.iter().any(|field| field.known == Name::Host) {
         host(head, bytes, target, out);
     }
@@ -103,26 +116,24 @@ pub fn write(
         out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
     }
     forwarded_for(head, bytes, peer, out);
-    if let Place::Path { rest } = target.destination.place {
-        let prefix = head.path.of(bytes).get(..rest).unwrap_or_default();
+    let prefix = head.path.of(bytes).get(..target.cut()).unwrap_or_default();
+    if !prefix.is_empty() {
         line(out, b"X-Forwarded-Prefix: ", prefix);
     }
     line(out, b"X-Machine-ID: ", target.machine_id.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
-fn request_line(head: &RequestHead, bytes: &[u8], destination: &Destination, out: &mut Vec<u8>) {
-    out.extend_from_slice(head.method_text.of(bytes));
+fn request_line(head: &RequestHead, bytes: &[u8], target: &Target<'_>, out: &mut Vec<u8>) {
+    let method = head.method_text.of(bytes);
+    out.extend_from_slice(method);
     out.push(b' ');
     let path = head.path.of(bytes);
-    let path = match destination.place {
-        Place::Path { rest } => path.get(rest..).unwrap_or_default(),
-        Place::Host => path,
-    };
+    let path = path.get(target.cut()..).unwrap_or_default();
     match path.first() {
         Some(b'/' | b'*') => {}
         // RFC 9112 section 3.2.4: `OPTIONS http://a` means the server as a whole.
-        None if head.method_text.of(bytes) == b"OPTIONS" && destination.place == Place::Host => {
+        None if method == b"OPTIONS" && target.destination.place == Place::Host => {
             out.push(b'*');
         }
         _ => out.push(b'/'),

@@ -270,7 +270,8 @@ impl Intake {
         let to = Target {
             destination: &destination,
             machine_id: &admitted.0.record.id,
-            host: None,
+            host: admitted.0.record.host(target.port),
+            strip_prefix: target.strip_prefix,
         };
         forward::write(head, bytes, &client.peer, &to, &mut buffer);
         let head_length = buffer.len();

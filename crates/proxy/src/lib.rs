@@ -35,6 +35,7 @@
 mod access;
 mod account;
 pub mod answer;
+mod backlog;
 pub mod body;
 mod bounds;
 mod buffers;
@@ -45,6 +46,7 @@ mod clock;
 mod connection;
 mod control;
 mod counters;
+mod descriptors;
 mod exchange;
 mod fault;
 pub mod forward;

@@ -74,12 +74,13 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last exchange ended exactly.
-    pub fn put(&mut self, key: Key, upstream: Upstream, now: u64) {
+    /// Keeps a connection whose last exchange ended exactly. True if another had to go for it.
+    pub fn put(&mut self, key: Key, upstream: Upstream, now: u64) -> bool {
         if self.most == 0 || self.most_per_key == 0 {
-            return;
+            return false;
         }
-        if self.idle.len() >= self.most {
+        let before = self.idle.len();
+        if before >= self.most {
             let oldest = self.idle.iter().min_by_key(|(_, idle)| idle.since);
             if let Some((oldest, _)) = oldest {
                 self.forget(oldest);
@@ -91,6 +92,7 @@ impl Pool {
                 self.forget(oldest);
             }
         }
+        let made_room = self.idle.len() < before;
         let at = self.idle.insert(Idle {
             upstream,
             key,
@@ -105,6 +107,7 @@ impl Pool {
         }
         self.by_key.entry(key).or_default().push(at);
         self.check(at);
+        made_room
     }
 
     /// Drops what leads to a life that has ended.

@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use hyperfleet_wire::control;
 
+use crate::http::is_host;
 use crate::meter::Ledger;
+
+/// Longest `Host` that a route may ask for: a domain name and a port.
+const MAX_HOST: usize = 261;
 
 /// A machine, checked. One value serves all workers.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub struct Record {
     pub lifecycle: u64,
     /// Sorted by port.
     ports: Box<[Port]>,
+    /// Few ports have one, so they stand beside those.
+    hosts: Box<[HostPolicy]>,
     pub usage: Arc<Usage>,
 }
 
@@ -26,6 +32,15 @@ pub struct Port {
     pub port: u16,
     pub upstream: Option<SocketAddr>,
     pub listening: bool,
+    /// See [`crate::forward::Target`].
+    pub strip_prefix: bool,
+}
+
+/// A port whose server gets another `Host` than the client's.
+#[derive(Debug, PartialEq, Eq)]
+struct HostPolicy {
+    port: u16,
+    host: Box<str>,
 }
 
 /// What a machine uses right now, over all workers and all of its records.
@@ -60,6 +75,7 @@ impl Record {
             }
         }
         let mut ports = Vec::with_capacity(machine.ports.len());
+        let mut hosts = Vec::new();
         for port in &machine.ports {
             if port.port == 0 {
                 return Err(format!("machine {id:?}: port 0 is no port"));
@@ -77,9 +93,23 @@ impl Record {
                 port: port.port,
                 upstream,
                 listening: port.listening,
+                strip_prefix: port.strip_prefix,
             });
+            if let Some(host) = &port.host {
+                if host.len() > MAX_HOST || !is_host(host.as_bytes()) {
+                    return Err(format!(
+                        "machine {id:?}, port {}: host {host:?} is not HOST or HOST:PORT",
+                        port.port
+                    ));
+                }
+                hosts.push(HostPolicy {
+                    port: port.port,
+                    host: host.as_str().into(),
+                });
+            }
         }
         ports.sort_unstable_by_key(|port| port.port);
+        hosts.sort_unstable_by_key(|policy| policy.port);
         if let Some(pair) = ports.windows(2).find(|pair| pair[0].port == pair[1].port) {
             return Err(format!(
                 "machine {id:?}: port {} is there twice",
@@ -92,6 +122,7 @@ impl Record {
             running: machine.status == "running",
             lifecycle: machine.lifecycle,
             ports: ports.into(),
+            hosts: hosts.into(),
             usage: Arc::default(),
         })
     }
@@ -103,6 +134,7 @@ impl Record {
             && self.running == other.running
             && self.lifecycle == other.lifecycle
             && self.ports == other.ports
+            && self.hosts == other.hosts
     }
 
     /// What a control plane would say of it to another process.
@@ -111,6 +143,8 @@ impl Record {
             port: port.port,
             upstream: port.upstream.map(|address| address.to_string()),
             listening: port.listening,
+            host: self.host(port.port).map(str::to_owned),
+            strip_prefix: port.strip_prefix,
         });
         control::Machine {
             id: self.id.to_string(),
@@ -127,6 +161,12 @@ impl Record {
         let at = self.ports.binary_search_by_key(&port, |known| known.port);
         at.ok().map(|at| self.ports[at])
     }
+
+    /// The host policy of `port`: the `Host` that its server gets, if not the client's.
+    pub fn host(&self, port: u16) -> Option<&str> {
+        let policy = self.hosts.iter().find(|policy| policy.port == port)?;
+        Some(&policy.host)
+    }
 }
 
 #[cfg(test)]
@@ -134,10 +174,8 @@ mod tests {
     use super::*;
 
     fn machine() -> control::Machine {
-        let port = |port, upstream: Option<&str>, listening| control::Port {
-            port,
-            upstream: upstream.map(str::to_owned),
-            listening,
+        let port = |port, upstream: Option<&str>, listening| {
+            control::Port::new(port, upstream.map(str::to_owned), listening)
         };
         control::Machine {
             id: "a".into(),
@@ -174,19 +212,51 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_record_makes_the_same_record() {
-        let known = Record::new(&machine()).unwrap();
-        assert!(known.is_as(&Record::new(&known.to_machine()).unwrap()));
+        let mut machine = machine();
+        machine.ports[0].host = Some("localhost:5173".into());
+        machine.ports[1].host = Some("[::1]:80".into());
+        machine.ports[1].strip_prefix = false;
+        let known = Record::new(&machine).unwrap();
+        assert_eq!(known.host(8080), Some("localhost:5173"));
+        assert_eq!(known.host(80), Some("[::1]:80"));
+        assert_eq!(known.host(81), None);
+        let again = Record::new(&known.to_machine()).unwrap();
+        assert!(known.is_as(&again));
+        assert_eq!(again.host(8080), Some("localhost:5173"));
+        assert!(!again.port(80).unwrap().strip_prefix);
+    }
+
+    #[test]
+    fn a_host_that_no_request_could_name_is_refused() {
+        let long = format!("{}:5173", "a".repeat(257));
+        for host in [
+            "",
+            "a b",
+            "a\r\nX: y",
+            "a/b",
+            "u@a",
+            ":80",
+            "a:65536",
+            &long,
+        ] {
+            let mut machine = machine();
+            machine.ports[0].host = Some(host.to_owned());
+            let error = Record::new(&machine).unwrap_err();
+            assert!(error.contains("8080"), "{error}");
+        }
     }
 
     #[test]
     fn every_difference_counts_and_use_is_none() {
         type Change = fn(&mut control::Machine);
-        let changes: [Change; 5] = [
+        let changes: [Change; 7] = [
             |machine| machine.id = "b".into(),
             |machine| machine.name = "b".into(),
             |machine| machine.status = "stopped".into(),
             |machine| machine.lifecycle = 2,
             |machine| machine.ports[0].listening = true,
+            |machine| machine.ports[0].host = Some("localhost".into()),
+            |machine| machine.ports[0].strip_prefix = false,
         ];
         let known = Record::new(&machine()).unwrap();
         assert!(known.is_as(&Record::new(&machine()).unwrap()));

@@ -16,6 +16,7 @@ use crate::cli;
 use crate::clients::Clients;
 use crate::control::{Link, Process};
 use crate::counters::Counters;
+use crate::descriptors;
 use crate::held;
 use crate::log;
 use crate::port;
@@ -64,7 +65,7 @@ impl Display for Failure {
 /// # Errors
 /// [`Failure`], to be shown to whoever started the process.
 pub fn run(settings: Settings) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     held::limit(settings.max_held_bytes);
     let settings = Arc::new(settings);
     let mut inherited = match &settings.source {
@@ -419,20 +420,5 @@ struct Over(mpsc::UnboundedSender<()>);
 impl Drop for Over {
     fn drop(&mut self) {
         let _ = self.0.send(());
-    }
-}
-
-/// Two descriptors a client: the soft limit, often 1024, is raised to what is allowed.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: getrlimit fills the struct it is given, setrlimit reads it; both live on this stack.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
     }
 }

@@ -184,16 +184,8 @@ mod tests {
             status: status.into(),
             lifecycle,
             ports: vec![
-                control::Port {
-                    port: 8080,
-                    upstream: None,
-                    listening: false,
-                },
-                control::Port {
-                    port: 80,
-                    upstream: Some("127.0.0.1:9001".into()),
-                    listening: true,
-                },
+                control::Port::new(8080, None, false),
+                control::Port::new(80, Some("127.0.0.1:9001".into()), true),
             ],
         };
         Arc::new(Record::new(&machine).unwrap())

@@ -115,14 +115,21 @@ fn is_quiet(stream: &Stream) -> bool {
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
+/// Out of descriptors, memory or local ports: this host's lack, not the other side's.
+pub fn is_of_this_host(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
+}
+
 fn reason(error: &io::Error) -> NoConnection {
-    match error.raw_os_error() {
-        // Out of descriptors, memory or local ports: this host's lack, not the machine's.
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL) => {
-            NoConnection::Capacity
-        }
-        _ if error.kind() == io::ErrorKind::TimedOut => NoConnection::Timeout,
-        _ => NoConnection::Refused,
+    if is_of_this_host(error) {
+        NoConnection::Capacity
+    } else if error.kind() == io::ErrorKind::TimedOut {
+        NoConnection::Timeout
+    } else {
+        NoConnection::Refused
     }
 }
 

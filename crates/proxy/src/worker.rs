@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, Notify};
 
 use crate::access::Access;
+use crate::backlog::Backlog;
 use crate::bounds::Bound;
 use crate::buffers::Buffers;
 use crate::client::Client;
@@ -28,6 +29,7 @@ use crate::routes::{Change, Command, Drain};
 use crate::runtime::{self, spawn, spawn_with, yield_now, Listener, Stream};
 use crate::settings::Settings;
 use crate::table::Table;
+use crate::upstream;
 
 /// How long accepting rests when the system has nothing left for a connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -176,6 +178,7 @@ async fn serve(
         !pool.borrow().is_empty()
     }));
     spawn(pool::sweep(worker.pool.clone()));
+    let mut backlog = Backlog::new(&listener);
     let mut listener = Some(listener);
     let mut rest = None;
     let mut complaint = Sparing::default();
@@ -186,10 +189,14 @@ async fn serve(
                 Ok((stream, peer)) => {
                     rest = None;
                     admit(&worker, stream, peer);
+                    backlog.accepted(listener.as_ref(), &worker.counters);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    worker.counters.met(Bound::HostSockets);
+                    // Anything else is refused: a filter of the host's, say.
+                    if upstream::is_of_this_host(&error) {
+                        worker.counters.met(Bound::HostSockets);
+                    }
                     complaint.line(format_args!("accept: {error}; trying again"));
                     rest = Some(Instant::now() + ACCEPT_REST);
                 }

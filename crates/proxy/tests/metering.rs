@@ -167,6 +167,38 @@ fn a_tunnel_counts_its_bytes_while_it_lasts() {
 }
 
 #[test]
+fn a_tunnels_bytes_are_activity_and_its_silence_is_none() {
+    /// The proxy's clock stands still for so long (clock.rs).
+    const TICK: u64 = 100;
+    let (proxy, mut plane, server) = begin();
+    let mut client = proxy.connect();
+    client.send(
+        "GET /proxy/web/80/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    let mut guest = server.accept();
+    guest.head();
+    guest.send("HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    client.head();
+    for upwards in [true, false] {
+        // That it is open is no activity by itself.
+        let silent = until(&mut plane, |meters| meters.idle_ms >= 6 * TICK);
+        assert_eq!((silent.in_flight, silent.ports[0].tunnels), (1, 1));
+        let began = Instant::now();
+        let (from, to) = match upwards {
+            true => (&mut client, &mut guest),
+            false => (&mut guest, &mut client),
+        };
+        from.send("\u{1}\u{2}hi");
+        to.expect("\u{1}\u{2}hi");
+        // A worker counts what it has passed on when its peer has it already.
+        let active = until(&mut plane, |meters| {
+            meters.idle_ms <= began.elapsed().as_millis() as u64 + TICK
+        });
+        assert_eq!(active.ports[0].tunnels, 1);
+    }
+}
+
+#[test]
 fn meters_live_as_long_as_their_machine_and_port() {
     let (proxy, mut plane, server) = begin();
     let ask = |wanted: &str| {
@@ -211,11 +243,7 @@ fn many_are_told_in_parts() {
         // They refuse, which is counted too, and needs no server.
         status: "stopped".to_owned(),
         ports: ports
-            .map(|port| Port {
-                port,
-                upstream: Some(nobody.to_string()),
-                listening: true,
-            })
+            .map(|port| Port::new(port, Some(nobody.to_string()), true))
             .collect(),
         lifecycle: 0,
     };

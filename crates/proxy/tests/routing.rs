@@ -2,6 +2,9 @@
 
 mod support;
 
+use hyperfleet_wire::control::FromProxy;
+
+use support::control_plane::{web, ControlPlane};
 use support::{field, get, machine, routes, Proxy, Server, ID};
 
 #[test]
@@ -157,4 +160,70 @@ fn a_browser_gets_a_page_that_says_the_same() {
         field(&answer, "X-Hyperfleet-Error"),
         Some("machine_not_found")
     );
+}
+
+/// Asks as the browser of a development server does, for a page and for its WebSocket, each on a
+/// connection of its own; both heads as the server got them.
+fn page_and_websocket(server: &Server, proxy: &Proxy) -> [String; 2] {
+    let mut client = proxy.connect();
+    client.send("GET /proxy/web/80/a HTTP/1.1\r\nHost: dev.example.com:4000\r\n\r\n");
+    let mut upstream = server.accept();
+    let page = upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
+    client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    client.send(
+        "GET /proxy/web/80/a HTTP/1.1\r\nHost: dev.example.com:4000\r\n\
+         Origin: http://dev.example.com:4000\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    let mut upstream = server.accept();
+    let websocket = upstream.head();
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
+    client.head();
+    client.send("ping");
+    upstream.expect("ping");
+    [page, websocket]
+}
+
+#[test]
+fn a_ports_options_hold_for_pages_and_websockets_and_change_while_it_is_open() {
+    let server = Server::new();
+    let proxy = Proxy::controlled(&[]);
+    let mut plane = ControlPlane::new(&proxy);
+    let mut machine = web("running", Some(server.address), true);
+    plane.snapshot(1, vec![machine.clone()]);
+    for head in page_and_websocket(&server, &proxy) {
+        assert!(head.starts_with("GET /a HTTP/1.1\r\n"), "{head}");
+        assert_eq!(field(&head, "Host"), Some("dev.example.com:4000"));
+        assert_eq!(field(&head, "X-Forwarded-Prefix"), Some("/proxy/web/80"));
+    }
+    machine.ports[0].host = Some("localhost:5173".to_owned());
+    machine.ports[0].strip_prefix = false;
+    plane.change(2, vec![machine], &[]);
+    assert_eq!(plane.hear(), FromProxy::Applied { number: 2 });
+    let heads = page_and_websocket(&server, &proxy);
+    for head in &heads {
+        assert!(
+            head.starts_with("GET /proxy/web/80/a HTTP/1.1\r\n"),
+            "{head}"
+        );
+        assert_eq!(field(head, "Host"), Some("localhost:5173"));
+        // What the browser sees, port and all: servers compare it with its Origin.
+        assert_eq!(
+            field(head, "X-Forwarded-Host"),
+            Some("dev.example.com:4000")
+        );
+        assert_eq!(field(head, "X-Forwarded-Prefix"), None);
+    }
+    let origin = field(&heads[1], "Origin");
+    assert_eq!(origin, Some("http://dev.example.com:4000"));
+    // A host that is none is refused whole, and what was before stays in force.
+    let mut bad = web("running", Some(server.address), true);
+    bad.ports[0].host = Some("a b".to_owned());
+    plane.change(3, vec![bad], &[]);
+    let FromProxy::Refused { message } = plane.hear() else {
+        panic!("it takes a host that no request could name");
+    };
+    assert!(message.contains("\"a b\""), "{message}");
+    let [page, _] = page_and_websocket(&server, &proxy);
+    assert_eq!(field(&page, "Host"), Some("localhost:5173"));
 }

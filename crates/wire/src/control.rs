@@ -150,12 +150,37 @@ pub struct Port {
     pub upstream: Option<String>,
     /// Whether something listened at the last look. If not, the data plane asks (`probe`) before
     /// it sends a request there. Alone (no control plane) it just tries.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub listening: bool,
+    /// The `Host` that its server gets; `None`: the client's. This and what follows goes without
+    /// saying where it is the default: older data planes don't know it, and tables are shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Whether path mode cuts its prefix off the path.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub strip_prefix: bool,
+}
+
+impl Port {
+    /// An exposed port without options.
+    pub fn new(port: u16, upstream: Option<String>, listening: bool) -> Port {
+        Port {
+            port,
+            upstream,
+            listening,
+            host: None,
+            strip_prefix: true,
+        }
+    }
 }
 
 fn yes() -> bool {
     true
+}
+
+/// As serde wants it, by reference.
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// What the agent said of a port.

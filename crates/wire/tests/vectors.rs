@@ -173,3 +173,30 @@ fn a_part_of_a_table_is_read_as_strictly_as_any_message() {
     let corrupt = control::ToProxy::decode(&longer).unwrap_err();
     assert!(matches!(corrupt, WireError::Corrupt(_)), "{corrupt}");
 }
+
+#[test]
+fn a_port_is_read_the_same_whether_its_defaults_are_said_or_not() {
+    #[derive(Serialize)]
+    struct Verbose<'a> {
+        port: u16,
+        upstream: Option<&'a str>,
+        listening: bool,
+        host: Option<&'a str>,
+        strip_prefix: bool,
+        /// Of a control plane that is newer than this data plane.
+        to_come: u8,
+    }
+    let upstream = "127.0.0.1:9001";
+    let payload = encode(&Verbose {
+        port: 80,
+        upstream: Some(upstream),
+        listening: true,
+        host: None,
+        strip_prefix: true,
+        to_come: 1,
+    });
+    let port = control::Port::new(80, Some(upstream.to_owned()), true);
+    assert_eq!(decode::<control::Port>(&payload), Ok(port.clone()));
+    assert!(encode(&port).len() < payload.len());
+    assert_eq!(decode::<control::Port>(&encode(&port)), Ok(port));
+}

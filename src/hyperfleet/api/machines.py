@@ -11,6 +11,7 @@ from hyperfleet.api import queries, requests, streams
 from hyperfleet.api.attached import disks_of
 from hyperfleet.api.egress import egress_of
 from hyperfleet.api.parts import TheCaller, TheParts
+from hyperfleet.api.port_options import port_options_of
 from hyperfleet.api.responses import (
     ActivityOut,
     ExecOut,
@@ -205,4 +206,5 @@ def _spec(body: requests.CreateMachine, settings: Settings) -> MachineSpec:
         cwd=body.cwd,
         disk_size_mib=body.disk_size_mib,
         disks=disks_of(body.disks),
+        port_options=port_options_of(body.port_options),
     )

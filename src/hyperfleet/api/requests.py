@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hyperfleet.api.attached import DISKS, DisksIn, disks_of
 from hyperfleet.api.egress import EGRESS, EgressIn, egress_of
 from hyperfleet.api.names import NAME, Name
+from hyperfleet.api.port_options import PORT_OPTIONS, PortOptionsByPort, port_options_of
 from hyperfleet.auth.keys import Scope
 from hyperfleet.machine import MachineChange, Restart
 
@@ -184,6 +185,7 @@ class CreateMachine(Body):
         default=None, description=f"{DISK_SIZE}, no less than its root disk's image has"
     )
     disks: DisksIn = Field(default=[], description=DISKS)
+    port_options: PortOptionsByPort = Field(default={}, description=PORT_OPTIONS)
 
 
 class ChangeMachine(Body):
@@ -199,6 +201,7 @@ class ChangeMachine(Body):
     egress: EgressIn = Field(default_factory=lambda: "all", description=EGRESS)
     sleep_after_s: Drowsiness = Field(default_factory=int, description=_SLEEP_AFTER)
     disks: DisksIn = Field(default_factory=list, description=DISKS)
+    port_options: PortOptionsByPort = Field(default_factory=dict, description=PORT_OPTIONS)
 
     @model_validator(mode="before")
     @classmethod
@@ -220,6 +223,7 @@ class ChangeMachine(Body):
             egress=egress_of(self.egress) if "egress" in given else None,
             sleep_after_s=self.sleep_after_s if "sleep_after_s" in given else None,
             disks=disks_of(self.disks) if "disks" in given else None,
+            port_options=port_options_of(self.port_options) if "port_options" in given else None,
         )
 
 

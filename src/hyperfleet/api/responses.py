@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from hyperfleet.api.attached import MachineDiskOut, disks_out
 from hyperfleet.api.egress import EgressOut, egress_out
+from hyperfleet.api.port_options import PortOptionsOut, port_options_out
 from hyperfleet.auth.keyring import Issued
 from hyperfleet.auth.keys import Key, Scope
 from hyperfleet.guest.values import ExecResult, FileInfo, Listener
@@ -127,6 +128,9 @@ class MachineOut(BaseModel):
     kernel_args: str | None
     rootfs_path: str
     exposed_ports: list[int]
+    port_options: dict[str, PortOptionsOut] = Field(
+        description="Of exposed ports that are not treated as usual, by their numbers."
+    )
     labels: dict[str, str]
     restart: Restart = Field(description="When it is started again after it ended by itself.")
     autostart: bool = Field(description="Whether it comes up with the server if it ran before.")
@@ -296,6 +300,7 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         kernel_args=spec.kernel_args,
         rootfs_path=spec.rootfs_path,
         exposed_ports=list(spec.exposed_ports),
+        port_options=port_options_out(spec.port_options),
         labels=spec.labels,
         restart=spec.restart,
         autostart=spec.autostart,

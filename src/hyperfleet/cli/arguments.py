@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hyperfleet.cli.connect import connect
-from hyperfleet.client import Client, Egress, EgressRule, MachineDisk
+from hyperfleet.client import Client, Egress, EgressRule, MachineDisk, PortOptions
 
 # Names for completion; whoever presses a key waits no longer.
 _MOST_NAMES = 500
@@ -50,6 +50,20 @@ PortOption = Annotated[
     list[int] | None,
     typer.Option(
         "--port", "-p", help="Exposed to the proxy; may be repeated.", min=1, max=_HIGHEST_PORT
+    ),
+]
+PortHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--port-host",
+        help="PORT=HOST: the server there gets HOST as its Host, such as 5173=localhost:5173; "
+        "may be repeated.",
+    ),
+]
+KeepPrefixOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--keep-prefix", help="By path, that port gets the proxy's prefix too; may be repeated."
     ),
 ]
 EnvOption = Annotated[
@@ -117,6 +131,29 @@ def disks(texts: list[str] | None) -> list[MachineDisk]:
             raise typer.BadParameter(f"--disk {text}: must be DISK:PATH, such as db:/var/lib/db")
         found.append(MachineDisk(disk=disk, path=path))
     return found
+
+
+def port_options(
+    hosts: list[str] | None, kept_prefixes: list[int] | None
+) -> dict[int, PortOptions]:
+    """PORT=HOST each, and ports whose prefix is not cut off.
+
+    Raises:
+        typer.BadParameter: one is not. Whether ports and hosts can be is the server's to judge.
+    """
+    host_of = {}
+    for text in hosts or ():
+        port, equals, host = text.partition("=")
+        if not (port.isascii() and port.isdigit()) or not equals or not host:
+            raise typer.BadParameter(
+                f"--port-host {text}: must be PORT=HOST, such as 5173=localhost:5173"
+            )
+        host_of[int(port)] = host
+    kept = set(kept_prefixes or ())
+    return {
+        port: PortOptions(host=host_of.get(port), strip_prefix=port not in kept)
+        for port in sorted({*host_of, *kept})
+    }
 
 
 def variables(texts: list[str] | None, option: str = "--env") -> dict[str, str]:

@@ -17,10 +17,12 @@ from hyperfleet.cli.arguments import (
     DiskSizeOption,
     EgressOption,
     EnvOption,
+    KeepPrefixOption,
     LabelOption,
     Machine,
     Machines,
     Memory,
+    PortHostOption,
     PortOption,
     RestartOption,
     RootfsOption,
@@ -28,6 +30,7 @@ from hyperfleet.cli.arguments import (
     disks,
     egress,
     mebibytes,
+    port_options,
     seconds,
     variables,
 )
@@ -42,7 +45,7 @@ from hyperfleet.cli.output import (
     standing,
     working,
 )
-from hyperfleet.client import ApiError, Client, Port, to_json
+from hyperfleet.client import ApiError, Client, Port, PortOptions, to_json
 from hyperfleet.client import Machine as MachineValue
 
 T = TypeVar("T")
@@ -61,6 +64,8 @@ def create(
     cpus: Cpus = 1,
     memory: Memory = "512",
     port: PortOption = None,
+    port_host: PortHostOption = None,
+    keep_prefix: KeepPrefixOption = None,
     env: EnvOption = None,
     label: LabelOption = None,
     rootfs: RootfsOption = None,
@@ -100,6 +105,7 @@ def create(
             cwd=cwd,
             disk_size_mib=None if disk_size is None else mebibytes(disk_size, "--disk-size"),
             disks=disks(disk),
+            port_options=port_options(port_host, keep_prefix),
         )
         if start_it:
             with working(f"{name} starts"):
@@ -173,6 +179,7 @@ def show(machine: Machine, as_json: AsJson = False) -> None:
         ("made", moment(found.created_at)),
         ("started", _started(found)),
         *((f"port {port.port}", _long(port)) for port in found.ports),
+        *((f"port {port}", _options(one)) for port, one in found.port_options.items()),
     ]
     say_table(("", ""), [(name, value) for name, value in rows if value], headed=False)
 
@@ -182,6 +189,11 @@ def change(
     *,
     port: PortOption = None,
     no_ports: Annotated[bool, typer.Option("--no-ports", help="Expose none.")] = False,
+    port_host: PortHostOption = None,
+    keep_prefix: KeepPrefixOption = None,
+    no_port_options: Annotated[
+        bool, typer.Option("--no-port-options", help="No --port-host and no --keep-prefix.")
+    ] = False,
     label: LabelOption = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Bear none.")] = False,
     restart: RestartOption = None,
@@ -194,9 +206,13 @@ def change(
     no_disks: Annotated[bool, typer.Option("--no-disks", help="Have no data disks.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Change a machine, running or not: each option gives the whole new value."""
+    """Change a machine, running or not: each option gives the whole new value.
+
+    `--port-host` and `--keep-prefix` are one value.
+    """
     ports = [] if no_ports else port
     labels = {} if no_labels else variables(label, "--label") if label else None
+    options = {} if no_port_options else port_options(port_host, keep_prefix) or None
     with connect() as client:
         changed = client.change_machine(
             machine,
@@ -207,6 +223,7 @@ def change(
             egress=egress(egress_rules),
             sleep_after_s=None if sleep_after is None else seconds(sleep_after),
             disks=[] if no_disks else disks(disk) if disk else None,
+            port_options=options,
         )
     if as_json:
         say_json(to_json(changed))
@@ -374,6 +391,12 @@ def _long(port: Port) -> str:
     if not port.listening:
         return f"{port.url} (nothing listens)"
     return f"{port.url} (a server on {port.address}, since {moment(port.since)})"
+
+
+def _options(options: PortOptions) -> str:
+    host = None if options.host is None else f"Host: {options.host}"
+    prefix = None if options.strip_prefix else "the prefix stays on"
+    return ", ".join(part for part in (host, prefix) if part)
 
 
 def _since(machine: MachineValue) -> datetime:

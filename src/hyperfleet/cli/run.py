@@ -17,12 +17,15 @@ from hyperfleet.cli.arguments import (
     Cpus,
     EgressOption,
     EnvOption,
+    KeepPrefixOption,
     LabelOption,
     Memory,
+    PortHostOption,
     PortOption,
     RootfsOption,
     egress,
     mebibytes,
+    port_options,
     variables,
 )
 from hyperfleet.cli.attached import forwarding, show
@@ -43,6 +46,8 @@ def run(
     cpus: Cpus = 1,
     memory: Memory = "512",
     port: PortOption = None,
+    port_host: PortHostOption = None,
+    keep_prefix: KeepPrefixOption = None,
     env: EnvOption = None,
     label: LabelOption = None,
     cwd: Annotated[str | None, typer.Option("--workdir", "-w", help="A folder there.")] = None,
@@ -69,6 +74,7 @@ def run(
             env=variables(env),
             labels=variables(label, "--label"),
             egress=egress(egress_rules) or "all",
+            port_options=port_options(port_host, keep_prefix),
         )
         with _goes(client, machine, keep=keep):
             with working(f"{machine.name} starts"):

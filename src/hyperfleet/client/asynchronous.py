@@ -78,6 +78,7 @@ class AsyncClient:
         cwd: str | None = None,
         disk_size_mib: int | None = None,
         disks: Sequence[values.MachineDisk] = (),
+        port_options: Mapping[int, values.PortOptions] | None = None,
     ) -> values.Machine:
         """Makes a machine, `pending`; its guest runs `cmd` in `cwd` from each start on."""
         return await self._do(
@@ -99,6 +100,7 @@ class AsyncClient:
                 cwd=cwd,
                 disk_size_mib=disk_size_mib,
                 disks=disks,
+                port_options=port_options or {},
             )
         )
 
@@ -130,6 +132,7 @@ class AsyncClient:
         egress: values.Egress | None = None,
         sleep_after_s: int | None = None,
         disks: Sequence[values.MachineDisk] | None = None,
+        port_options: Mapping[int, values.PortOptions] | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
         return await self._do(
@@ -142,6 +145,7 @@ class AsyncClient:
                 egress=egress,
                 sleep_after_s=sleep_after_s,
                 disks=disks,
+                port_options=port_options,
             )
         )
 
@@ -310,6 +314,7 @@ class AsyncClient:
         autostart: bool | None = None,
         egress: values.Egress | None = None,
         sleep_after_s: int | None = None,
+        port_options: Mapping[int, values.PortOptions] | None = None,
     ) -> values.Machine:
         """Makes a machine of a snapshot, `sleeping` or `stopped`; None: as it was then."""
         return await self._do(
@@ -322,6 +327,7 @@ class AsyncClient:
                 autostart=autostart,
                 egress=egress,
                 sleep_after_s=sleep_after_s,
+                port_options=port_options,
             )
         )
 

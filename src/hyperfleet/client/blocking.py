@@ -78,6 +78,7 @@ class Client:
         cwd: str | None = None,
         disk_size_mib: int | None = None,
         disks: Sequence[values.MachineDisk] = (),
+        port_options: Mapping[int, values.PortOptions] | None = None,
     ) -> values.Machine:
         """Makes a machine, `pending`; its guest runs `cmd` in `cwd` from each start on."""
         return self._do(
@@ -99,6 +100,7 @@ class Client:
                 cwd=cwd,
                 disk_size_mib=disk_size_mib,
                 disks=disks,
+                port_options=port_options or {},
             )
         )
 
@@ -130,6 +132,7 @@ class Client:
         egress: values.Egress | None = None,
         sleep_after_s: int | None = None,
         disks: Sequence[values.MachineDisk] | None = None,
+        port_options: Mapping[int, values.PortOptions] | None = None,
     ) -> values.Machine:
         """Exposes these ports, gives these labels, each in place of all before; None: as it is."""
         return self._do(
@@ -142,6 +145,7 @@ class Client:
                 egress=egress,
                 sleep_after_s=sleep_after_s,
                 disks=disks,
+                port_options=port_options,
             )
         )
 
@@ -302,6 +306,7 @@ class Client:
         autostart: bool | None = None,
         egress: values.Egress | None = None,
         sleep_after_s: int | None = None,
+        port_options: Mapping[int, values.PortOptions] | None = None,
     ) -> values.Machine:
         """Makes a machine of a snapshot, `sleeping` or `stopped`; None: as it was then."""
         return self._do(
@@ -314,6 +319,7 @@ class Client:
                 autostart=autostart,
                 egress=egress,
                 sleep_after_s=sleep_after_s,
+                port_options=port_options,
             )
         )
 

@@ -52,6 +52,7 @@ def create_machine(
     cwd: str | None,
     disk_size_mib: int | None,
     disks: Sequence[values.MachineDisk],
+    port_options: Mapping[int, values.PortOptions],
 ) -> Call[values.Machine]:
     """POST /machines."""
     body: dict[str, Any] = {
@@ -75,10 +76,11 @@ def create_machine(
         "cwd": (cwd, None),
         "disk_size_mib": (disk_size_mib, None),
         "disks": (list(disks), []),
+        "port_options": (dict(port_options), {}),
     }
     for field, (value, default) in later.items():
         if value != default:
-            body[field] = msgspec.to_builtins(value)
+            body[field] = msgspec.to_builtins(value, str_keys=True)
     return Call(method="POST", path="/machines", decode=_json(values.Machine), body=body)
 
 
@@ -110,6 +112,7 @@ def change_machine(
     egress: values.Egress | None,
     sleep_after_s: int | None,
     disks: Sequence[values.MachineDisk] | None,
+    port_options: Mapping[int, values.PortOptions] | None,
 ) -> Call[values.Machine]:
     """PATCH /machines/{id}."""
     return Call(
@@ -124,6 +127,7 @@ def change_machine(
             egress=egress,
             sleep_after_s=sleep_after_s,
             disks=disks,
+            port_options=port_options,
         ),
         patience=_LONG,
     )
@@ -412,7 +416,11 @@ def ready() -> Call[values.Health]:
 
 def _changes(**given: Any) -> dict[str, Any]:
     """The body of what is to be different: what is None stays as it is."""
-    return {name: msgspec.to_builtins(new) for name, new in given.items() if new is not None}
+    return {
+        name: msgspec.to_builtins(new, str_keys=True)
+        for name, new in given.items()
+        if new is not None
+    }
 
 
 def _disk(name: str) -> str:

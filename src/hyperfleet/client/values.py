@@ -105,6 +105,17 @@ class MachineDisk(msgspec.Struct, frozen=True):
     path: str
 
 
+class PortOptions(msgspec.Struct, frozen=True):
+    """How requests go to an exposed port.
+
+    `host`: what its server gets as `Host`, None: what the client sent. `strip_prefix`: by path,
+    whether the proxy cuts its prefix off.
+    """
+
+    host: str | None = None
+    strip_prefix: bool = True
+
+
 class Machine(msgspec.Struct, frozen=True):
     """A machine as it stood when the server answered."""
 
@@ -140,6 +151,7 @@ class Machine(msgspec.Struct, frozen=True):
     disk_size_mib: int | None = None
     disks: tuple[MachineDisk, ...] = ()
     command: CommandState | None = None
+    port_options: dict[int, PortOptions] = {}
 
 
 class DiskMachine(msgspec.Struct, frozen=True):

@@ -129,7 +129,8 @@ class Fleet:
         Raises:
             ConflictError: another has that name, or an id that equals it.
             ValidationError: more than this host has, less than a guest boots with, no such
-                kernel or disk, or a network that can't be had.
+                kernel or disk, a network that can't be had, or options for a port that is not
+                exposed.
             CapacityError: no address is left for it.
         """
         return await self._maker.create(spec)

@@ -12,7 +12,7 @@ from hyperfleet.fleet import discovery, layout, sizes
 from hyperfleet.fleet.events import Events
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.roster import Roster
-from hyperfleet.fleet.state import State, changed, now
+from hyperfleet.fleet.state import State, changed, check_port_options, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import (
@@ -42,6 +42,7 @@ class Maker:
         """See `Fleet.create`."""
         network = self._tools.networks.first
         self._check(spec, network)
+        check_port_options(spec)
         machine_id = self._new_id()
         with self._tools.disks.claiming(machine_id, spec.disks):
             address = await network.assign(machine_id)

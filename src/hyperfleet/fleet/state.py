@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from hyperfleet.errors import NotFoundError, OperationTimeoutError
+from hyperfleet.errors import NotFoundError, OperationTimeoutError, ValidationError
 from hyperfleet.fleet import discovery
 from hyperfleet.lifecycle import AT_REST, Status, may_go
 from hyperfleet.machine import (
@@ -33,10 +33,34 @@ def now() -> datetime:
 
 
 def changed(spec: MachineSpec, change: MachineChange) -> MachineSpec:
-    """The spec with what is to be different."""
+    """The spec with what is to be different.
+
+    Raises:
+        ValidationError: options for a port that is not exposed then.
+    """
     wanted = msgspec.structs.asdict(change)
     given = {name: new for name, new in wanted.items() if new is not None}
-    return msgspec.structs.replace(spec, **given)
+    fresh = msgspec.structs.replace(spec, **given)
+    if change.port_options is not None:
+        check_port_options(fresh)
+        return fresh
+    # They go with the exposure, as what was measured of a port does.
+    left = tuple(one for one in fresh.port_options if one.port in fresh.exposed_ports)
+    return msgspec.structs.replace(fresh, port_options=left)
+
+
+def check_port_options(spec: MachineSpec) -> None:
+    """Options are of exposed ports alone, so that a port that was mistyped is noticed.
+
+    Raises:
+        ValidationError: they are not.
+    """
+    for one in spec.port_options:
+        if one.port not in spec.exposed_ports:
+            raise ValidationError(
+                f"port_options names port {one.port}, which is not exposed: "
+                f"add {one.port} to exposed_ports"
+            )
 
 
 class State:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hyperfleet.machine import Machine
+from hyperfleet.machine import Machine, PortOptions
 from hyperfleet.wire import control
 
 # Bound of a snapshot's part, bytes. Far below a frame's: the data plane takes a part in less than a
 # millisecond, and serves requests between two.
 _PART = 64 * 1024
+_AS_USUAL = PortOptions(port=0)
 
 
 def route(machine: Machine) -> control.Machine:
     """What the data plane has to know of a machine."""
+    options = {one.port: one for one in machine.spec.port_options}
     return control.Machine(
         id=machine.id,
         name=machine.spec.name,
         status=machine.status.value,
         lifecycle=machine.lifecycle,
         ports=tuple(
-            control.Port(port=port.port, upstream=port.upstream, listening=port.listening)
+            control.Port(
+                port=port.port,
+                upstream=port.upstream,
+                listening=port.listening,
+                host=as_asked.host,
+                strip_prefix=as_asked.strip_prefix,
+            )
             for port in machine.ports
+            for as_asked in (options.get(port.port, _AS_USUAL),)
         ),
     )
 

@@ -9,12 +9,14 @@ from hyperfleet.wire import DECODE_ERRORS, U16, U32, U64, WireError
 PROTOCOL = 2
 
 
-class Port(msgspec.Struct, frozen=True, kw_only=True):
-    """An exposed port; `upstream` is `ADDRESS:PORT` or None."""
+class Port(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An exposed port; `upstream` is `ADDRESS:PORT` or None. `host` None: the client's."""
 
     port: U16
     upstream: str | None
     listening: bool = True
+    host: str | None = None
+    strip_prefix: bool = True
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

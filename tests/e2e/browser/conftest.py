@@ -7,8 +7,9 @@ from the proxy into a machine is tested by tests/e2e/test_traffic.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -68,8 +69,10 @@ def proxied(need: Need, by: str, tmp_path_factory: pytest.TempPathFactory) -> Pr
     """Puts a data plane before a server: it is port `port` of the machine `web`."""
 
     @contextmanager
-    def proxied(server: DevServer, port: int) -> Iterator[Site]:
-        machines = [machine("web", {port: server.port})]
+    def proxied(
+        server: DevServer, port: int, options: Mapping[str, Any] | None = None
+    ) -> Iterator[Site]:
+        machines = [machine("web", {port: server.port}, options=options)]
         with server, Proxy(need, tmp_path_factory.mktemp("proxy"), machines, SUFFIX) as proxy:
             address = proxy.path("web", port) if by == "path" else proxy.host("web", port)
             yield Site(f"{address}/", server)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from support.need import Need
 from support.page import CHECKOUT, Page
@@ -136,8 +138,20 @@ class Site(NamedTuple):
     server: DevServer
 
 
-# Puts a data plane before a server; the number is the port of its machine.
-Proxied = Callable[[DevServer, int], AbstractContextManager[Site]]
+class Proxied(Protocol):
+    """Puts a data plane before a server; `port` is that of its machine."""
+
+    def __call__(
+        self, server: DevServer, port: int, options: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Site]: ...
+
+
+def port_options(mark: str) -> dict[str, Any]:
+    """Those of the one port in the how-to's request that holds `mark`."""
+    body = re.search(r"-d '(.*)'", documented(mark, "bash"))
+    assert body is not None
+    [options] = json.loads(body[1])["port_options"].values()
+    return dict(options)
 
 
 def need_node(need: Need) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from e2e.browser.dev_server import DevServer, Proxied, Site, documented, need_node
+from e2e.browser.dev_server import DevServer, Proxied, Site, documented, need_node, port_options
 from e2e.browser.watched import Watched
 from support.need import Need
 
@@ -21,12 +21,13 @@ def site(by: str, proxied: Proxied, need: Need) -> Iterator[Site]:
     """Set up as the how-to says."""
     need_node(need)
     files = {"vite.config.js": documented(f"vite.config.js, SvelteKit by {by}")}
+    options = None
     if by == "path":
-        files["behind-proxy.js"] = documented("// behind-proxy.js\n")
         files["svelte.config.js"] = documented("svelte.config.js, by path")
+        options = port_options("Vite by path")
     command = documented("npx vite", "bash")
     server = DevServer("sveltekit", command, documented_port=PORT, ready="Local:", files=files)
-    with proxied(server, PORT) as made:
+    with proxied(server, PORT, options) as made:
         yield made
 
 

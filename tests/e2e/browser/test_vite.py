@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from e2e.browser.dev_server import DevServer, Proxied, Site, documented, need_node
+from e2e.browser.dev_server import DevServer, Proxied, Site, documented, need_node, port_options
 from e2e.browser.watched import Watched
 from support.need import Need
 
@@ -23,14 +23,12 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def site(by: str, proxied: Proxied, need: Need) -> Iterator[Site]:
-    """Set up as the how-to says."""
+    """Set up as the how-to says: by host without a word in the server's configuration."""
     need_node(need)
-    files = {"vite.config.js": documented(f"vite.config.js, by {by}")}
-    if by == "path":
-        files["behind-proxy.js"] = documented("// behind-proxy.js\n")
+    files = {} if by == "host" else {"vite.config.js": documented("vite.config.js, by path")}
     command = documented("npx vite", "bash")
     server = DevServer("vite", command, documented_port=PORT, ready="Local:", files=files)
-    with proxied(server, PORT) as made:
+    with proxied(server, PORT, port_options(f"Vite by {by}")) as made:
         yield made
 
 

@@ -29,7 +29,7 @@ from hyperfleet.errors import (
     ValidationError,
 )
 from hyperfleet.fleet.events import Events, Follower
-from hyperfleet.fleet.state import changed
+from hyperfleet.fleet.state import changed, check_port_options
 from hyperfleet.guest.values import ExecRequest, ExecResult, Listener
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import (
@@ -131,6 +131,7 @@ class MemoryFleet:
             raise ValidationError(f"vcpu_count must be at most {HOST_CPUS} on this host")
         if any(machine.spec.name == spec.name for machine in self._machines.values()):
             raise ConflictError(f"A machine named {spec.name} exists")
+        check_port_options(spec)
         now = datetime.now(UTC)
         machine = Machine(
             id=new_machine_id(),
@@ -259,14 +260,12 @@ class MemoryFleet:
 
     async def change(self, ref: str, change: MachineChange) -> Machine:
         machine = self.get(ref)
-        changes = msgspec.structs.asdict(change)
-        given = {name: new for name, new in changes.items() if new is not None}
-        spec = msgspec.structs.replace(machine.spec, **given)
-        changed = msgspec.structs.replace(
+        spec = changed(machine.spec, change)
+        fresh = msgspec.structs.replace(
             machine, spec=spec, ports=tuple(ExposedPort(port=port) for port in spec.exposed_ports)
         )
-        self._machines[machine.id] = changed
-        return changed
+        self._machines[machine.id] = fresh
+        return fresh
 
     async def wait(self, ref: str, status: Status, timeout: float) -> Machine:  # noqa: ASYNC109
         machine = self.get(ref)

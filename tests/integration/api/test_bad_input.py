@@ -18,6 +18,11 @@ NO_STRING: list[Any] = [1, 1.5, True, ["a"], {"a": "b"}, "nul\0", "\ud800"]
 NO_INTEGER: list[Any] = ["1", 1.5, True, None, [1], {"a": 1}, ""]
 NO_OBJECT: list[Any] = [1, "a=b", True, None, ["a"], [["a", "b"]]]
 
+NO_HOST: tuple[Any, ...] = (
+    1, True, [], {}, "", "a b", "a\n", "a/b", "u@a", "http://a", "a:", "a:0", "a:65536", "a:8x",
+    "é", "%41", "[::1", "[]", "[::1]x", "[fe80::1%25eth0]", "[1:2]", "a" * 254,
+)  # fmt: skip
+NO_FLAG: tuple[Any, ...] = (None, 0, 1, "false", [], {})
 MACHINE_FIELDS: dict[str, list[Any]] = {
     "name": [None, *NO_STRING, "", "A", "-a", "a-", "a.b", "a_b", "a" * 64, "é", "a\n", " a"],
     "vcpu_count": [*NO_INTEGER, 0, -1, 9, 10**30],
@@ -38,6 +43,13 @@ MACHINE_FIELDS: dict[str, list[Any]] = {
     "autostart": [None, 0, 1, "true", "", [True], {}],
     "sleep_after_s": [None, -1, 1.5, "60", True, 31_536_001, 10**30, [60], {}],
     "disks": [None, "db", {}, ["db"], [{"disk": "db"}], [{"disk": "db", "path": "/"}]],
+    "port_options": [
+        *NO_OBJECT, {"": {}}, {"0": {}}, {"080": {}}, {"65536": {}}, {"99999": {}}, {"-1": {}},
+        {"x": {}}, {"80": None}, {"80": "localhost"}, {"80": []}, {"80": {"prefix": "/"}},
+        *({"80": {"host": host}} for host in NO_HOST),
+        *({"80": {"strip_prefix": strip}} for strip in NO_FLAG),
+        {str(port): {} for port in range(1, 514)},
+    ],
     "disk_size_mib": [0, 15, "64", 64.5, True, 8_388_609, [64], {}],
     "cmd": ["ls -l", 1, True, {"a": "b"}, [1], [None], [["a"]], ["nul\0"], ["\ud800"],
             ["x"] * 4097, ["x" * 65536]],
@@ -63,6 +75,7 @@ CHANGE_FIELDS = {
         "egress",
         "sleep_after_s",
         "disks",
+        "port_options",
     )
 }
 CHANGES = ", ".join(CHANGE_FIELDS)

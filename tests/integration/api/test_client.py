@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from hyperfleet.client import ApiError, AsyncClient, Client, EgressRule, UnreachableError
+from hyperfleet.client import (
+    ApiError,
+    AsyncClient,
+    Client,
+    EgressRule,
+    PortOptions,
+    UnreachableError,
+)
 from hyperfleet.errors import GuestError
 
 from .conftest import Api
@@ -80,6 +87,18 @@ async def test_whom_a_machine_may_speak_to(client: AsyncClient) -> None:
     assert (await client.change_machine("web", labels={})).egress == "none"
     assert (await client.change_machine("web", egress=rules[1:])).egress == rules[1:]
     assert (await client.create_machine(name="db", vcpu_count=1, mem_size_mib=128)).egress == "all"
+
+
+async def test_how_requests_go_to_a_port(client: AsyncClient) -> None:
+    options = {5173: PortOptions(host="localhost:5173"), 80: PortOptions(strip_prefix=False)}
+    made = await client.create_machine(
+        name="web", vcpu_count=1, mem_size_mib=128, exposed_ports=[80, 5173], port_options=options
+    )
+    assert made.port_options == options
+    assert (await client.change_machine("web", labels={})).port_options == options
+    changed = await client.change_machine("web", port_options={80: options[80]})
+    assert changed.port_options == {80: PortOptions(host=None, strip_prefix=False)}
+    assert (await client.change_machine("web", port_options={})).port_options == {}
 
 
 async def test_keys(client: AsyncClient) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hyperfleet.errors import (
@@ -19,7 +21,7 @@ FIELDS = {
     "rootfs_path", "exposed_ports", "labels", "vmm", "network", "ports", "pid", "error_message",
     "created_at", "updated_at", "started_at", "restart", "autostart", "restarts", "next_start_at",
     "egress", "guest_fault", "last_start", "sleep_after_s", "cmd", "cwd", "command",
-    "disk_size_mib", "disks",
+    "disk_size_mib", "disks", "port_options",
 }  # fmt: skip
 
 
@@ -110,6 +112,35 @@ async def test_change(api: Api) -> None:
     nothing = await api.client.patch("/machines/web", json={"labels": {}, "exposed_ports": []})
     assert (nothing.json()["labels"], nothing.json()["exposed_ports"]) == ({}, [])
     assert (await api.client.get("/machines/web")).json() == nothing.json()
+
+
+async def test_options_of_ports(api: Api) -> None:
+    vite = {"host": "localhost:5173", "strip_prefix": False}
+    asked = {"5173": vite, "80": {}, "3000": {"host": None, "strip_prefix": False}}
+    ref = await api.machine(exposed_ports=[5173, 3000, 80], port_options=asked)
+    shown = (await api.client.get(f"/machines/{ref}")).json()["port_options"]
+    # In the order of ports; what asks for nothing is not there.
+    assert list(shown) == ["3000", "5173"]
+    assert shown == {"3000": {"host": None, "strip_prefix": False}, "5173": vite}
+
+    async def changed(**body: Any) -> Any:
+        answer = await api.client.patch("/machines/web", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["port_options"]
+
+    assert await changed(labels={"a": "b"}) == shown
+    assert await changed(port_options=shown) == shown
+    # They go with the exposure of their port, and not with another's.
+    assert await changed(exposed_ports=[5173, 8080]) == {"5173": vite}
+    v6 = {"host": "[::1]:65535", "strip_prefix": True}
+    assert await changed(exposed_ports=[8080], port_options={"8080": v6}) == {"8080": v6}
+    refused = await api.client.patch(
+        "/machines/web", json={"port_options": {"8081": {}, "81": vite}}
+    )
+    status, code, message = error(refused)
+    assert (status, code) == (400, "VALIDATION_ERROR")
+    assert message == ("port_options names port 81, which is not exposed: add 81 to exposed_ports")
+    assert await changed(port_options={}) == {}
 
 
 async def test_restart(api: Api) -> None:

@@ -10,7 +10,7 @@ from hyperfleet.errors import GuestError, InvalidStateError, NotFoundError, Vali
 from hyperfleet.fleet import Fleet
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import Status
-from hyperfleet.machine import EgressRule, Machine, MachineChange
+from hyperfleet.machine import EgressRule, Machine, MachineChange, PortOptions
 from hyperfleet.proxy.interface import Answer
 from hyperfleet.vmm.fake_faults import Boot, Faults
 
@@ -339,3 +339,29 @@ async def test_by_user_networking_egress_is_all_or_nothing_and_waits_for_a_stop(
     await fleet.stop("web")
     changed = await fleet.change("web", MachineChange(egress="none"))
     assert changed.spec.egress == (await recorded(world)).spec.egress == "none"
+
+
+async def test_options_of_ports_are_in_force_at_once_and_go_with_the_exposure(
+    world: World, fleet: Fleet
+) -> None:
+    vite = PortOptions(port=81, host="localhost:5173", strip_prefix=False)
+    machine = await fleet.create(spec(exposed_ports=(80, 81)))
+    await fleet.start("web")
+    before = await world.process(machine).forwards()
+    changed = await fleet.change("web", MachineChange(port_options=(vite,)))
+    assert changed.spec.port_options == (vite,)
+    assert world.routes.told[-1] == changed
+    assert (await recorded(world)).spec == changed.spec
+    assert await world.process(machine).forwards() == before
+    assert (await fleet.change("web", ports(81, 82))).spec.port_options == (vite,)
+    wrong = MachineChange(port_options=(PortOptions(port=80, host="a"),))
+    with pytest.raises(ValidationError, match="port 80, which is not exposed"):
+        await fleet.change("web", wrong)
+    assert fleet.get("web").spec.port_options == (vite,)
+    assert (await fleet.change("web", ports(80))).spec.port_options == ()
+
+
+async def test_options_of_a_port_that_is_not_exposed_make_no_machine(fleet: Fleet) -> None:
+    with pytest.raises(ValidationError, match="add 8080 to exposed_ports"):
+        await fleet.create(spec(port_options=(PortOptions(port=8080, host="a"),)))
+    assert fleet.list(status=None, labels=(), limit=9, offset=0) == ([], 0)

@@ -14,6 +14,11 @@ pub(crate) mod output;
 pub mod request;
 pub mod response;
 
+/// Whether `text` is a `Host` that requests may have: `host [":" port]`.
+pub fn is_host(text: &[u8]) -> bool {
+    host::name_length(text).is_some()
+}
+
 /// Where a head's parser stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {

@@ -4,11 +4,13 @@
 //! it (credentials(7), seccomp(2)). What was given up is looked up afterwards, in the kernel's own
 //! words: a process that still has it does not serve.
 
+mod refused;
 mod seccomp;
 mod user;
 
 use std::io;
 
+pub use refused::met as refused_calls;
 use rustix::process::geteuid;
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::io;
 
+use super::refused;
 use libc::*;
 use seccompiler::{
     apply_filter_all_threads, BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Width,
@@ -96,12 +97,16 @@ const OLD: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[c_long] = &[];
 
+/// Of socket(2)'s type what is no flag (linux/net.h, SOCK_TYPE_MASK).
+pub const TYPE_MASK: c_int = 0xf;
+
 /// Installs the filter on all threads and those that come; false when the kernel has none.
 ///
 /// # Errors
 /// One line that says why it could not be installed.
 pub fn install() -> Result<bool, String> {
     let said = |error: &dyn std::fmt::Display| format!("seccomp: {error}");
+    refused::watch().map_err(|error| said(&error))?;
     let programs = programs().map_err(|error| said(&error))?;
     for program in &programs {
         match apply_filter_all_threads(program) {
@@ -122,9 +127,10 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOSYS | EINVAL))
 }
 
-/// Two filters, of which the stricter word counts. The first says of clone3, whose flags a filter
-/// can't see, that it does not exist: the C library then takes clone (pthread_create).
-fn programs() -> Result<[BpfProgram; 2], BackendError> {
+/// Three filters, of which the stricter word counts. The first says of clone3, whose flags a filter
+/// can't see, that it does not exist: the C library then takes clone (pthread_create). The second
+/// says which of those that the last refuses are counted; after the last none can be installed.
+fn programs() -> Result<[BpfProgram; 3], BackendError> {
     let architecture = ARCH.try_into()?;
     let compile = |rules, otherwise, action| {
         SeccompFilter::new(rules, otherwise, action, architecture)?.try_into()
@@ -143,6 +149,7 @@ fn programs() -> Result<[BpfProgram; 2], BackendError> {
             SeccompAction::Allow,
             SeccompAction::Errno(ENOSYS as u32),
         )?,
+        compile(refused::rules()?, SeccompAction::Allow, SeccompAction::Trap)?,
         compile(
             rules,
             SeccompAction::Errno(EPERM as u32),
@@ -159,8 +166,15 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     // No memory that is both data and program.
     let no_code = || when(2, Width::Dword, Op::MaskedEq(PROT_EXEC as u64), 0);
     let thread = CLONE_THREAD as u64;
-    let internet = [AF_INET, AF_INET6];
-    let internet = internet.map(|family| when(0, Width::Dword, Op::Eq, family as u64));
+    // TCP by IPv4 or IPv6, whatever flags its type has.
+    let tcp = |family: c_int, protocol: c_int| {
+        let stream = Op::MaskedEq(TYPE_MASK as u64);
+        SeccompRule::new(vec![
+            Condition::new(0, Width::Dword, Op::Eq, family as u64)?,
+            Condition::new(1, Width::Dword, stream, SOCK_STREAM as u64)?,
+            Condition::new(2, Width::Dword, Op::Eq, protocol as u64)?,
+        ])
+    };
     // Threads' names, and those of memory areas (prctl(2)).
     let names = [PR_SET_NAME, PR_SET_VMA];
     let names = names.map(|option| when(0, Width::Dword, Op::Eq, option as u64));
@@ -174,7 +188,12 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         ),
         (
             SYS_socket,
-            internet.into_iter().collect::<Result<Vec<_>, _>>()?,
+            vec![
+                tcp(AF_INET, 0)?,
+                tcp(AF_INET, IPPROTO_TCP)?,
+                tcp(AF_INET6, 0)?,
+                tcp(AF_INET6, IPPROTO_TCP)?,
+            ],
         ),
         (SYS_prctl, names.into_iter().collect::<Result<Vec<_>, _>>()?),
         // Non-blocking sockets, as the standard library makes them.
@@ -195,13 +214,24 @@ mod tests {
     /// Runs `act` in a child under the filter; its exit code.
     fn filtered(act: impl Fn() -> i32) -> i32 {
         let programs = programs().unwrap();
-        // SAFETY: the child makes system calls only, allocates nothing and ends by _exit.
-        let child = unsafe { fork() };
-        if child == 0 {
+        in_child(|| {
             let installed = programs
                 .iter()
                 .all(|program| seccompiler::apply_filter(program).is_ok());
-            let code = if installed { act() } else { 99 };
+            if installed {
+                act()
+            } else {
+                99
+            }
+        })
+    }
+
+    /// Runs `act`, which allocates nothing, in a child that counts refused calls; its exit code.
+    fn in_child(act: impl Fn() -> i32) -> i32 {
+        // SAFETY: the child makes system calls only, allocates nothing and ends by _exit.
+        let child = unsafe { fork() };
+        if child == 0 {
+            let code = if refused::watch().is_ok() { act() } else { 98 };
             // SAFETY: it ends this child.
             unsafe { _exit(code) }
         }
@@ -226,6 +256,40 @@ mod tests {
         }
     }
 
+    fn socket(family: c_int, kind: c_int, protocol: c_int) -> [c_long; 3] {
+        [family, kind, protocol].map(c_long::from)
+    }
+
+    #[test]
+    fn calls_that_nothing_makes_by_the_way_are_counted_and_others_only_fail() {
+        let tried = || {
+            for (call, arguments) in [
+                (SYS_execve, [0, 0, 0]),
+                (SYS_socket, socket(AF_INET, SOCK_DGRAM, 0)),
+                (SYS_socket, socket(AF_INET, SOCK_STREAM, 0)),
+                (SYS_clone, [c_long::from(SIGCHLD), 0, 0]),
+                (SYS_mmap, [0, 4096, c_long::from(PROT_EXEC)]),
+                (SYS_mmap, [0, 0, c_long::from(PROT_READ)]),
+                (SYS_getppid, [0, 0, 0]),
+                (SYS_getpid, [0, 0, 0]),
+            ] {
+                failure(call, arguments);
+            }
+            refused::met() as i32
+        };
+        assert_eq!(filtered(tried), 4);
+    }
+
+    #[test]
+    fn a_sigsys_of_somebody_else_is_no_call_that_was_refused() {
+        let raised = || {
+            // SAFETY: it sends this thread a signal that it handles.
+            let raised = unsafe { raise(SIGSYS) };
+            raised + refused::met() as i32
+        };
+        assert_eq!(in_child(raised), 0);
+    }
+
     #[test]
     fn what_serving_never_needs_is_forbidden() {
         let executable = c_long::from(PROT_READ | PROT_EXEC);
@@ -248,6 +312,27 @@ mod tests {
                 [c_long::from(AF_UNIX), c_long::from(SOCK_STREAM), 0],
             ),
             (
+                "a type that is not trapped",
+                SYS_socket,
+                socket(AF_INET, SOCK_SEQPACKET, 0),
+            ),
+            ("a UDP socket", SYS_socket, socket(AF_INET, SOCK_DGRAM, 0)),
+            (
+                "a UDP socket with a flag",
+                SYS_socket,
+                socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP),
+            ),
+            (
+                "a raw socket",
+                SYS_socket,
+                socket(AF_INET, SOCK_RAW, IPPROTO_TCP),
+            ),
+            (
+                "SCTP",
+                SYS_socket,
+                socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP),
+            ),
+            (
                 "another's limits",
                 SYS_prlimit64,
                 [0, c_long::from(RLIMIT_CORE), 1],
@@ -260,11 +345,16 @@ mod tests {
 
     #[test]
     fn what_serving_needs_is_allowed() {
-        let inet = c_long::from(AF_INET);
+        let flags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
         for (name, call, arguments) in [
             ("getpid", SYS_getpid, [0, 0, 0]),
             ("sched_yield", SYS_sched_yield, [0, 0, 0]),
-            ("a socket", SYS_socket, [inet, c_long::from(SOCK_STREAM), 0]),
+            ("TCP", SYS_socket, socket(AF_INET, SOCK_STREAM, 0)),
+            (
+                "TCP by IPv6",
+                SYS_socket,
+                socket(AF_INET6, flags, IPPROTO_TCP),
+            ),
             ("eventfd2", SYS_eventfd2, [0, 0, 0]),
             ("epoll_create1", SYS_epoll_create1, [0, 0, 0]),
         ] {

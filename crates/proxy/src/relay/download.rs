@@ -126,6 +126,9 @@ impl Relay<'_> {
         };
         let (from, pipes) = (&self.upstream.stream, &self.client.worker.buffers.pipes);
         let filled = ready!(self.download.splice.poll_fill(from, cx, left, pipes));
+        if filled.is_none() {
+            self.client.worker.counters.met(Bound::Pipes);
+        }
         if let Some(Ok(count @ 1..)) = filled {
             body.took(count as u64);
             self.moved = true;

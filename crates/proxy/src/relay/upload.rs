@@ -5,6 +5,7 @@ use std::io;
 use std::task::{ready, Context, Poll};
 
 use super::{Outcome, Relay};
+use crate::bounds::Bound;
 use crate::exchange::End;
 use crate::http::Reject;
 use crate::io::{Outbox, Share};
@@ -114,6 +115,9 @@ impl Relay<'_> {
         let worker = &self.client.worker;
         let (from, pipes) = (&self.client.stream, &worker.buffers.pipes);
         let filled = ready!(self.upload.splice.poll_fill(from, cx, left, pipes));
+        if filled.is_none() {
+            worker.counters.met(Bound::Pipes);
+        }
         if let Some(Ok(count @ 1..)) = filled {
             body.took(count as u64);
             self.client.count_in(count);

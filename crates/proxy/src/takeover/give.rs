@@ -159,11 +159,7 @@ mod tests {
 
     #[test]
     fn large_machines_are_divided_among_frames_and_none_is_lost() {
-        let port = |port| Port {
-            port,
-            upstream: Some("127.0.0.1:65535".to_owned()),
-            listening: true,
-        };
+        let port = |port| Port::new(port, Some("127.0.0.1:65535".to_owned()), true);
         let machines: Vec<_> = (0..PART)
             .map(|number| Machine {
                 id: format!("m{number}"),

@@ -27,6 +27,7 @@ struct Client {
     site: Site,
     peer: Peer,
     host: Option<String>,
+    strip_prefix: bool,
     limits: Limits,
     buffer: Vec<u8>,
     head: RequestHead,
@@ -52,12 +53,14 @@ impl Client {
     fn new(case: &Case) -> Self {
         let (mut prefix, mut suffix) = ("/proxy", Some(".local.dev"));
         let (mut peer, mut host, mut limits) = ("203.0.113.9", None, Limits::default());
+        let mut strip_prefix = true;
         for (key, value) in &case.settings {
             match key.as_str() {
                 "prefix" => prefix = value,
                 "suffix" => suffix = Some(value.as_str()).filter(|suffix| *suffix != "none"),
                 "peer" => peer = value,
                 "host" => host = Some(value.clone()),
+                "strip" => strip_prefix = value.parse().unwrap(),
                 "body" => limits.body = Some(value.parse().unwrap()),
                 _ => panic!("{}: unknown setting {key}", case.name),
             }
@@ -72,6 +75,7 @@ impl Client {
             },
             site,
             host,
+            strip_prefix,
             limits,
             buffer: Vec::new(),
             head: RequestHead::new(),
@@ -162,6 +166,7 @@ impl Client {
                         destination: &destination,
                         machine_id,
                         host: self.host.as_deref(),
+                        strip_prefix: self.strip_prefix,
                     };
                     forward::write(
                         &self.head,

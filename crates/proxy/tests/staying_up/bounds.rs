@@ -1,7 +1,13 @@
 //! Every bound: a clear answer or a closed connection, and a count.
 
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::crowds::raise_descriptor_limit;
 use crate::support::control_plane::{web, ControlPlane};
-use crate::support::{field, figure, get, Peer, Proxy, Server};
+use crate::support::{field, figure, get, Peer, Proxy, Server, PATIENCE};
 
 /// A data plane with small bounds, its machine, and its control plane.
 fn bounded(arguments: &[&str]) -> (Server, Proxy, ControlPlane) {
@@ -192,7 +198,7 @@ fn a_trusted_proxy_has_as_many_connections_as_all() {
 
 #[test]
 fn requests_sent_ahead_wait_with_the_client() {
-    let (server, proxy, _plane) = bounded(&[]);
+    let (server, proxy, mut plane) = bounded(&[]);
     let flood = || {
         let mut client = proxy.connect();
         client.send(get("/proxy/web/80/"));
@@ -207,9 +213,86 @@ fn requests_sent_ahead_wait_with_the_client() {
     let more: Vec<_> = (0..40).map(|_| flood()).collect();
     let grown = proxy.memory().saturating_sub(before) / more.len() as u64;
     assert!(grown < 128, "{grown} KiB each");
+    assert_eq!(met(&mut plane, "sent_ahead"), 44);
     figure(
         "held of what one client sends ahead",
         format_args!("{grown} KiB"),
     );
     drop((first, more));
+}
+
+#[test]
+fn a_machines_port_keeps_so_many_idle_connections() {
+    // One more than both workers may keep.
+    const CLIENTS: usize = 2 * 256 + 1;
+    raise_descriptor_limit();
+    let (server, proxy, mut plane) = bounded(&[]);
+    let mut exchanges: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send(get("/proxy/web/80/"));
+            let mut upstream = server.accept();
+            upstream.head();
+            (client, upstream)
+        })
+        .collect();
+    assert_eq!(met(&mut plane, "idle_machine_connections"), 0);
+    for (client, upstream) in &mut exchanges {
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        assert_eq!(client.response().1, "ok");
+    }
+    let counters = plane.until("the oldest makes room", |counters| {
+        counters.bounds["idle_machine_connections"] > 0
+    });
+    // The kernel spreads clients over the workers as it likes.
+    let over = counters.bounds["idle_machine_connections"] as usize;
+    assert!(over < CLIENTS, "{over}");
+    let ended = exchanges.iter_mut().take(over);
+    let closed = ended.filter(|(_, upstream)| upstream.comes(Duration::from_secs(1)));
+    assert!(closed.count() > 0);
+}
+
+#[test]
+fn bodies_without_a_pipe_are_copied_and_counted() {
+    // More slow clients than both workers have pipes.
+    const CLIENTS: usize = 2 * 64 + 1;
+    const LENGTH: usize = 64 << 20;
+    let (server, proxy, mut plane) = bounded(&[]);
+    let mut slow: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = small(&proxy);
+            client.send(get("/proxy/web/80/"));
+            let mut upstream = server.accept();
+            upstream.head();
+            upstream.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+            ));
+            (client, upstream)
+        })
+        .collect();
+    assert_eq!(met(&mut plane, "pipes"), 0);
+    let block = vec![b'x'; 256 << 10];
+    for (_, upstream) in &slow {
+        upstream.stream.set_nonblocking(true).unwrap();
+    }
+    let began = Instant::now();
+    while met(&mut plane, "pipes") == 0 {
+        assert!(began.elapsed() < PATIENCE, "nobody goes without a pipe");
+        for (_, upstream) in &slow {
+            let _ = (&upstream.stream).write(&block);
+        }
+    }
+    // What goes without is whole all the same, as far as it was sent.
+    for (client, _) in &mut slow {
+        client.head();
+        client.expect(&block[..64 << 10]);
+    }
+}
+
+/// A client whose kernel takes little of what it does not read.
+fn small(proxy: &Proxy) -> Peer {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&proxy.address.into()).unwrap();
+    Peer::new(socket.into())
 }

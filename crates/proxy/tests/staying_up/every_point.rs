@@ -8,8 +8,8 @@ use std::net::Shutdown;
 use crate::strict::{self, Message};
 use crate::support::{figure, text, Peer, Proxy, Server};
 
-const NEW: &str = "GET /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
-const OLD: &str = "GET /proxy/web/80/ HTTP/1.0\r\n\r\n";
+pub const NEW: &str = "GET /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+pub const OLD: &str = "GET /proxy/web/80/ HTTP/1.0\r\n\r\n";
 
 const RESPONSES: [&str; 3] = [
     "HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 5\r\n\r\nhello",
@@ -28,15 +28,15 @@ const REQUESTS: [&str; 2] = [
 ];
 
 /// No part of any message; and what would be a message by itself.
-const NOISE: &str = "\0\u{1}\0\u{1}\0\u{1}\0\u{1}\r\n\r\n";
-const ANOTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+pub const NOISE: &str = "\0\u{1}\0\u{1}\0\u{1}\0\u{1}\r\n\r\n";
+pub const ANOTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 const EARLY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const EARLY_LAST: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
 /// What the machine does at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
+pub enum Act {
     Reset,
     Close,
     /// Sends this from there on.
@@ -45,7 +45,7 @@ enum Act {
 
 impl Act {
     /// Does it after `before` was sent; the connection, if it is still open.
-    fn by(self, mut guest: Peer, before: &str) -> Option<Peer> {
+    pub fn by(self, mut guest: Peer, before: &str) -> Option<Peer> {
         if let Act::Garbage(garbage) = self {
             // At once, so that what follows a message comes with it.
             guest.send([before, garbage].concat());
@@ -61,14 +61,14 @@ impl Act {
 
 /// What a client has of an answer.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+pub enum Seen {
     Whole(Message),
     Ours(u16, String),
     Broken,
 }
 
 /// Reads what there is to the end, strictly: nothing may follow a message.
-fn seen(client: &mut Peer) -> Seen {
+pub fn seen(client: &mut Peer) -> Seen {
     let (answer, reset) = client.rest_and_reset();
     match strict::read(&answer, !reset) {
         None => Seen::Broken,
@@ -84,14 +84,14 @@ fn seen(client: &mut Peer) -> Seen {
 
 /// The points walked, and what came of them.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     whole: u32,
     ours: u32,
     broken: u32,
 }
 
 impl Tally {
-    fn count(&mut self, seen: &Seen) {
+    pub fn count(&mut self, seen: &Seen) {
         *match seen {
             Seen::Whole(_) => &mut self.whole,
             Seen::Ours(..) => &mut self.ours,
@@ -115,28 +115,28 @@ impl fmt::Display for Tally {
     }
 }
 
-fn one_server(arguments: &[&str]) -> (Server, Proxy) {
+pub fn one_server(arguments: &[&str]) -> (Server, Proxy) {
     let server = Server::new();
     let proxy = Proxy::alone(&[(80, server.address)], arguments);
     (server, proxy)
 }
 
-fn invalid() -> Seen {
+pub fn invalid() -> Seen {
     Seen::Ours(502, "upstream_invalid_response".into())
 }
 
-fn late() -> Seen {
+pub fn late() -> Seen {
     Seen::Ours(504, "upstream_timeout".into())
 }
 
 /// Where the body begins.
-fn body_of(message: &str) -> usize {
+pub fn body_of(message: &str) -> usize {
     message.find("\r\n\r\n").unwrap() + 4
 }
 
 /// The next request is served, over `kept` or else over a connection of its own.
 #[track_caller]
-fn expect_next_served(server: &Server, proxy: &Proxy, kept: Option<Peer>) {
+pub fn expect_next_served(server: &Server, proxy: &Proxy, kept: Option<Peer>) {
     let mut client = proxy.connect();
     client.send(NEW);
     let mut guest = kept.unwrap_or_else(|| server.accept());
@@ -150,12 +150,12 @@ fn expect_next_served(server: &Server, proxy: &Proxy, kept: Option<Peer>) {
 
 /// The proxy has closed the connection, and sent nothing more over it.
 #[track_caller]
-fn expect_dropped(mut guest: Peer, place: &str) {
+pub fn expect_dropped(mut guest: Peer, place: &str) {
     assert_eq!(guest.rest_and_reset().0, "", "{place}");
 }
 
 /// A client that has sent `request`, and the machine's end that has read its head.
-fn asked(server: &Server, proxy: &Proxy, request: &str) -> (Peer, Peer) {
+pub fn asked(server: &Server, proxy: &Proxy, request: &str) -> (Peer, Peer) {
     let mut client = proxy.connect();
     client.send(request);
     let mut guest = server.accept();
@@ -241,7 +241,7 @@ fn a_response_that_is_garbage_from_any_byte_on() {
 
 /// A client that has sent the first `point` bytes of `request`, and the machine's end that has
 /// read all that can be passed on of them.
-fn asked_in_part(server: &Server, proxy: &Proxy, request: &str, point: usize) -> (Peer, Peer) {
+pub fn asked_in_part(server: &Server, proxy: &Proxy, request: &str, point: usize) -> (Peer, Peer) {
     let (client, mut guest) = asked(server, proxy, &request[..point]);
     let data = letters(&request[body_of(request)..point]);
     let mut read = String::new();

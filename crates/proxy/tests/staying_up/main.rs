@@ -9,6 +9,8 @@ mod drain;
 mod every_point;
 mod faults;
 mod privileges;
+mod splice_points;
 mod strict;
 mod takeover;
 mod unread;
+mod upgrade_points;

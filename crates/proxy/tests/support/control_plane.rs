@@ -138,10 +138,10 @@ pub fn web(status: &str, upstream: Option<SocketAddr>, listening: bool) -> Machi
         name: "web".to_owned(),
         status: status.to_owned(),
         lifecycle: 1,
-        ports: vec![Port {
-            port: 80,
-            upstream: upstream.map(|address| address.to_string()),
+        ports: vec![Port::new(
+            80,
+            upstream.map(|address| address.to_string()),
             listening,
-        }],
+        )],
     }
 }
