@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_image_dirs: Sequence[Path] = ()
     hyperfleet_network: str = "auto"
     hyperfleet_network_restrict: bool = False
+    hyperfleet_cgroups: str = "auto"
+    hyperfleet_cgroup_io_max: str | None = None
     hyperfleet_dns: Sequence[str] = ()
 
 

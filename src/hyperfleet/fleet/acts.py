@@ -421,7 +421,11 @@ class Acts:
     async def _find_dead(self) -> None:
         """It should run, and no process of it is there."""
         machine, config = self._state.machine, self._tools.config
-        reason = await self._with_reason(revival.why_dead(machine, config.host_boot))
+        why = revival.why_dead(machine, config.host_boot)
+        ended = self._tools.driver.last_exit(self.launch)
+        if ended.out_of_memory is not None:
+            why = f"{why}: {describe(ended)}"
+        reason = await self._with_reason(why)
         following = revival.at_start(machine, config.host_boot, now(), config.revival)
         await self._fail(reason, following)
 

@@ -75,6 +75,39 @@ MACHINES: tuple[Setting, ...] = (
         "How many virtual CPUs machines are promised, of the host's.",
     ),
     Setting(
+        "HYPERFLEET_DISK_RESERVE_MIB",
+        "256",
+        *value.number(0, 1_000_000_000, "MiB"),
+        "How much of the disk that HYPERFLEET_HOME lies on stays free: starts, snapshots and new "
+        "disks that would take of it are refused with 503.",
+    ),
+    Setting(
+        "HYPERFLEET_CGROUPS",
+        "auto",
+        *value.choice("auto", "off"),
+        "Whether machines' processes have limits by cgroups, as far as the host lets this server.",
+    ),
+    Setting(
+        "HYPERFLEET_CGROUP_MEMORY_MIB",
+        "256",
+        *value.number(64, 1_000_000, "MiB"),
+        "What the processes of a machine may have in memory beside the guest's, in a cgroup; over "
+        "it they are killed.",
+    ),
+    Setting(
+        "HYPERFLEET_CGROUP_CPU_PERCENT",
+        "100",
+        *value.number(10, 100_000, "percent"),
+        "What they may take of a CPU beside the machine's virtual ones.",
+    ),
+    Setting(
+        "HYPERFLEET_CGROUP_IO_MAX",
+        None,
+        *value.io_max,
+        "What each machine may read and write in a second of the disk that HYPERFLEET_HOME lies "
+        "on; unset: no limit.",
+    ),
+    Setting(
         "HYPERFLEET_BOOT_DEADLINE_MS",
         "60000",
         *value.number(1_000, 3_600_000, "milliseconds"),

@@ -75,6 +75,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_memory_reserve_mib: int
     hyperfleet_memory_overcommit_percent: int
     hyperfleet_cpu_overcommit_percent: int
+    hyperfleet_disk_reserve_mib: int
+    hyperfleet_cgroups: str
+    hyperfleet_cgroup_memory_mib: int
+    hyperfleet_cgroup_cpu_percent: int
+    hyperfleet_cgroup_io_max: str | None
     hyperfleet_boot_deadline_ms: int
     hyperfleet_stop_grace_ms: int
     hyperfleet_restart_wait_ms: int

@@ -90,7 +90,7 @@ class FakeGates(Gates):
         self.why = why
         self.asked: list[tuple[Path, str]] = []
 
-    async def open(self, directory: Path, mac: str) -> int:
+    async def open(self, directory: Path, mac: str, cgroup: Path | None = None) -> int:
         self.asked.append((directory, mac))
         if self.why is not None:
             raise GuestError(self.why)
