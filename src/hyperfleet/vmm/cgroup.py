@@ -58,9 +58,9 @@ class Shares(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What one cgroup is held to: file to its text, and the controller that has it."""
+    """What one cgroup is held to: file and its text."""
 
-    rows: tuple[tuple[str, str, str], ...]
+    rows: tuple[tuple[str, str], ...]
 
 
 def limits_of(shares: Shares, *, vcpus: int, mem_mib: int, weight: int | None = None) -> Limits:
@@ -73,17 +73,17 @@ def limits_of(shares: Shares, *, vcpus: int, mem_mib: int, weight: int | None = 
     memory = (mem_mib + shares.memory_mib) * _MIB
     quota = (vcpus * 100 + shares.cpu_percent) * _PERIOD // 100
     rows = [
-        ("memory", "memory.max", str(memory)),
+        ("memory.max", str(memory)),
         # Without swap on the host's kernel there is no such file.
-        ("memory", "memory.swap.max", str(memory)),
+        ("memory.swap.max", str(memory)),
         # A machine without its QEMU is none: they are killed together.
-        ("memory", "memory.oom.group", "1"),
-        ("cpu", "cpu.max", f"{quota} {_PERIOD}"),
-        ("cpu", "cpu.weight", str(min(_MOST_WEIGHT, weight or vcpus * _WEIGHT))),
-        ("pids", "pids.max", str(_THREADS + vcpus)),
+        ("memory.oom.group", "1"),
+        ("cpu.max", f"{quota} {_PERIOD}"),
+        ("cpu.weight", str(min(_MOST_WEIGHT, weight or vcpus * _WEIGHT))),
+        ("pids.max", str(_THREADS + vcpus)),
     ]
     if shares.io and shares.disk is not None:
-        rows.append(("io", "io.max", f"{shares.disk} {shares.io}"))
+        rows.append(("io.max", f"{shares.disk} {shares.io}"))
     return Limits(tuple(rows))
 
 
@@ -172,9 +172,8 @@ class Cgroups:
         except OSError as error:
             self._tell(f"machines have no limits: {group} can't be made: {error.strerror}")
             return None
-        for controller, file, text in limits.rows:
-            if controller in self.controllers:
-                self._limit(group / file, text)
+        for file, text in limits.rows:
+            self._limit(group / file, text)
         return group
 
     def adopt(self, machine_id: str, pid: int) -> None:
@@ -275,7 +274,7 @@ class Cgroups:
         try:
             self._tree.write(file, text)
         except FileNotFoundError:
-            # Not of this kernel.
+            # Of a controller that could not be had, or not of this kernel.
             return
         except OSError as error:
             self._tell(f"{file.name} can't be set to {text!r}: {error.strerror}")

@@ -66,16 +66,16 @@ def test_a_second_server_finds_all_in_place(tree: Kernfs) -> None:
 
 def test_reading_and_writing_is_limited_only_if_asked() -> None:
     rows = limits_of(Shares(io="rbps=1", disk="8:0"), vcpus=1, mem_mib=1).rows
-    assert ("io", "io.max", "8:0 rbps=1") in rows
+    assert ("io.max", "8:0 rbps=1") in rows
     for shares in (Shares(), Shares(io="rbps=1"), Shares(disk="8:0")):
-        files = [file for _, file, _ in limits_of(shares, vcpus=1, mem_mib=1).rows]
+        files = [file for file, _ in limits_of(shares, vcpus=1, mem_mib=1).rows]
         assert "io.max" not in files
 
 
 def test_weights_are_what_the_kernel_takes() -> None:
     def weight(vcpus: int, weight: int | None = None) -> str:
         rows = limits_of(Shares(), vcpus=vcpus, mem_mib=1, weight=weight).rows
-        return next(text for _, file, text in rows if file == "cpu.weight")
+        return next(text for file, text in rows if file == "cpu.weight")
 
     assert weight(1) == "100"
     assert weight(200) == "10000"
@@ -162,9 +162,13 @@ def test_a_server_that_starts_removes_the_empty_ones_alone(tree: Kernfs) -> None
     cgroups = of(tree)
     empty, full = made(cgroups), made(cgroups, "runs")
     tree.all[full].processes.add(QEMU)
-    of(tree)
+    tree.all[full].texts["memory.events"] = "oom 1\noom_kill 1\n"
+    later = of(tree)
     assert empty not in tree.all
     assert full in tree.all
+    # It has not ended, whatever was killed in it.
+    del tree.all[full].texts["memory.events"]
+    assert later.out_of_memory("runs") is None
 
 
 def test_one_that_can_not_be_ended_stays_and_is_told(
