@@ -242,6 +242,7 @@ def _fleet_config(settings: Settings) -> FleetConfig:
         boots_at_once=settings.hyperfleet_boots_at_once,
         boot_queue=settings.hyperfleet_boot_queue,
         room=room,
+        disk_reserve_mib=settings.hyperfleet_disk_reserve_mib,
         # What could never be started is refused when it is made.
         largest_mem_size_mib=min(host_mib, room.mem_mib),
         revival=Limits(
