@@ -166,6 +166,12 @@ class Cgroups:
         if self._folder is None or not self._wanted:
             return None
         self.remove(machine_id)
+        if not self._tree.is_there(self._folder):
+            # The unit was stopped, with all that ran in it, and may be there again.
+            self._folder = None
+            self.open()
+        if self._folder is None:
+            return None
         group = self._folder / machine_id
         try:
             self._tree.make(group)

@@ -149,6 +149,16 @@ def test_what_is_left_of_an_earlier_process_makes_room(tree: Kernfs) -> None:
     assert not tree.all[made(cgroups)].processes
 
 
+def test_a_unit_that_was_started_anew_is_prepared_anew(tree: Kernfs) -> None:
+    cgroups = of(tree)
+    group = made(cgroups)
+    for path in [path for path in tree.all if path.is_relative_to(ROOT / "service")]:
+        del tree.all[path]
+    tree.add("/service", marked=True).processes.add(SHELL)
+    assert made(cgroups) == group
+    assert tree.has(group) == {*ALL}
+
+
 def test_homes_do_not_meet(tree: Kernfs) -> None:
     one, other = of(tree), of(tree, Path("/srv/other"))
     group = made(one)
