@@ -22,7 +22,7 @@ from hyperfleet.errors import SetupError, ValidationError
 from hyperfleet.images.locate import Images
 from hyperfleet.network import device, tap_host
 from hyperfleet.network.resolvers import resolvers
-from hyperfleet.vmm import kvm
+from hyperfleet.vmm import cgroup_base, cgroup_tree, kvm
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -78,12 +78,23 @@ class Wanted(Protocol):
     @property
     def hyperfleet_network_restrict(self) -> bool: ...
     @property
+    def hyperfleet_cgroups(self) -> str: ...
+    @property
+    def hyperfleet_cgroup_io_max(self) -> str | None: ...
+    @property
     def hyperfleet_dns(self) -> Sequence[str]: ...
 
 
 def run(settings: Wanted) -> list[Check]:
     """Looks at everything; a few seconds at most. Changes nothing."""
-    return [*_programs(), *_own_programs(), *_images(settings), *_room(settings), *_net(settings)]
+    return [
+        *_programs(),
+        *_own_programs(),
+        *_images(settings),
+        *_room(settings),
+        *_limits(settings),
+        *_net(settings),
+    ]
 
 
 def report(checks: Sequence[Check], console: Console) -> int:
@@ -171,8 +182,7 @@ def _images(settings: Wanted) -> Iterator[Check]:
 
 def _room(settings: Wanted) -> Iterator[Check]:
     home = settings.hyperfleet_home.absolute()
-    there = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_existing(home)).free
     verdict = Verdict.OK if free >= _DISK_WANTED else Verdict.WARN
     yield Check(
         name="disk space",
@@ -189,6 +199,36 @@ def _room(settings: Wanted) -> Iterator[Check]:
         what=f"{available / _GIB:.1f} GiB available",
         mend=None if enough else "end what uses it; machines will be few",
     )
+
+
+def _limits(settings: Wanted) -> Iterator[Check]:
+    """What machines' processes can be held to by cgroups; without, they run all the same."""
+    name = "cgroups"
+    if settings.hyperfleet_cgroups == "off":
+        yield Check(
+            name=name, verdict=Verdict.OK, what="machines have no limits, as you have asked"
+        )
+        return
+    sight = cgroup_base.look()
+    if sight.base is None:
+        what = f"machines have no limits: {sight.why}"
+        yield Check(name=name, verdict=Verdict.WARN, what=what, mend=sight.mend)
+        return
+    missing = f"; missing: {', '.join(sight.missing)}" if sight.missing else ""
+    yield Check(
+        name=name,
+        verdict=Verdict.WARN if sight.missing else Verdict.OK,
+        what=f"limits of {', '.join(sight.controllers)} under {sight.base.path}{missing}",
+        mend=f"Delegate={' '.join(cgroup_base.CONTROLLERS)} for the unit, and for user@.service "
+        "where it is a user's"
+        if sight.missing
+        else None,
+    )
+    home = _existing(settings.hyperfleet_home)
+    if settings.hyperfleet_cgroup_io_max and cgroup_tree.disk_of(home) is None:
+        what = f"HYPERFLEET_CGROUP_IO_MAX: {home} lies on no disk that could be limited"
+        mend = "set HYPERFLEET_HOME elsewhere, or unset it"
+        yield Check(name=name, verdict=Verdict.WARN, what=what, mend=mend)
 
 
 def _net(settings: Wanted) -> Iterator[Check]:
@@ -236,6 +276,12 @@ def _tap(settings: Wanted) -> Iterator[Check]:
             what="no resolver of this host's can be reached from a machine",
             mend="set HYPERFLEET_DNS",
         )
+
+
+def _existing(folder: Path) -> Path:
+    """It, or what of its path is there."""
+    whole = folder.absolute()
+    return next(part for part in (whole, *whole.parents) if part.exists())
 
 
 def _port(name: str, host: str, port: int, *, ours: bool) -> Check:

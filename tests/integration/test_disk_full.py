@@ -6,6 +6,8 @@ contract/drivers/test_qemu.py.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 from support import proxy
 from support.need import Need, mounts
 from support.server import Server
-from support.small_disk import fill, small_disk
+from support.small_disk import fill, grow, small_disk
 
 pytestmark = mounts
 
@@ -34,7 +36,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def server(disk: Path, need: Need) -> Iterator[Server]:
     proxy.binary(need)
-    made = Server(within=disk, HYPERFLEET_VMM="fake")
+    made = Server(within=disk, HYPERFLEET_VMM="fake", HYPERFLEET_DISK_RESERVE_MIB="0")
     yield made
     made.close()
 
@@ -88,3 +90,46 @@ def test_a_full_disk_refuses_and_loses_nothing(server: Server, disk: Path) -> No
         assert _asked(server, "POST", f"/machines/{name}/stop") == (200, "")
         assert _asked(server, "DELETE", f"/machines/{name}") == (204, "")
     assert _machines(server) == {"new": "pending"}
+
+
+def test_some_of_the_disk_stays_free(server: Server, disk: Path) -> None:
+    grow(disk, 256)
+    server.environment["HYPERFLEET_DISK_RESERVE_MIB"] = "64"
+    server.start()
+    for name in ("runs", "rests"):
+        server.create(name, mem_size_mib=128, kernel_args=GUEST)
+    server.start_machine("runs")
+    assert _asked(server, "POST", "/machines/runs/snapshots", name="one") == (201, "")
+
+    # 96 MiB are free, 32 of them to be had.
+    filler = disk / "filler"
+    free = shutil.disk_usage(disk).free
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free - (96 << 20))
+    answer = server.api.post("/machines/runs/snapshots", json={"name": "two"})
+    assert answer.status_code == 503
+    message = answer.json()["error"]["message"]
+    # Its memory may be all of what it has.
+    assert message.startswith("disk: snapshot 'two' may take 128 MiB, and 96 MiB are free where ")
+    assert "64 MiB of it stay so (HYPERFLEET_DISK_RESERVE_MIB)" in message
+    assert _asked(server, "POST", "/machines/runs/sleep") == REFUSED
+    assert _machines(server) == {"runs": "running", "rests": "pending"}
+    # Nothing of it is there, and what takes next to nothing is still had.
+    assert [one["name"] for one in server.api.get("/snapshots").json()["snapshots"]] == ["one"]
+    assert _asked(server, "POST", "/disks", name="data", size_mib=64) == (201, "")
+    assert _asked(server, "POST", "/disks", name="huge", size_mib=4 << 20) == REFUSED
+    assert server.start_machine("rests")["status"] == "running"
+    assert _asked(server, "POST", "/machines/rests/stop") == (200, "")
+
+    # Of the reserve nothing is had.
+    with filler.open("ab") as file:
+        os.posix_fallocate(file.fileno(), 0, filler.stat().st_size + (40 << 20))
+    assert _asked(server, "POST", "/machines/rests/start") == REFUSED
+    assert _asked(server, "POST", "/disks", name="more", size_mib=64) == REFUSED
+    # What runs may be restarted, and what is written down is the record's.
+    assert _asked(server, "POST", "/machines/runs/restart") == (200, "")
+    assert _asked(server, "POST", "/machines/runs/stop") == (200, "")
+    server.create("new")
+
+    filler.unlink()
+    assert server.start_machine("rests")["status"] == "running"

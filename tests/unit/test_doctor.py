@@ -16,7 +16,9 @@ from rich.console import Console
 from hyperfleet import doctor
 from hyperfleet.doctor import Check, Verdict
 from hyperfleet.network.tap_host import Lack
-from hyperfleet.vmm import kvm
+from hyperfleet.vmm import cgroup_base, cgroup_tree, kvm
+from hyperfleet.vmm.cgroup_base import CONTROLLERS as ALL
+from hyperfleet.vmm.cgroup_base import Base, Sight
 from support.ports import free_port
 
 
@@ -31,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hyperfleet_image_dirs: Sequence[Path] = ()
     hyperfleet_network: str = "auto"
     hyperfleet_network_restrict: bool = False
+    hyperfleet_cgroups: str = "auto"
+    hyperfleet_cgroup_io_max: str | None = None
     hyperfleet_dns: Sequence[str] = ()
 
 
@@ -66,6 +70,50 @@ def test_without_kvm_machines_still_run(settings: Settings) -> None:
     assert check.verdict is Verdict.WARN
     assert check.what == "there is no /dev/kvm; machines run under TCG"
     assert check.mend is not None
+
+
+@pytest.mark.parametrize(
+    ("sight", "verdict", "what"),
+    [
+        (Sight(Base(Path("/g")), ALL, ()), Verdict.OK, "limits of cpu, memory, io, pids under /g"),
+        (
+            Sight(Base(Path("/g")), ("memory", "pids"), ("cpu", "io")),
+            Verdict.WARN,
+            "limits of memory, pids under /g; missing: cpu, io",
+        ),
+        (
+            Sight(None, (), ALL, "no cgroup2 is mounted here", "boot it so"),
+            Verdict.WARN,
+            "machines have no limits: no cgroup2 is mounted here",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("no_kvm")
+def test_what_machines_can_be_held_to(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    sight: Sight,
+    verdict: Verdict,
+    what: str,
+) -> None:
+    monkeypatch.setattr(cgroup_base, "look", lambda: sight)
+    check = looked_at(settings)["cgroups"]
+    assert (check.verdict, check.what) == (verdict, what)
+    assert (check.mend is None) == (verdict is Verdict.OK)
+    off = msgspec.structs.replace(settings, hyperfleet_cgroups="off")
+    assert looked_at(off)["cgroups"].verdict is Verdict.OK
+
+
+@pytest.mark.usefixtures("no_kvm")
+def test_a_limit_for_a_home_on_no_disk_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup_base, "look", lambda: Sight(Base(Path("/g")), ALL, ()))
+    monkeypatch.setattr(cgroup_tree, "disk_of", lambda place: None)
+    asked = msgspec.structs.replace(settings, hyperfleet_cgroup_io_max="rbps=1")
+    check = looked_at(asked)["cgroups"]
+    assert check.verdict is Verdict.WARN
+    assert "lies on no disk" in check.what
 
 
 @pytest.mark.usefixtures("no_kvm")

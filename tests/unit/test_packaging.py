@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from hyperfleet.cli.main import app
+from hyperfleet.vmm import cgroup_base
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 
@@ -40,6 +41,18 @@ def test_a_stop_ends_the_server_alone() -> None:
     assert service["RestartPreventExitStatus"] == "2"
     # Any of these takes /dev/kvm and /dev/net/tun away.
     assert not {"PrivateDevices", "DeviceAllow", "DevicePolicy", "ProtectClock"} & {*service}
+
+
+def test_machines_are_held_beside_the_server() -> None:
+    # The server looks for a unit of that name beside its own.
+    machines = unit(cgroup_base.UNIT)["Service"]
+    assert machines["Delegate"].split() == [*cgroup_base.CONTROLLERS]
+    server = unit("hyperfleet.service")
+    assert cgroup_base.UNIT in server["Unit"]["Wants"].split()
+    assert cgroup_base.UNIT in server["Unit"]["After"].split()
+    assert server["Service"]["OOMPolicy"] == machines["OOMPolicy"] == "continue"
+    # With controllers of its own it could not be started again while machines run.
+    assert "Delegate" not in server["Service"]
 
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 //! `hyperfleet-confine`: becomes a program that has as little as it needs.
 //!
 //! ```text
-//! hyperfleet-confine [--user UID:GID] [--group GID]... [--file-size BYTES] [--oom-score N]
-//!                    -- PROGRAM [ARGUMENT]...
+//! hyperfleet-confine [--cgroup FOLDER] [--user UID:GID] [--group GID]... [--file-size BYTES]
+//!                    [--oom-score N] -- PROGRAM [ARGUMENT]...
 //! ```
 //!
 //! Always: no new privileges, no core dumps (a guest's memory would be in them), files for nobody
-//! else. `--user` gives up root, all groups but `--group`s and every capability. `--file-size`: no
+//! else. `--cgroup`: it is in this one before it becomes the program. `--user` gives up root, all groups but `--group`s and every capability. `--file-size`: no
 //! file grows beyond (setrlimit(2), RLIMIT_FSIZE); a write that would fails and kills nobody.
 //! `--oom-score`: how much rather than others it is ended where the host is out of memory (proc(5)).
 //!
@@ -15,6 +15,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use lexopt::prelude::*;
@@ -26,6 +27,7 @@ const NOT_REACHED: u8 = 126;
 
 #[derive(Debug, Default)]
 struct Wanted {
+    cgroup: Option<PathBuf>,
     user: Option<(Uid, Gid)>,
     groups: Vec<Gid>,
     file_size: Option<u64>,
@@ -51,6 +53,10 @@ fn main() -> ExitCode {
 
 /// One line that says what the system would not do.
 fn confine(wanted: &Wanted) -> Result<(), String> {
+    if let Some(cgroup) = &wanted.cgroup {
+        hyperfleet_confine::join(cgroup)
+            .map_err(|error| format!("cgroup {}: {error}", cgroup.display()))?;
+    }
     umask(Mode::RWXG | Mode::RWXO);
     if let Some(score) = wanted.oom_score {
         // Raising it needs no privilege; a system that hides /proc has no such thing.
@@ -84,6 +90,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Wanted, lexopt::Error> {
     let mut wanted = Wanted::default();
     while let Some(argument) = arguments.next()? {
         match argument {
+            Long("cgroup") => wanted.cgroup = Some(PathBuf::from(arguments.value()?)),
             Long("user") => wanted.user = Some(arguments.value()?.parse_with(read_user)?),
             Long("group") => {
                 let group = arguments.value()?.parse_with(read_id)?;
@@ -125,6 +132,8 @@ mod tests {
     #[test]
     fn what_is_behind_the_program_is_its_own() {
         let words = [
+            "--cgroup",
+            "/cgroups/one",
             "--user",
             "7:8",
             "--group",
@@ -138,6 +147,7 @@ mod tests {
         ];
         let wanted = parsed(&words).unwrap();
         assert_eq!(wanted.program, ["ls", "--user", "-l"]);
+        assert_eq!(wanted.cgroup, Some(PathBuf::from("/cgroups/one")));
         assert_eq!(wanted.user, Some((Uid::from_raw(7), Gid::from_raw(8))));
         assert_eq!(
             (wanted.groups, wanted.file_size),

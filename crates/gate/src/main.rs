@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hyperfleet-gate --passt PROGRAM --mac MAC --address A/LENGTH --gateway A --dns A
-//!                 [--host-port PORT]... [--user UID:GID]
+//!                 [--host-port PORT]... [--user UID:GID] [--cgroup FOLDER]
 //! ```
 //!
 //! passt makes connections on behalf of the guest, as a process of the host: to whatever address a
@@ -44,6 +44,7 @@ struct Settings {
     length: u8,
     rules: Rules,
     user: Option<(Uid, Gid)>,
+    cgroup: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(settings: &Settings) -> Result<(), String> {
+    if let Some(cgroup) = &settings.cgroup {
+        hyperfleet_confine::join(cgroup)
+            .map_err(|error| format!("cgroup {}: {error}", cgroup.display()))?;
+    }
     let stdin = io::stdin();
     let qemu = stdin.as_fd();
     fcntl_setfl(qemu, OFlags::NONBLOCK).map_err(|error| format!("standard input: {error}"))?;
@@ -147,7 +152,7 @@ fn settings() -> Result<Settings, String> {
 
 fn parse(arguments: &mut lexopt::Parser) -> Result<Settings, lexopt::Error> {
     let (mut passt, mut mac, mut address, mut gateway, mut dns) = (None, None, None, None, None);
-    let (mut host_ports, mut user) = (Vec::new(), None);
+    let (mut host_ports, mut user, mut cgroup) = (Vec::new(), None, None);
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("passt") => passt = Some(PathBuf::from(arguments.value()?)),
@@ -156,6 +161,7 @@ fn parse(arguments: &mut lexopt::Parser) -> Result<Settings, lexopt::Error> {
             Long("gateway") => gateway = Some(arguments.value()?.parse()?),
             Long("dns") => dns = Some(arguments.value()?.parse()?),
             Long("host-port") => host_ports.push(arguments.value()?.parse()?),
+            Long("cgroup") => cgroup = Some(PathBuf::from(arguments.value()?)),
             Long("user") => user = Some(arguments.value()?.parse_with(read_user)?),
             _ => return Err(argument.unexpected()),
         }
@@ -173,6 +179,7 @@ fn parse(arguments: &mut lexopt::Parser) -> Result<Settings, lexopt::Error> {
             host_ports,
         },
         user,
+        cgroup,
     })
 }
 
@@ -222,6 +229,8 @@ mod tests {
             "5432",
             "--user",
             "65534:65534",
+            "--cgroup",
+            "/cgroups/one",
         ];
         let read = |words: &[&str]| parse(&mut lexopt::Parser::from_args(words));
         let settings = read(&good).ok().unwrap();
@@ -230,6 +239,7 @@ mod tests {
             (settings.length, &settings.rules.host_ports[..]),
             (24, &[5432][..])
         );
+        assert_eq!(settings.cgroup, Some(PathBuf::from("/cgroups/one")));
         for at in (0..10).step_by(2) {
             let without = [&good[..at], &good[at + 2..]].concat();
             assert!(read(&without).is_err(), "without {}", good[at]);

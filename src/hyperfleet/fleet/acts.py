@@ -31,6 +31,10 @@ from hyperfleet.vmm.driver import Exit, LaunchSpec, Process
 _log = logging.getLogger(__name__)
 
 
+# Bytes of a disk that was just made; what its guest writes comes later.
+_DISK = 1 << 20
+
+
 class Acts:
     """One machine's acts. The owner calls them one at a time."""
 
@@ -68,6 +72,10 @@ class Acts:
             CapacityError: there is no room for it now; nothing has changed.
         """
         self._full_launch()
+        machine = self._state.machine
+        # One that sleeps gives room back, and one that is restarted has had it.
+        if machine.next_start_at is None and not self._tools.driver.has_memory(self.launch):
+            self._tools.disk_room.must_have(_DISK, "the machine's disk")
         await self._be_starting(key, restarts=0)
 
     async def prepare_again(self) -> None:
@@ -421,7 +429,11 @@ class Acts:
     async def _find_dead(self) -> None:
         """It should run, and no process of it is there."""
         machine, config = self._state.machine, self._tools.config
-        reason = await self._with_reason(revival.why_dead(machine, config.host_boot))
+        why = revival.why_dead(machine, config.host_boot)
+        ended = self._tools.driver.last_exit(self.launch)
+        if ended.out_of_memory is not None:
+            why = f"{why}: {describe(ended)}"
+        reason = await self._with_reason(why)
         following = revival.at_start(machine, config.host_boot, now(), config.revival)
         await self._fail(reason, following)
 

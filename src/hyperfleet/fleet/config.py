@@ -34,6 +34,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     boot_queue: int = 1000
     # What machines may be promised together; None: it is not counted.
     room: Room | None = None
+    # What stays free of the home's disk.
+    disk_reserve_mib: int = 0
     # None: all that the host has.
     largest_vcpu_count: int | None = None
     largest_mem_size_mib: int | None = None

@@ -35,7 +35,8 @@ class DataDisks:
             ConflictError: another has that name.
             GuestError, CapacityError: it could not be made.
         """
-        return self._told(await self._disks.create(name, size_mib))
+        with self._tools.disk_room.taking(_empty(size_mib), f"disk {name!r}"):
+            return self._told(await self._disks.create(name, size_mib))
 
     def every(self) -> list[DataDiskState]:
         """All, the oldest first."""
@@ -107,6 +108,11 @@ class DataDisks:
             machine_id=holder,
             machine_name=None if owner is None else owner.machine.spec.name,
         )
+
+
+def _empty(size_mib: int) -> int:
+    """The bytes of an empty file system of that size, or somewhat more: 11 MB of 1 TiB."""
+    return (1 + (size_mib >> 16)) << 20
 
 
 async def _seen(owner: Owner, path: str) -> Usage | None:

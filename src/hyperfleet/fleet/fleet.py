@@ -16,6 +16,7 @@ from hyperfleet.fleet import console, discovery, layout, leftovers, processes
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
 from hyperfleet.fleet.data_disks import DataDisks
+from hyperfleet.fleet.disk_room import DiskRoom
 from hyperfleet.fleet.disks import Disks
 from hyperfleet.fleet.events import Events, Follower
 from hyperfleet.fleet.layout import Layout
@@ -89,6 +90,7 @@ class Fleet:
             templating=Templating(driver, boots),
             snapshots=Snapshots(config.home),
             disks=Disks(config.home, driver),
+            disk_room=DiskRoom(config.home, config.disk_reserve_mib),
         )
         self._events = Events()
         self._roster = Roster()

@@ -8,7 +8,7 @@ import msgspec
 
 from hyperfleet.errors import ConflictError, ValidationError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.fleet import discovery, layout, sizes
+from hyperfleet.fleet import discovery, layout, sizes, snapshotting
 from hyperfleet.fleet.events import Events
 from hyperfleet.fleet.owner import Owner
 from hyperfleet.fleet.roster import Roster
@@ -76,10 +76,10 @@ class Maker:
             machine = self._machine(machine_id, spec, address, status)
             fresh = await asyncio.to_thread(self._tools.layout.fresh, machine_id)
             try:
+                launch = layout.known_launch(machine, fresh)
                 if info.has_memory:
-                    launch = layout.known_launch(machine, fresh)
                     await self._tools.driver.check_memory(folder, launch)
-                await self._tools.driver.copy(folder, fresh)
+                await snapshotting.copy(self._tools, folder, fresh, launch)
                 # Whole before it is recorded: a record without it would boot another disk.
                 await asyncio.to_thread(self._tools.layout.decide, machine_id)
                 reach(Point.CLONE_DECIDED)

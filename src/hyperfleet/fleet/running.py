@@ -15,6 +15,7 @@ from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.machine import CommandState
+from hyperfleet.vmm.cgroup import OutOfMemory
 from hyperfleet.vmm.driver import Exit, Process
 
 T = TypeVar("T")
@@ -125,6 +126,8 @@ async def before_end(process: Process, act: Coroutine[Any, Any, T]) -> T | Exit:
 
 def describe(ended: Exit) -> str:
     """How a process ended, in words."""
+    if ended.out_of_memory is not None:
+        return _starved(ended.out_of_memory)
     if ended.powered_off:
         return "it powered off"
     if ended.signal is not None:
@@ -132,6 +135,16 @@ def describe(ended: Exit) -> str:
     if ended.code is not None:
         return f"exit status {ended.code}"
     return "how is not known"
+
+
+def _starved(want: OutOfMemory) -> str:
+    """Why the host's kernel has killed it."""
+    if want is OutOfMemory.HOST:
+        return "the host was out of memory, and its kernel killed the machine's processes"
+    return (
+        "its processes wanted more memory of the host than its cgroup allows, and were killed: "
+        "HYPERFLEET_CGROUP_MEMORY_MIB is what they may have beside the guest's"
+    )
 
 
 def _bound(name: str, log: Path) -> None:

@@ -45,7 +45,9 @@ class Sleeping:
         try:
             if may is not None and not await may():
                 raise InvalidStateError("it is in use")
-            await running.process.save()
+            most = self._acts.launch.mem_size_mib << 20
+            with self._tools.disk_room.taking(most, "what it has in memory"):
+                await running.process.save()
         except HyperfleetError:
             await self._stay(before)
             raise

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
+
+import msgspec
 
 from hyperfleet.errors import InvalidStateError
 from hyperfleet.failpoints import Point, reach
@@ -14,6 +17,7 @@ from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import AT_REST, Status
 from hyperfleet.machine import SnapshotInfo
+from hyperfleet.vmm.driver import LaunchSpec
 
 
 class Snapshotting:
@@ -42,7 +46,10 @@ class Snapshotting:
                 f"machine {machine.spec.name!r} has data disks, which go on without it: what it has"
                 " in memory of them can't be kept; stop it first"
             )
-        with self._tools.snapshots.making(name) as folder:
+        with (
+            self._tools.snapshots.making(name) as folder,
+            self._tools.disk_room.taking(await self._most(), f"snapshot {name!r}"),
+        ):
             reach(Point.SNAPSHOT_BEGUN)
             running = self._acts.running
             if running is None:
@@ -64,6 +71,12 @@ class Snapshotting:
             )
             await self._tools.snapshots.keep(info)
             return info
+
+    async def _most(self) -> int:
+        """Bytes that a snapshot may take: a memory that is saved already is shared."""
+        launch = self._acts.launch
+        disk = await asyncio.to_thread(self._tools.driver.disk_bytes, launch)
+        return disk + (0 if self._acts.running is None else launch.mem_size_mib << 20)
 
     async def fetch(self, name: str) -> None:
         """Copies a snapshot to beside the machine, which stays as it is.
@@ -91,7 +104,7 @@ class Snapshotting:
             layout = self._tools.layout
             fresh = await asyncio.to_thread(layout.fresh, machine_id)
             try:
-                await self._tools.driver.copy(folder, fresh)
+                await copy(self._tools, folder, fresh, self._acts.launch)
             except BaseException:
                 await asyncio.to_thread(layout.forget, machine_id)
                 raise
@@ -122,3 +135,16 @@ class Snapshotting:
         )
         await self._state.publish()
         await asyncio.to_thread(shutil.rmtree, layout.replaced(machine_id), ignore_errors=True)
+
+
+async def copy(tools: Tools, snapshot: Path, fresh: Path, launch: LaunchSpec) -> None:
+    """Copies what is in a snapshot's folder for the machine `launch`; its memory is shared.
+
+    Raises:
+        CapacityError: no room on the host's disk.
+        ValidationError: there is no disk in it.
+    """
+    there = msgspec.structs.replace(launch, directory=snapshot)
+    size = await asyncio.to_thread(tools.driver.disk_bytes, there)
+    with tools.disk_room.taking(size, f"the disk of machine {launch.name!r}"):
+        await tools.driver.copy(snapshot, fresh)

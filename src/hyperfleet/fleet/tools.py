@@ -6,6 +6,7 @@ import msgspec
 
 from hyperfleet.fleet.admission import Admission
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.disk_room import DiskRoom
 from hyperfleet.fleet.disks import Disks
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
@@ -34,3 +35,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     templating: Templating
     snapshots: Snapshots
     disks: Disks
+    disk_room: DiskRoom

@@ -55,15 +55,16 @@ class Gates:
         # Our own children, by their machines' directories; others' are nobody's to reap here.
         self._children: dict[Path, _Child] = {}
 
-    async def open(self, directory: Path, mac: str) -> int:
+    async def open(self, directory: Path, mac: str, cgroup: Path | None = None) -> int:
         """A way out for the card `mac`: the stream that QEMU is to inherit, a descriptor.
 
-        It is the caller's to close. `directory`: the machine's, for the gate's words.
+        It is the caller's to close. `directory`: the machine's, for the gate's words; `cgroup`: the
+        machine's, if it has one.
 
         Raises:
             GuestError: there can be none; the message says why, and what to do.
         """
-        opening = asyncio.ensure_future(asyncio.to_thread(self._open, directory, mac))
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open, directory, mac, cgroup))
         try:
             stream, pid = await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -93,7 +94,7 @@ class Gates:
             child.close()
         self._children.clear()
 
-    def _open(self, directory: Path, mac: str) -> tuple[socket.socket, int]:
+    def _open(self, directory: Path, mac: str, cgroup: Path | None) -> tuple[socket.socket, int]:
         passt = shutil.which(self._passt)
         if passt is None:
             raise GuestError("passt is not installed (Debian: passt)")
@@ -107,6 +108,8 @@ class Gates:
             command += ["--host-port", str(port)]
         if os.geteuid() == 0:
             command += ["--user", _nobody()]
+        if cgroup is not None:
+            command += ["--cgroup", str(cgroup)]
         ours, theirs = socket.socketpair()
         reads, writes = os.pipe()
         said = os.fdopen(reads, "rb")

@@ -155,7 +155,9 @@ class UserNetwork:
         if self._gates is None or launch.egress == "none":
             return None
         try:
-            out = await self._gates.open(launch.directory, outward_mac(launch.network))
+            out = await self._gates.open(
+                launch.directory, outward_mac(launch.network), launch.cgroup
+            )
         except GuestError as error:
             if self._told != str(error):
                 self._told = str(error)

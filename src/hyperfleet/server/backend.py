@@ -29,6 +29,8 @@ from hyperfleet.settings import Settings
 from hyperfleet.store.database import Database
 from hyperfleet.store.sql import SqlAddressStore, SqlMachineStore
 from hyperfleet.vmm import kvm
+from hyperfleet.vmm.cgroup import Cgroups, Shares
+from hyperfleet.vmm.cgroup_tree import disk_of
 from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
 from hyperfleet.vmm.qemu import QemuDriver
@@ -191,16 +193,36 @@ def _driver(settings: Settings, networks: Networks) -> tuple[Driver, str]:
             " `apt-get install qemu-system-x86 qemu-utils` does it, `hyperfleet doctor` says more"
         )
     verdict = kvm.probe()
+    cgroups = _cgroups(settings)
     templates = TemplateCache(
         settings.hyperfleet_home,
         most=settings.hyperfleet_templates,
         confine=binaries.confine,
+        cgroups=cgroups,
         limit=settings.hyperfleet_boot_deadline_ms / 1000,
     )
     qemu = QemuDriver(
-        networks=networks, kvm=verdict.usable, confine=binaries.confine, templates=templates
+        networks=networks,
+        kvm=verdict.usable,
+        confine=binaries.confine,
+        templates=templates,
+        cgroups=cgroups,
     )
     return qemu, "qemu (KVM)" if verdict.usable else f"qemu (TCG, no KVM: {verdict.reason})"
+
+
+def _cgroups(settings: Settings) -> Cgroups:
+    """What machines' processes are held by; whether that can be had is seen when it is opened."""
+    io = settings.hyperfleet_cgroup_io_max
+    shares = Shares(
+        memory_mib=settings.hyperfleet_cgroup_memory_mib,
+        cpu_percent=settings.hyperfleet_cgroup_cpu_percent,
+        io=io or "",
+        disk=disk_of(settings.hyperfleet_home) if io else None,
+    )
+    return Cgroups(
+        settings.hyperfleet_home, wanted=settings.hyperfleet_cgroups != "off", shares=shares
+    )
 
 
 def _fleet_config(settings: Settings) -> FleetConfig:
@@ -220,6 +242,7 @@ def _fleet_config(settings: Settings) -> FleetConfig:
         boots_at_once=settings.hyperfleet_boots_at_once,
         boot_queue=settings.hyperfleet_boot_queue,
         room=room,
+        disk_reserve_mib=settings.hyperfleet_disk_reserve_mib,
         # What could never be started is refused when it is made.
         largest_mem_size_mib=min(host_mib, room.mem_mib),
         revival=Limits(

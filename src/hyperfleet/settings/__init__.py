@@ -1,6 +1,7 @@
 """What the environment says, checked once: `load` makes a frozen `Settings` of it."""
 
 from hyperfleet.settings.load import Loaded, is_loopback, load, show
-from hyperfleet.settings.table import SETTINGS, Setting, Settings
+from hyperfleet.settings.setting import Setting
+from hyperfleet.settings.table import SETTINGS, Settings
 
 __all__ = ["SETTINGS", "Loaded", "Setting", "Settings", "is_loopback", "load", "show"]

@@ -13,7 +13,8 @@ from dotenv import dotenv_values
 
 from hyperfleet.errors import SettingsError
 from hyperfleet.settings import values as value
-from hyperfleet.settings.table import CLIENT_NAMES, SETTINGS, TEST_NAMES, Setting, Settings
+from hyperfleet.settings.setting import Setting
+from hyperfleet.settings.table import CLIENT_NAMES, SETTINGS, TEST_NAMES, Settings
 
 _LONGEST_SHOWN = 100
 

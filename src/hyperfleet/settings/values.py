@@ -20,6 +20,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+\Z")
 # The longest a host name may be is 253; `{name}-{port}` before it takes 63 + 6 and a dot.
 _LONGEST_SUFFIX = 253 - 70
 _MAX_KERNEL_ARGS = 2048
+_IO_MAX = ("rbps", "wbps", "riops", "wiops")
 # A resolver looks at no more (resolv.conf(5)).
 _MOST_RESOLVERS = 3
 
@@ -156,6 +157,17 @@ def _kernel_args(text: str) -> str:
     return text
 
 
+def _io_max(text: str) -> str:
+    # As the kernel takes it, after the disk (cgroup-v2.rst, "io.max"); in its own order.
+    found = {}
+    for word in text.split():
+        key, _, number = word.partition("=")
+        if key not in _IO_MAX or key in found or not re.fullmatch(r"[1-9][0-9]{0,14}", number):
+            raise ValueError
+        found[key] = number
+    return " ".join(f"{key}={found[key]}" for key in _IO_MAX if key in found)
+
+
 port: Value = _port, "a port from 1 to 65535 (0: any that is free)"
 address: Value = _address, "an IPv4 or IPv6 address, or localhost"
 switch: Value = _switch, "true or false"
@@ -170,5 +182,9 @@ path: Value = _path, "a path"
 path_or_dash: Value = _path, "a path, or - for the log of the process"
 directories: Value = _directories, "paths with colons between"
 text: Value = _text, "a path"
+io_max: Value = (
+    _io_max,
+    f"some of {', '.join(_IO_MAX)} with a number each (rbps=104857600 wiops=500)",
+)
 user: Value = _user, "the name or the number of an ordinary user"
 kernel_args: Value = _kernel_args, f"printable ASCII, at most {_MAX_KERNEL_ARGS} characters"

@@ -1,6 +1,7 @@
 """What a machine's QEMU is let do on its host, beside what its own sandbox forbids.
 
-It is started by `hyperfleet-confine`: no new privileges, no core dumps, a bound on its files.
+It is started by `hyperfleet-confine`: no new privileges, no core dumps, a bound on its files; in
+the machine's cgroup (`cgroup.py`), where it has one.
 Where the server is root, it also has a user of its own, one for each machine: QEMU that a guest has
 broken out of finds a directory that it can't write to, two files of its own, and nobody else's.
 """
@@ -66,8 +67,15 @@ def is_mapped() -> bool:
     return any(first <= FIRST_USER and last < first + count for first, _, count in rows)
 
 
-def prefix(program: Callable[[], Path], user: User | None, largest_file: int) -> list[str]:
+def prefix(
+    program: Callable[[], Path],
+    user: User | None,
+    largest_file: int,
+    cgroup: Path | None = None,
+) -> list[str]:
     """What stands before QEMU's command line. `largest_file`: bytes that it may make one of.
+
+    It begins in `cgroup`, where there is one.
 
     Raises:
         GuestError: the program is not there; the message says how to get it.
@@ -77,6 +85,8 @@ def prefix(program: Callable[[], Path], user: User | None, largest_file: int) ->
     except SetupError as error:
         raise GuestError(str(error)) from error
     words += ["--file-size", str(largest_file)]
+    if cgroup is not None:
+        words += ["--cgroup", str(cgroup)]
     if user is not None:
         words += ["--user", f"{user.uid}:{user.uid}"]
         for group in user.groups:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from hyperfleet.machine import Egress, How, MachineNetwork, TemplateInfo
+from hyperfleet.vmm.cgroup import OutOfMemory
 
 
 class DataDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +34,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     `directory` is the machine's own (sockets, console log, pid file, overlay disk); everything
     that a driver makes for the machine lies in it; `disks` lie elsewhere. `ports` are the guest's
     TCP ports that shall have a way in from the start; `egress` is whom the guest may speak to by
-    itself.
+    itself. `cgroup` is the driver's to fill in: where all processes of the machine begin.
     """
 
     id: str
@@ -51,18 +52,21 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     network: MachineNetwork
     ports: tuple[int, ...] = ()
     egress: Egress = "all"
+    cgroup: Path | None = None
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How a machine's process ended. `code`, `signal`: None when it was not our child (adopted).
 
     `powered_off`: the guest switched itself off in order. A status of 0 does not say so: a guest
-    that reboots after its kernel's panic ends with 0 as well.
+    that reboots after its kernel's panic ends with 0 as well. `out_of_memory`: the host's kernel
+    has killed it, and for want of whose memory.
     """
 
     code: int | None = None
     signal: int | None = None
     powered_off: bool = False
+    out_of_memory: OutOfMemory | None = None
 
 
 class Beginning(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,6 +263,9 @@ class Driver(Protocol):
 
         Never takes a process for the machine's that is not (a reused pid).
         """
+
+    def last_exit(self, launch: LaunchSpec) -> Exit:
+        """What is still known of how a process ended that `adopt` did not find; before `sweep`."""
 
     async def sweep(self, launch: LaunchSpec) -> None:
         """Ends whatever process of this machine is left and removes sockets and pid files.

@@ -401,6 +401,11 @@ class FakeDriver:
         process.guest.hang_up()
         return process
 
+    def last_exit(self, launch: LaunchSpec) -> Exit:
+        """Nothing is."""
+        del launch
+        return Exit()
+
     async def sweep(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.sweep`."""
         process = self._processes.pop(launch.id, None)

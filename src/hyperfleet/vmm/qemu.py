@@ -30,6 +30,7 @@ from hyperfleet.vmm import (
     shortage,
     tsc,
 )
+from hyperfleet.vmm.cgroup import Cgroups, without
 from hyperfleet.vmm.driver import Beginning, DataDisk, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_command import Data, Memory, Sockets
@@ -60,10 +61,12 @@ class QemuDriver:
         qemu: str = "qemu-system-x86_64",
         qemu_img: str = "qemu-img",
         templates: Templates | None = None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         """`kvm`: whether it really runs here; else TCG, ten times slower.
 
         `confine`: where `hyperfleet-confine` is. Without `templates` every machine boots.
+        `cgroups`: what their processes are held by, opened with this.
         """
         self._networks = networks
         self._confine = confine
@@ -71,11 +74,13 @@ class QemuDriver:
         self._qemu = qemu
         self._qemu_img = qemu_img
         self._templates = templates
+        self._cgroups = cgroups or without()
         # Of the machines that booted, and of which no template was made yet.
         self._shapes: dict[str, Shape] = {}
 
     async def open(self) -> None:
         """See `driver.Driver.open`."""
+        await asyncio.to_thread(self._cgroups.open)
         if self._templates is not None:
             await self._templates.open()
 
@@ -102,7 +107,7 @@ class QemuDriver:
         await asyncio.to_thread(self._prepare_directory, launch)
         if anew:
             await asyncio.to_thread(saved_memory.remove, launch.directory)
-        joint = await self._networks.of(launch.network).attach(launch)
+        launch, joint = await self._attached(launch)
         shape = shape_of(launch, list(joint.cards), qemu=self._qemu, kvm=self._kvm)
         if saved_memory.is_there(launch.directory):
             woken = Beginning(how=How.MEMORY)
@@ -120,8 +125,16 @@ class QemuDriver:
                 _log.warning("machine %s boots: %s", launch.id, note)
             await self.distrust(template.key)
             await self.sweep(launch)
-            joint = await self._networks.of(launch.network).attach(launch)
+            launch, joint = await self._attached(launch)
         return await self._begin(launch, khz, joint, shape=shape, beginning=Beginning(note=note))
+
+    async def _attached(self, launch: LaunchSpec) -> tuple[LaunchSpec, Joint]:
+        """Its cgroup comes first: what attaches it belongs there too."""
+        group = await asyncio.to_thread(
+            self._cgroups.make, launch.id, vcpus=launch.vcpu_count, mem_mib=launch.mem_size_mib
+        )
+        launch = msgspec.structs.replace(launch, cgroup=group)
+        return launch, await self._networks.of(launch.network).attach(launch)
 
     async def _template_for(self, launch: LaunchSpec, shape: Shape) -> Template | None:
         if self._templates is None:
@@ -166,7 +179,9 @@ class QemuDriver:
     ) -> QemuProcess:
         network = self._networks.of(launch.network)
         try:
-            return await QemuProcess.connect(host, launch, network, beginning, state=state)
+            return await QemuProcess.connect(
+                host, launch, network, beginning, self._cgroups, state=state
+            )
         except GuestError as error:
             ended = _describe(await host.kill())
             words = await asyncio.to_thread(qemu_spawn.last_words, launch.directory)
@@ -209,13 +224,14 @@ class QemuDriver:
         host = await qemu_spawn.find(launch.id, launch.directory)
         if host is None:
             return None
+        self._cgroups.adopt(launch.id, host.pid)
         if saved_memory.is_there(launch.directory):
             # It has fallen asleep, or was being woken: what is on disk is the machine.
             await host.kill()
             return None
         try:
             process = await QemuProcess.connect(
-                host, launch, self._networks.of(launch.network), Beginning()
+                host, launch, self._networks.of(launch.network), Beginning(), self._cgroups
             )
         except BaseException:
             host.release()
@@ -226,11 +242,17 @@ class QemuDriver:
             return None
         return process
 
+    def last_exit(self, launch: LaunchSpec) -> Exit:
+        """See `driver.Driver.last_exit`."""
+        return Exit(out_of_memory=self._cgroups.out_of_memory(launch.id))
+
     async def sweep(self, launch: LaunchSpec) -> None:
         """See `driver.Driver.sweep`."""
         if (host := await qemu_spawn.find(launch.id, launch.directory)) is not None:
             await host.kill()
         await self._networks.of(launch.network).detach(launch)
+        # Whatever of it is left, known or not, ends with that.
+        await asyncio.to_thread(self._cgroups.remove, launch.id)
         qemu_spawn.clear(launch.directory)
 
     def has_memory(self, launch: LaunchSpec) -> bool:
@@ -331,7 +353,7 @@ class QemuDriver:
             place = qemu_spawn.Place(
                 id=launch.id,
                 directory=launch.directory,
-                before=confinement.prefix(self._confine, user, largest),
+                before=confinement.prefix(self._confine, user, largest, launch.cgroup),
                 user=user,
                 files=_OWN_FILES,
             )

@@ -18,6 +18,7 @@ from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import How
 from hyperfleet.network.interface import Network
 from hyperfleet.vmm import backlog, migration, qemu_disk, saved_memory
+from hyperfleet.vmm.cgroup import Cgroups
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_spawn import AGENT_SOCKET, QMP_SOCKET
@@ -45,12 +46,18 @@ class QemuProcess:
     """Implements `driver.Process`. Made by `connect`."""
 
     def __init__(
-        self, host: HostProcess, launch: LaunchSpec, network: Network, beginning: Beginning
+        self,
+        host: HostProcess,
+        launch: LaunchSpec,
+        network: Network,
+        beginning: Beginning,
+        cgroups: Cgroups,
     ) -> None:
         self.beginning = beginning
         self._host = host
         self._launch = launch
         self._network = network
+        self._cgroups = cgroups
         self._client: QMPClient | None = None
         self._powered_off = False
         # One at a time: a way that two ask for at once is made once.
@@ -66,6 +73,7 @@ class QemuProcess:
         launch: LaunchSpec,
         network: Network,
         beginning: Beginning,
+        cgroups: Cgroups,
         *,
         state: int | None = None,
     ) -> QemuProcess:
@@ -78,7 +86,7 @@ class QemuProcess:
         Raises:
             GuestError: it ended, or does not answer. `host` stays the caller's.
         """
-        process = cls(host, launch, network, beginning)
+        process = cls(host, launch, network, beginning, cgroups)
         try:
             # Whatever the network asks of it: events are heard, and it is seen to answer.
             async with process._asking() as client:
@@ -205,7 +213,11 @@ class QemuProcess:
                     while client.runstate == Runstate.RUNNING:
                         await client.runstate_changed()
             await _hang_up(client)
-        return msgspec.structs.replace(exit_, powered_off=self._powered_off)
+        return msgspec.structs.replace(
+            exit_,
+            powered_off=self._powered_off,
+            out_of_memory=self._cgroups.out_of_memory(self._launch.id),
+        )
 
     def _let_clients_wait(self, ways: Iterable[str]) -> None:
         if ports := {int(way.rpartition(":")[2]) for way in ways}:

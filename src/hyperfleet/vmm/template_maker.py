@@ -20,13 +20,15 @@ from hyperfleet import unix_sockets
 from hyperfleet.errors import GuestError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.vmm import confinement, memory_file, migration, qemu_command, qemu_spawn, tsc
+from hyperfleet.vmm.cgroup import Cgroups
 from hyperfleet.vmm.driver import Exit
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_command import Memory, Sockets
 from hyperfleet.vmm.shape import Shape
 
-# Others' machines first.
+# Others' machines first: among processes, and of cgroups, where a machine's has 100 a processor.
 _NICENESS = 10
+_WEIGHT = 10
 # From its open port to where nothing is left to do: it waits for nothing but its host.
 _SETTLE_S = 0.25
 # Of the state that is not memory; far more than there ever is.
@@ -42,7 +44,13 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def make(
-    shape: Shape, template_id: str, directory: Path, *, confine: Callable[[], Path], limit: float
+    shape: Shape,
+    template_id: str,
+    directory: Path,
+    *,
+    confine: Callable[[], Path],
+    cgroups: Cgroups,
+    limit: float,
 ) -> Made:
     """Makes one in `directory`, which is gone afterwards. `limit`: seconds for all of it.
 
@@ -50,14 +58,24 @@ async def make(
         GuestError: the guest did not come as far; the message says how far.
         CapacityError: the host has no room for it.
     """
-    await remove(template_id, directory)
+    await remove(template_id, directory, cgroups)
     await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True)
     try:
+        largest = (shape.mem_size_mib << 20) + _CONSOLE_SPARE
+        group = await asyncio.to_thread(
+            cgroups.make,
+            template_id,
+            vcpus=shape.vcpu_count,
+            mem_mib=shape.mem_size_mib,
+            weight=_WEIGHT,
+        )
+        user = confinement.user_of(template_id, kvm=shape.kvm)
+        before = confinement.prefix(confine, user, largest, group)
         memory = memory_file.create(f"template {template_id}", shape.mem_size_mib << 20)
         try:
             async with (
                 asyncio.timeout(limit),
-                _running(shape, template_id, directory, memory, confine) as host,
+                _running(shape, template_id, directory, memory, before) as host,
             ):
                 state = await _state_of(host, directory)
             memory_file.seal(memory)
@@ -67,14 +85,15 @@ async def make(
     except TimeoutError as error:
         raise GuestError(f"it was not ready within {limit:g} s") from error
     finally:
-        await remove(template_id, directory)
+        await remove(template_id, directory, cgroups)
     return Made(memory=memory, state=state)
 
 
-async def remove(template_id: str, directory: Path) -> None:
+async def remove(template_id: str, directory: Path, cgroups: Cgroups) -> None:
     """Ends what a making that was cut off has left, and removes its directory."""
     if (host := await qemu_spawn.find(template_id, directory)) is not None:
         await host.kill()
+    await asyncio.to_thread(cgroups.remove, template_id)
     with contextlib.suppress(FileNotFoundError):
         await asyncio.to_thread(shutil.rmtree, directory)
 
@@ -85,14 +104,14 @@ async def _running(
     template_id: str,
     directory: Path,
     memory: int,
-    confine: Callable[[], Path],
+    before: list[str],
 ) -> AsyncIterator[HostProcess]:
     khz = None if shape.kvm else await asyncio.to_thread(tsc.tsc_khz)
     user = confinement.user_of(template_id, kvm=shape.kvm)
     place = qemu_spawn.Place(
         id=template_id,
         directory=directory,
-        before=confinement.prefix(confine, user, (shape.mem_size_mib << 20) + _CONSOLE_SPARE),
+        before=before,
         user=user,
         files=(qemu_command.CONSOLE,),
     )

@@ -25,6 +25,7 @@ from hyperfleet.errors import HyperfleetError, NotFoundError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import TemplateInfo
 from hyperfleet.vmm import memory_file, template_maker
+from hyperfleet.vmm.cgroup import Cgroups, without
 from hyperfleet.vmm.shape import Shape
 
 _log = logging.getLogger(__name__)
@@ -53,12 +54,22 @@ class Templates:
     """Those of one home. `most`: how many are kept; 0: none, and what is there is removed."""
 
     def __init__(
-        self, home: Path, *, most: int, confine: Callable[[], Path], limit: float = 60.0
+        self,
+        home: Path,
+        *,
+        most: int,
+        confine: Callable[[], Path],
+        cgroups: Cgroups | None = None,
+        limit: float = 60.0,
     ) -> None:
-        """`confine`: where `hyperfleet-confine` is. `limit`: seconds for making one."""
+        """`confine`: where `hyperfleet-confine` is. `limit`: seconds for making one.
+
+        `cgroups`: in which they are made; opened by the driver.
+        """
         self._folder = home.absolute() / "templates"
         self._most = most
         self._confine = confine
+        self._cgroups = cgroups or without()
         self._limit = limit
         self._loaded: dict[str, Template] = {}
         # One at a time: they are made, loaded and removed by turns.
@@ -73,7 +84,7 @@ class Templates:
         for directory in sorted(self._folder.iterdir()):
             key = directory.name.removesuffix(_NEW)
             if directory.name.endswith(_NEW):
-                await template_maker.remove(_template_id(key), directory)
+                await template_maker.remove(_template_id(key), directory, self._cgroups)
             elif self._most == 0 or not _is_current(directory):
                 await self._remove(key)
 
@@ -183,7 +194,12 @@ class Templates:
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         new = self._folder / f"{key}{_NEW}"
         made = await template_maker.make(
-            shape, _template_id(key), new, confine=self._confine, limit=self._limit
+            shape,
+            _template_id(key),
+            new,
+            confine=self._confine,
+            cgroups=self._cgroups,
+            limit=self._limit,
         )
         about = _About(shape=shape, made_at=datetime.now(UTC), seconds=time.monotonic() - began)
         try:

@@ -11,6 +11,8 @@ from hyperfleet.failpoints import Point
 from hyperfleet.fleet import Fleet, Limits
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine, MachineChange, Restart
+from hyperfleet.vmm.cgroup import OutOfMemory
+from hyperfleet.vmm.driver import Exit
 
 from .world import World, run, spec
 
@@ -156,6 +158,33 @@ async def test_one_that_died_meanwhile_is_started_by_its_policy(world: World) ->
     process.end(world.died)
     fleet = await world.fleet(revival=SOON)
     assert (await _until(world, fleet, 2)).restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("want", "words"),
+    [
+        (OutOfMemory.OWN, "HYPERFLEET_CGROUP_MEMORY_MIB"),
+        (OutOfMemory.HOST, "the host was out of memory"),
+    ],
+)
+@pytest.mark.parametrize("seen", [False, True])
+async def test_one_that_was_killed_for_want_of_memory_says_so(
+    world: World, want: OutOfMemory, words: str, *, seen: bool
+) -> None:
+    fleet = await world.fleet()
+    machine = await fleet.create(spec())
+    await fleet.start("web")
+    killed = Exit(signal=9, out_of_memory=want)
+    if seen:
+        world.process(machine).end(killed)
+        await world.routes.until(lambda one: one.status is Status.FAILED)
+    else:
+        process = world.process(machine)
+        await world.crash()
+        process.end(world.died)
+        world.driver.known = Exit(out_of_memory=want)
+        fleet = await world.fleet()
+    assert words in (fleet.get("web").error_message or "")
 
 
 @pytest.mark.parametrize("autostart", [False, True])

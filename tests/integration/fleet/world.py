@@ -112,6 +112,12 @@ class WatchedDriver(FakeDriver):
         self._broken: set[str] = set()
         self.spawned: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: dict[str, FakeProcess] = {}
+        # What is known of how a machine ended that no control plane saw end.
+        self.known = Exit()
+
+    def last_exit(self, launch: LaunchSpec) -> Exit:
+        del launch
+        return self.known
 
     def alive(self) -> set[str]:
         """The machines that have a process."""

@@ -89,9 +89,11 @@ class FakeGates(Gates):
         super().__init__(Path)
         self.why = why
         self.asked: list[tuple[Path, str]] = []
+        self.cgroups: list[Path | None] = []
 
-    async def open(self, directory: Path, mac: str) -> int:
+    async def open(self, directory: Path, mac: str, cgroup: Path | None = None) -> int:
         self.asked.append((directory, mac))
+        self.cgroups.append(cgroup)
         if self.why is not None:
             raise GuestError(self.why)
         return 77
