@@ -33,7 +33,7 @@ _SPARE = 10
 # some peers allocate their tables by them.
 _DESCRIPTORS = 24_000
 # Guesses, in seconds: what a sample takes besides the measured time, and one of memory.
-_AROUND = 0.3
+_AROUND = 0.2
 _WEIGHING = 4.0
 
 
@@ -145,6 +145,9 @@ def _time(
         table = summarize(workload, measured.samples)
         if done and not (table.close if done < plan.close_rounds else table.doubtful):
             break
+        if done:
+            far = table.far
+            peers = [peer for peer in peers if peer.key not in far]
         _in_rounds(workload, peers, range(done, until), measured, sample)
 
 

@@ -12,6 +12,8 @@ from benchmarks.workloads import Measure, Workload
 
 # A ratio this near its target, as a part of it, is close.
 _CLOSE = 0.1
+# A rival that costs so many times what the best one does will not be the best in more rounds.
+_FAR = 1.15
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ class Table:
         if ours is None or self.best is None:
             return False
         return self.doubtful or abs(ours.ratio.median / self.workload.target - 1) <= _CLOSE
+
+    @property
+    def far(self) -> set[str]:
+        """Rivals that more rounds would not make the best one."""
+        rivals = self.workload.rivals.value
+        costs = {line.peer: line.value.median for line in self.lines if line.peer in rivals}
+        return {peer for peer, cost in costs.items() if cost > _FAR * min(costs.values())}
 
     @property
     def title(self) -> str:

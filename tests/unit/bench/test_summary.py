@@ -138,6 +138,13 @@ def test_a_ratio_is_close_and_in_doubt_while_its_target_is_within_the_noise():
     assert table.verdict == "met, of too few rounds"
 
 
+def test_a_rival_that_will_not_be_the_best_is_far():
+    every = [*samples(OURS, 30), *samples("nginx", 10), *samples("caddy", 50)]
+    assert summarize(WORKLOAD, [*every, *samples("haproxy", 11.4)]).far == set()
+    assert summarize(WORKLOAD, [*every, *samples("haproxy", 11.6)]).far == {"haproxy"}
+    assert summarize(WORKLOAD, [*every, *samples("haproxy", 8)]).far == {"nginx"}
+
+
 def test_the_ratio_of_medians_stands_beside_the_median_of_ratios():
     table = summarize(WORKLOAD, [*samples(OURS, 1, 10, 30), *samples("nginx", 10, 20, 10)])
     ours = table.line(OURS)
