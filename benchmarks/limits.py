@@ -17,6 +17,8 @@ from benchmarks.workloads import Measure, Workload, chosen
 
 # Seconds of a row, about: two counts, a profile, and starting.
 GUESS = 8.0
+# What an ordinary user gets to see (perf_event_paranoid, kernel.org's admin-guide).
+_WITHOUT_KERNEL = "the kernel's functions, which perf shows to root: the parts are without them"
 # A profile wants more samples than a second has.
 _LONGER = 3
 
@@ -64,6 +66,8 @@ def of_workload(title: str, workload: Workload, peers: list[Peer], setting: Sett
                 )
             except ProfileError as error:
                 limit.missing.append(f"a profile: {error}")
+    if limit.functions and all(function.where != "kernel" for function in limit.functions):
+        limit.missing.append(_WITHOUT_KERNEL)
     return limit
 
 

@@ -63,8 +63,10 @@ def watched(proxy: Proxy) -> Iterator[Path]:
             _wait(perf, back.fileno())
             yield data
     finally:
-        perf.send_signal(signal.SIGINT)
-        perf.communicate()
+        # Else it has ended, and was heard to its end.
+        if perf.stderr is not None and not perf.stderr.closed:
+            perf.send_signal(signal.SIGINT)
+            perf.communicate()
         orders.unlink()
         answers.unlink()
 

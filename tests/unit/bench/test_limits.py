@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from benchmarks import limit, profile
 from benchmarks.limit import Limit
+from benchmarks.peers import Place
+from benchmarks.processes import Proxy
 from benchmarks.profile import Function
 
 REPORT = """\
@@ -59,6 +63,20 @@ def test_a_limit_tells_calls_of_both_and_the_first_functions_of_ours():
 def test_what_could_not_be_found_out_stands_alone():
     text = limit.markdown(Limit("a row", "request", {}, [], ["a profile: perf is not here"]))
     assert text.strip() == "Not found out: a profile: perf is not here"
+
+
+def test_what_perf_says_when_it_may_not_watch_is_the_reason(tmp_path, monkeypatch):
+    tool = tmp_path / "perf"
+    tool.write_text("#!/bin/sh\necho 'no access,' >&2\necho 'for you' >&2\nexit 255\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    place = Place(tmp_path, port=1, upstream_port=2, descriptors=3)
+    with (
+        pytest.raises(profile.ProfileError, match="perf can't watch the proxy: no access, for you"),
+        profile.watched(cast("Proxy", SimpleNamespace(place=place, pids=[1]))),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["perf"]
 
 
 def test_without_perf_there_is_a_reason(monkeypatch):
