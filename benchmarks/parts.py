@@ -28,9 +28,9 @@ class Part:
 
 
 PARTS: tuple[Part, ...] = (
-    Part("table", "A table of many machines", ("valgrind",), large_table.measure, 120),
+    Part("table", "A table of many machines", ("valgrind",), large_table.measure, 80),
     Part("workers", "Two workers", (), two_workers.measure, 40),
-    Part("log", "The access log", (), access_log.measure, 45),
+    Part("log", "The access log", (), access_log.measure, 35),
     Part("calls", "System calls", ("strace",), system_calls.measure, 5),
 )
 
