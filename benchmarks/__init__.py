@@ -8,10 +8,12 @@ processes   one proxy as processes of the system: started, pinned, its CPU time 
 load        bench-load, the two ends around the proxy (crates/bench-load)
 job         whether a proxy does the job at all, before anything is measured
 rounds      who is measured when; sample is one measurement
-summary     many samples to one line: medians, spread, ratios (pure)
+summary     many samples to one line: medians, spread, ratios (pure); sureness is what chance has
+            to do with them (pure), progress what a run still takes
 parts       what is measured of ours alone, against bounds: figures (pure) instead of ratios
             large_table (with control, its control plane, and instructions), two_workers,
-            system_calls
+            access_log, system_calls
+limits      what a row that is not met is made of: system_calls and profile; limit tells it (pure)
 report      lines and figures as Markdown (pure)
 picture     the lines as SVG
 host        what it was measured on

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import host, parts, peers, picture, readme, report, rounds, workloads
+from benchmarks import (
+    host,
+    limit,
+    limits,
+    parts,
+    peers,
+    picture,
+    readme,
+    report,
+    rounds,
+    workloads,
+)
 from benchmarks.load import Ends
 from benchmarks.parts import Part
+from benchmarks.progress import Progress
 from benchmarks.record import Record
 from benchmarks.setting import Setting
 from benchmarks.workloads import Workload
@@ -17,7 +30,9 @@ ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent
 KEPT = ROOT / "target" / "bench" / "results.json"
 # Where nothing is said.
-_ROUNDS, _CLOSE_ROUNDS = 7, 15
+_ROUNDS, _CLOSE_ROUNDS, _MOST_ROUNDS = 7, 15, 21
+# Steps of a run that are no workload's and no part's.
+_LIMITS = "what is not met"
 
 
 def main() -> int:
@@ -37,18 +52,30 @@ def main() -> int:
         print(f"not here: {', '.join(missing)}; `make bench` installs them", file=sys.stderr)
         return 2
     proxy_cpu, ends_cpu = host.cpus()
-    few, close = (arguments.rounds,) * 2 if arguments.rounds else (_ROUNDS, _CLOSE_ROUNDS)
-    plan = rounds.Plan(few, close, arguments.seconds, proxy_cpu, ends_cpu)
-    ends = Ends(ROOT / "target" / "release" / "bench-load", ends_cpu)
+    usual = (_ROUNDS, _CLOSE_ROUNDS, _MOST_ROUNDS)
+    few, close, most = (arguments.rounds,) * 3 if arguments.rounds else usual
     descriptors = rounds.raise_descriptors()
-    measured = rounds.measure(list(wanted), chosen, plan, ends, descriptors)
-    setting = Setting(chosen[0], ends, plan, arguments.machines, descriptors)
-    figures, failures = parts.measure(alone, setting)
+    plan = rounds.Plan(few, close, most, arguments.seconds, proxy_cpu, ends_cpu, descriptors)
+    ends = Ends(ROOT / "target" / "release" / "bench-load", ends_cpu)
+    progress = Progress(
+        {
+            **{workload.key: rounds.guess(workload, chosen, plan) for workload in wanted},
+            **{part.key: part.guess * close / _CLOSE_ROUNDS for part in alone},
+            _LIMITS: limits.GUESS * len(wanted) / 3,
+        }
+    )
+    measured = rounds.measure(list(wanted), chosen, plan, ends, progress)
+    setting = Setting(chosen[0], ends, plan, arguments.machines)
+    figures, failures = parts.measure(alone, setting, progress)
     failures = {**measured.failures, **failures}
     facts = host.facts(chosen, plan)
-    record = Record(facts, plan.seconds, _pinning(plan), measured.samples, figures, failures)
+    record = Record(facts, plan.seconds, _pinning(plan), measured.samples, figures, failures, [])
+    record = replace(record, limits=limits.measure(record.tables(), figures, chosen, setting))
+    progress.done(_LIMITS)
     for table in record.tables():
-        print(f"\n{table.workload.title}\n{report.detail(table, titles)}")
+        print(f"\n{table.title}\n{report.detail(table, titles)}")
+    for one in record.limits:
+        print(f"\nNot met: {one.title}\n{limit.markdown(one)}")
     print(report.overview(record, titles))
     if not arguments.only and not arguments.peers:
         record.write(KEPT)
@@ -90,7 +117,10 @@ def _pinning(plan: rounds.Plan) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    text = f"rounds of each workload [{_ROUNDS}; {_CLOSE_ROUNDS} where a ratio is close]"
+    text = (
+        f"rounds of each workload [{_ROUNDS}; {_CLOSE_ROUNDS} where a ratio is close,"
+        f" {_MOST_ROUNDS} where its target is within the noise]"
+    )
     parser.add_argument("--rounds", type=int, help=text)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each sample [1]")
     parser.add_argument("--machines", type=int, default=100_000, help="in a large table [100000]")

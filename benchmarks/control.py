@@ -40,15 +40,8 @@ class ControlPlane:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Sends what `frames` made.
-
-        In pieces: a kernel without preemption ends no system call early, and one that copies a
-        whole table would hold up the load on the same CPU.
-        """
-        rest = memoryview(data)
-        while rest:
-            self._socket.sendall(rest[:_PIECE])
-            rest = rest[_PIECE:]
+        """Sends what `frames` made."""
+        in_pieces(self._socket, data)
 
     def wait_applied(self, number: int) -> None:
         """Until every worker decides by step `number`.
@@ -92,6 +85,18 @@ def _connected(path: Path) -> socket.socket:
             time.sleep(0.01)
         else:
             return connection
+
+
+def in_pieces(to: socket.socket, data: bytes) -> None:
+    """Sends all of it.
+
+    In pieces: a kernel without preemption ends no system call early, and one that copies a whole
+    table would hold up the load on the same CPU.
+    """
+    rest = memoryview(data)
+    while rest:
+        to.sendall(rest[:_PIECE])
+        rest = rest[_PIECE:]
 
 
 def frames(messages: Iterable[control.ToProxy]) -> bytes:

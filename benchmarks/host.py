@@ -20,7 +20,9 @@ def facts(peers: list[Peer], plan: Plan) -> dict[str, str]:
     return {
         **itself(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "rounds": str(plan.rounds),
+        "rounds": f"{plan.rounds}, {plan.close_rounds} where it is close,"
+        f" {plan.most_rounds} where it is in doubt",
+        "descriptors of a process": f"{plan.descriptors:,}",
         **load(),
     }
 

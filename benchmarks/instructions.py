@@ -50,7 +50,7 @@ def of_a_request(setting: Setting, upstream: int, machines: list[control.Machine
     )
     # Valgrind makes calls of its own, which the proxy's filter would forbid.
     ours = controlled(setting.ours, under, ("--seccomp", "false"))
-    proxy = Proxy(ours, upstream, setting.plan.proxy_cpu, setting.descriptors)
+    proxy = Proxy(ours, upstream, setting.plan.proxy_cpu, setting.plan.descriptors)
     folder = proxy.place.folder
     # A checkout may be where nobody else can look.
     program = Path(shutil.copy(ours.program, folder))

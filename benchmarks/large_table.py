@@ -6,6 +6,8 @@ routes share one CPU where the load has the other: the hardest case for requests
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +17,14 @@ from http.client import HTTPConnection
 from statistics import median
 
 from benchmarks import instructions
-from benchmarks.control import ControlPlane, frames, machine
+from benchmarks.control import ControlPlane, frames, in_pieces, machine
 from benchmarks.figures import Figure, quantile
 from benchmarks.load import Found
 from benchmarks.peers import CONTROL, HOST, controlled
 from benchmarks.processes import Proxy
 from benchmarks.rounds import right
 from benchmarks.setting import Setting
+from benchmarks.sureness import interval
 from benchmarks.workloads import chosen
 from hyperfleet.proxy import routes
 from hyperfleet.wire import control
@@ -39,8 +42,12 @@ _INSTRUCTIONS = 1.03
 _BYTES = 250.0
 _CHANGE_MS = 5.0
 _LOAD_S = 0.5
-# Two runs of the same thing differ by as much on a host with other work.
-_SLOWER = 1.1
+# No request is to be slower: of the slowest ones, in periods of as many requests each.
+_SLOWEST = 1.0
+# Periods of the same load, by turns: with nothing else; while as many bytes as of snapshots go to
+# somebody else, which is what sending costs where the sender has no CPU of its own; and while
+# snapshots are sent and put in force.
+KINDS = ("calm", "elsewhere", "during")
 
 
 def measure(setting: Setting) -> list[Figure]:
@@ -54,7 +61,7 @@ def measure(setting: Setting) -> list[Figure]:
         many = instructions.of_a_request(setting, upstream, table(setting.machines, upstream))
         with (
             Proxy(
-                controlled(setting.ours), upstream, setting.plan.proxy_cpu, setting.descriptors
+                controlled(setting.ours), upstream, setting.plan.proxy_cpu, setting.plan.descriptors
             ) as proxy,
             ControlPlane(proxy.place.folder / CONTROL) as plane,
         ):
@@ -101,15 +108,17 @@ class _Session:
         loads = [self._load(first, 1)]
         size = (self._proxy.private_memory() - before) / count / PORTS
         changes = self._changes(2)
-        calm: list[Found] = []
-        during: list[Found] = []
-        for number in range(self._setting.plan.rounds):
-            for snapshots in (False, True) if number % 2 else (True, False):
-                with self._requests() as found:
-                    if snapshots:
+        periods: dict[str, list[Found]] = {kind: [] for kind in KINDS}
+        for number in range(self._setting.plan.close_rounds):
+            kinds = [*KINDS[number % len(KINDS) :], *KINDS[: number % len(KINDS)]]
+            for kind in kinds:
+                with sink() as nowhere, self._requests() as found:
+                    if kind == "during":
                         loads += [self._load(other, 2), self._load(first, 1)]
-                (during if snapshots else calm).append(right(found()))
-        slower = [a.p99_us / b.p99_us for a, b in zip(during, calm, strict=True)]
+                    elif kind == "elsewhere":
+                        for snapshot in (other, first):
+                            in_pieces(nowhere, snapshot)
+                periods[kind].append(right(found()))
         return [
             _figure(
                 f"{count:,} machines: private memory",
@@ -122,18 +131,17 @@ class _Session:
                 f"p50 {median(changes):.2f}, most {max(changes):.2f} of {len(changes)};"
                 f" {_RATE:,.0f} requests/s meanwhile",
             ),
-            _figure(
+            Figure(
+                "table",
                 f"{count:,} machines: a whole snapshot is in force",
-                (median(loads), "s", _LOAD_S),
+                median(loads),
+                "s",
+                _LOAD_S,
                 f"{min(loads):.2f} to {max(loads):.2f} of {len(loads)}; half of the machines"
                 f" changed, {_RATE:,.0f} requests/s meanwhile",
+                *interval(loads),
             ),
-            _figure(
-                f"{count:,} machines: p99 of requests during snapshots, beside without",
-                (median(slower), "times", _SLOWER),
-                f"p99 {_median(during, 'p99_us')} and {_median(calm, 'p99_us')} µs, most"
-                f" {_median(during, 'max_us')} and {_median(calm, 'max_us')} µs",
-            ),
+            *slower(count, periods),
             _figure(
                 f"{count:,} machines: the control plane computes and encodes a snapshot",
                 (encoded, "s", None),
@@ -186,5 +194,40 @@ def _figure(title: str, value: tuple[float, str, float | None], beside: str) -> 
     return Figure("table", title, figure, unit, target, beside)
 
 
-def _median(found: list[Found], name: str) -> str:
-    return f"{median(getattr(each, name) for each in found):,.0f}"
+def slower(count: int, periods: dict[str, list[Found]]) -> list[Figure]:
+    """Requests during snapshots beside those without, from the slowest ones to the median. Pure."""
+    found = []
+    for name, field, target in (
+        ("the slowest request", "max_us", _SLOWEST),
+        ("p99.9 of requests", "p999_us", None),
+        ("p99 of requests", "p99_us", None),
+        ("p50 of requests", "p50_us", None),
+    ):
+        calm, elsewhere, during = (
+            [float(getattr(one, field)) for one in periods[kind]] for kind in KINDS
+        )
+        found.append(
+            Figure.of_ratios(
+                "table",
+                f"{count:,} machines: {name} during snapshots, beside without",
+                [a / b for a, b in zip(during, calm, strict=True)],
+                target,
+                f"{median(during):,.0f} and {median(calm):,.0f} µs;"
+                f" {median(elsewhere):,.0f} while the same bytes go elsewhere",
+            )
+        )
+    return found
+
+
+@contextmanager
+def sink() -> Iterator[socket.socket]:
+    """A socket of which a process of its own reads everything and keeps nothing."""
+    ours, its = socket.socketpair()
+    with ours:
+        with its:
+            reader = subprocess.Popen(["cat"], stdin=its.fileno(), stdout=subprocess.DEVNULL)
+        try:
+            yield ours
+        finally:
+            ours.close()
+            reader.wait()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from benchmarks.peers import HOST, Peer
 from benchmarks.processes import pinned, stop
@@ -30,6 +31,7 @@ class Found:
     p50_us: float
     p90_us: float
     p99_us: float
+    p999_us: float
     max_us: float
     faults: dict[str, int]
 
@@ -94,6 +96,15 @@ class Run:
         if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
             error = self._process.communicate()[1].decode(errors="replace").strip()
             raise LoadError(error or "bench-load ended without a word")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends what was never told to go."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
     def go(self) -> Found:
         """Runs it.

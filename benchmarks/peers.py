@@ -55,7 +55,7 @@ class Peer:
     under: tuple[str, ...] = ()
     """Words before the command: a program that watches it. `@folder@` is the place's."""
     options: tuple[str, ...] = ()
-    """Further options of ours."""
+    """Further options of ours; `@folder@` as above."""
     in_every_round: bool = True
     """Otherwise in the first rounds only: far from any target, it is there to be seen."""
 
@@ -107,7 +107,8 @@ def _ours(peer: Peer, place: Place) -> list[str]:
     machine = {"id": MACHINE, "name": "web", "status": "running", "ports": [port]}
     routes = place.folder / "routes.json"
     routes.write_text(json.dumps({"machines": [machine]}))
-    return [*_ours_listening(peer, place), "--routes", str(routes)]
+    options = [filled(word, {"folder": place.folder}) for word in peer.options]
+    return [*_ours_listening(peer, place), "--routes", str(routes), *options]
 
 
 def _ours_controlled(peer: Peer, place: Place) -> list[str]:

@@ -50,7 +50,7 @@ def draw(record: Record, titles: dict[str, str], path: Path) -> None:
         place.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=2, fontsize=7)
         place.axvline(table.workload.target, color="#333333", linewidth=0.8, linestyle="--")
         place.set_xlim(0, _WIDEST * 1.12)
-        place.set_title(f"{table.workload.title} ({table.workload.measure.value})", fontsize=9)
+        place.set_title(f"{table.title} ({table.workload.measure.value})", fontsize=9)
         place.tick_params(labelsize=7)
         place.spines[["top", "right"]].set_visible(False)
     figure.suptitle("Cost beside the best rival (= 1); dashed: the target", fontsize=11)

@@ -22,6 +22,8 @@ from support.ports import free_port
 _PROC = Path("/proc")
 _START_LIMIT = 20.0
 _STOP_LIMIT = 10.0
+# The kind of clock that counts what a process ran (include/linux/posix-timers_types.h).
+_CPUCLOCK_SCHED = 2
 
 
 class Proxy:
@@ -160,9 +162,11 @@ def _parents() -> dict[int, int]:
 
 
 def cpu_nanoseconds(pid: int) -> int:
-    """Time on a CPU: the first number of schedstat, which is exact, unlike stat's ticks."""
-    threads = (_PROC / str(pid) / "task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+    """CPU time of all its threads, those that have ended among them: exact, unlike stat's ticks.
+
+    Its clock's number is what clock_getcpuclockid(3) would give.
+    """
+    return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 def _ticks(pid: int) -> tuple[int, int]:

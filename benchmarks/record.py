@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.figures import Figure
+from benchmarks.limit import Limit
 from benchmarks.sample import Sample
 from benchmarks.summary import Table, summarize
 from benchmarks.workloads import WORKLOADS
@@ -22,6 +23,8 @@ class Record:
     samples: list[Sample]
     figures: list[Figure]
     failures: dict[str, str]
+    limits: list[Limit]
+    """Of the rows that are not met."""
 
     def tables(self) -> list[Table]:
         """One for each workload that has samples."""
@@ -38,4 +41,5 @@ class Record:
         kept = json.loads(path.read_text())
         samples = [Sample(**sample) for sample in kept.pop("samples")]
         figures = [Figure(**figure) for figure in kept.pop("figures")]
-        return cls(samples=samples, figures=figures, **kept)
+        limits = [Limit.read(limit) for limit in kept.pop("limits", [])]
+        return cls(samples=samples, figures=figures, limits=limits, **kept)

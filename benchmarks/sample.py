@@ -22,3 +22,7 @@ class Sample:
     """CPU time as a part of the time taken: near 1, the proxy was the limit."""
     kernel: float = 0.0
     """The kernel's part of the CPU time, 0 to 1."""
+    connections: int = 0
+    """Of memory: idle ones that were held."""
+    grown: float = 0.0
+    """Of memory: without what was taken before the first of them."""

@@ -18,4 +18,3 @@ class Setting:
     plan: Plan
     machines: int
     """In a large table."""
-    descriptors: int

@@ -7,10 +7,13 @@ from statistics import median
 
 from benchmarks.peers import OURS
 from benchmarks.sample import Sample
-from benchmarks.workloads import Workload
+from benchmarks.sureness import interval, verdict
+from benchmarks.workloads import Measure, Workload
 
 # A ratio this near its target, as a part of it, is close.
 _CLOSE = 0.1
+# A rival that costs so many times what the best one does will not be the best in more rounds.
+_FAR = 1.15
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,17 @@ class Spread:
     median: float
     least: float
     most: float
+    low: float
+    high: float
+    """The interval of the median: see `benchmarks.sureness`."""
 
     @classmethod
     def of(cls, values: list[float]) -> Spread:
-        return cls(median(values), min(values), max(values))
+        return cls(median(values), min(values), max(values), *interval(values))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,18 @@ class Line:
     value: Spread
     ratio: Spread
     """To the best rival, in the same round."""
+    of_medians: float
+    """The same of both medians, whichever rounds they are of."""
     per_second: float
     p50_us: float
     p99_us: float
     busy: float
     kernel: float
     rounds: int
+    connections: int = 0
+    """Of memory."""
+    grown: float = 0.0
+    """Of memory, the median: without what was taken before the first connection."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +79,48 @@ class Table:
         return ours.ratio.median <= self.workload.target
 
     @property
-    def close(self) -> bool:
-        """Whether so little lies between ratio and target that more rounds could turn it."""
+    def verdict(self) -> str:
+        """The same in words, with what chance has to do with it."""
+        ours = self.line(OURS)
+        if ours is None or self.best is None:
+            return "no target"
+        # What a process takes is no matter of chance: its rounds are there to show that.
+        counted = self.workload.measure is Measure.MEMORY
+        spread = (ours.ratio.least, ours.ratio.most) if counted else ours.ratio.bounds
+        return verdict(ours.ratio.median, self.workload.target, spread)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the median of more rounds could be on the target's other side."""
         ours = self.line(OURS)
         if ours is None or self.best is None:
             return False
-        return abs(ours.ratio.median / self.workload.target - 1) <= _CLOSE
+        return ours.ratio.low <= self.workload.target <= ours.ratio.high
+
+    @property
+    def close(self) -> bool:
+        """Whether it is doubtful, or so little lies between that a few rounds more are due."""
+        ours = self.line(OURS)
+        if ours is None or self.best is None:
+            return False
+        return self.doubtful or abs(ours.ratio.median / self.workload.target - 1) <= _CLOSE
+
+    @property
+    def far(self) -> set[str]:
+        """Rivals that more rounds would not make the best one."""
+        rivals = self.workload.rivals.value
+        costs = {line.peer: line.value.median for line in self.lines if line.peer in rivals}
+        return {peer for peer, cost in costs.items() if cost > _FAR * min(costs.values())}
+
+    @property
+    def title(self) -> str:
+        """The workload's; of idle connections with how many there were."""
+        held = max((line.connections for line in self.lines), default=0)
+        if not held:
+            return self.workload.title
+        wanted = self.workload.connections
+        short = f" ({wanted:,} want more descriptors than the host allows)" if held < wanted else ""
+        return f"{held:,} {self.workload.title}{short}"
 
 
 def summarize(workload: Workload, samples: list[Sample]) -> Table:
@@ -95,12 +147,20 @@ def summarize(workload: Workload, samples: list[Sample]) -> Table:
                 peer=peer,
                 value=Spread.of(values[peer]),
                 ratio=Spread.of(ratios or [float("nan")]),
+                of_medians=_ratio(values[peer], values.get(reference, [])),
                 per_second=median(s.per_second for s in taken),
                 p50_us=median(s.p50_us for s in taken),
                 p99_us=median(s.p99_us for s in taken),
                 busy=median(s.busy for s in taken),
                 kernel=median(s.kernel for s in taken),
                 rounds=len(taken),
+                connections=min(s.connections for s in taken),
+                grown=median(s.grown for s in taken),
             )
         )
     return Table(workload, best, lines)
+
+
+def _ratio(values: list[float], reference: list[float]) -> float:
+    below = median(reference) if reference else 0.0
+    return median(values) / below if below > 0 else float("nan")

@@ -1,23 +1,24 @@
-"""System calls for a small request on kept connections, as strace(1) counts them."""
+"""System calls of a workload, as strace(1) counts them, and what is wanted of a small request."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 from benchmarks.figures import Figure
+from benchmarks.limit import named
+from benchmarks.load import Ends
 from benchmarks.processes import Proxy
 from benchmarks.rounds import right
 from benchmarks.setting import Setting
-from benchmarks.workloads import chosen
+from benchmarks.workloads import Workload, chosen
 
 # A read and a write on each side, and a part of one that waits.
 _MOST = 4.5
 _ATTACH_LIMIT = 20.0
-# Calls of which there is one in so many requests at most are not worth telling.
-_RARE = 0.01
 
 
 def measure(setting: Setting) -> list[Figure]:
@@ -29,14 +30,9 @@ def measure(setting: Setting) -> list[Figure]:
     (workload,) = chosen("small-get")
     with (
         setting.ends.upstream() as upstream,
-        Proxy(setting.ours, upstream, setting.plan.proxy_cpu, setting.descriptors) as proxy,
+        Proxy(setting.ours, upstream, setting.plan.proxy_cpu, setting.plan.descriptors) as proxy,
     ):
-        run = setting.ends.begin(proxy.peer, proxy.place.port, workload, setting.plan.seconds)
-        kept = proxy.place.folder / "calls"
-        with _watched(proxy.pids[0], kept):
-            found = right(run.go())
-        counts = {name: count / found.answers for name, count in parsed(kept.read_text()).items()}
-    told = sorted(counts.items(), key=lambda item: -item[1])
+        counts = counted(proxy, workload, setting.ends, setting.plan.seconds)
     return [
         Figure(
             "calls",
@@ -44,9 +40,30 @@ def measure(setting: Setting) -> list[Figure]:
             sum(counts.values()),
             "calls",
             _MOST,
-            ", ".join(f"{name} {count:.2f}" for name, count in told if count > _RARE),
+            named(counts),
         )
     ]
+
+
+def counted(
+    proxy: Proxy, workload: Workload, ends: Ends, seconds: float, rate: float | None = None
+) -> dict[str, float]:
+    """How often each call was made for one unit of the workload, by all of the proxy's threads.
+
+    Raises:
+        RuntimeError: strace is not here or may not watch.
+    """
+    if shutil.which("strace") is None:
+        msg = "strace is not here; `make bench` installs it"
+        raise RuntimeError(msg)
+    kept = proxy.place.folder / "calls"
+    with (
+        ends.begin(proxy.peer, proxy.place.port, workload, seconds, rate) as run,
+        _watched(proxy.pids, kept),
+    ):
+        found = right(run.go())
+    units = workload.units(found.answers, found.bytes)
+    return {name: count / units for name, count in parsed(kept.read_text()).items()}
 
 
 def parsed(text: str) -> dict[str, int]:
@@ -60,15 +77,15 @@ def parsed(text: str) -> dict[str, int]:
 
 
 class _watched:  # noqa: N801 - reads as the context that it is
-    """strace on every thread of a process, from when it is attached to the end of the context."""
+    """strace on every thread of processes, from when it is attached to the end of the context."""
 
-    def __init__(self, pid: int, kept: Path) -> None:
-        self._pid = pid
+    def __init__(self, pids: list[int], kept: Path) -> None:
+        self._pids = pids
         self._kept = kept
 
     def __enter__(self) -> None:
-        kept, pid = str(self._kept), str(self._pid)
-        command = ["strace", "-f", "-c", "-U", "calls,name", "-o", kept, "-p", pid]
+        kept, pids = str(self._kept), [f"--attach={pid}" for pid in self._pids]
+        command = ["strace", "-f", "-c", "-U", "calls,name", "-o", kept, *pids]
         self._strace = subprocess.Popen(command, stderr=subprocess.PIPE)
         limit = time.monotonic() + _ATTACH_LIMIT
         while not self._attached():
@@ -85,6 +102,6 @@ class _watched:  # noqa: N801 - reads as the context that it is
         self._strace.communicate()
 
     def _attached(self) -> bool:
-        threads = Path(f"/proc/{self._pid}/task").iterdir()
+        threads = [t for pid in self._pids for t in Path(f"/proc/{pid}/task").iterdir()]
         status = [(thread / "status").read_text() for thread in threads]
         return not any("TracerPid:\t0\n" in text for text in status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from statistics import median
 
 from benchmarks.figures import Figure
 from benchmarks.processes import Proxy, running
@@ -32,7 +31,9 @@ def measure(setting: Setting) -> list[Figure]:
     two = replace(setting.ours, workers=_WORKERS)
     costs, speeds = [], []
     with ends.upstream() as upstream:
-        proxies = [Proxy(peer, upstream, None, setting.descriptors) for peer in (setting.ours, two)]
+        proxies = [
+            Proxy(peer, upstream, None, setting.plan.descriptors) for peer in (setting.ours, two)
+        ]
         with running(proxies):
             for number in range(setting.plan.close_rounds):
                 turn = proxies if number % 2 == 0 else proxies[::-1]
@@ -45,20 +46,14 @@ def measure(setting: Setting) -> list[Figure]:
                 speeds.append(both.per_second / one.per_second)
     shared = f"of {cpus} CPUs, which load and upstream share"
     return [
-        Figure(
-            "workers",
-            "two workers: CPU per request, beside one worker's",
-            median(costs),
-            "times",
-            _COST,
-            f"{min(costs):.2f} to {max(costs):.2f}, rounds: {len(costs)}",
+        Figure.of_ratios(
+            "workers", "two workers: CPU per request, beside one worker's", costs, _COST
         ),
-        Figure(
+        Figure.of_ratios(
             "workers",
             "two workers: requests per second, beside one worker's",
-            median(speeds),
-            "times",
+            speeds,
             None,
-            f"{min(speeds):.2f} to {max(speeds):.2f}; {shared}",
+            shared,
         ),
     ]

@@ -17,7 +17,8 @@ class Measure(Enum):
     P99 = "p99 µs"
     """Latency at a fixed rate, from when the request was due."""
     MEMORY = "bytes"
-    """Resident memory that one more idle connection takes."""
+    """Memory of the whole proxy, divided by the idle connections that it holds: what it allocates
+    ahead of them counts."""
 
 
 class Rivals(Enum):

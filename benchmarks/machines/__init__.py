@@ -7,5 +7,5 @@ real        QEMU machines beside QEMU's own command, exec beside a round trip
 api         a client that costs little: HTTP/1.1 on kept connections, every answer checked
 process     CPU time and memory of one process
 growth      figures from what was measured at several sizes (pure)
-page        both runs as Markdown (pure)
+page        the page, a part of it for each command (pure)
 """

@@ -11,13 +11,12 @@ from benchmarks.machines import crowd, page, ports, real, starts
 from hyperfleet import __version__
 
 _ROOT = Path(__file__).parents[2]
-_KEPT = _ROOT / "target" / "bench" / "machines.json"
 _PAGE = _ROOT / "benchmarks" / "MACHINES.md"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.machines", description=__doc__)
-    parser.add_argument("what", choices=("fleet", "ports", "real", "starts"))
+    parser.add_argument("what", choices=sorted(page.COMMANDS))
     sizes = ",".join(map(str, crowd.SIZES))
     parser.add_argument("--machines", help=f"of the fleet, numbers between commas [{sizes}]")
     rounds = f"{real.ROUNDS}, {starts.ROUNDS}"
@@ -42,9 +41,9 @@ def main() -> int:
     facts = {**host.itself(), "versions": versions, **host.load()}
     print(page.table(figures))
     if not arguments.machines and not arguments.rounds and arguments.crowds is None:
-        halves = page.keep(_KEPT, arguments.what, page.Half(facts, figures))
-        _PAGE.write_text(page.markdown(halves, _PAGE.read_text() if _PAGE.exists() else ""))
-        print(f"written: {_PAGE.relative_to(_ROOT)}", file=sys.stderr)
+        before = _PAGE.read_text() if _PAGE.exists() else ""
+        _PAGE.write_text(page.markdown(arguments.what, page.Run(facts, figures), before))
+        print(f"written: {_PAGE.name}", file=sys.stderr)
     return 0
 
 

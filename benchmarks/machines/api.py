@@ -89,8 +89,12 @@ async def time_all(
     connections: list[Connection],
     items: Iterable[T],
     ask: Ask[T],
+    told: Callable[[int], None] = lambda _: None,
 ) -> Timing:
-    """Has `ask` done for every item, on as many connections at once as there are."""
+    """Has `ask` done for every item, on as many connections at once as there are.
+
+    `told` hears of each how many are done.
+    """
     waiting = iter(items)
     each: list[float] = []
 
@@ -99,6 +103,7 @@ async def time_all(
             began = time.perf_counter()
             await ask(connection, item)
             each.append(time.perf_counter() - began)
+            told(len(each))
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:

@@ -8,7 +8,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,13 +19,14 @@ from benchmarks.figures import Figure
 from benchmarks.machines import growth, process
 from benchmarks.machines.api import Ask, Connection, Timing, time_all
 from benchmarks.machines.growth import Work
+from benchmarks.progress import Progress
 from support.server import Server
 
 T = TypeVar("T")
 
 SIZES = (100, 1_000, 10_000)
 _CONNECTIONS = 32
-# Of requests that change nothing: enough for a p99.
+# Of requests that change nothing: enough for a p99, from a hundred machines on.
 _READS = 1_000
 _PAGE = 100
 # Descriptors that serve needs beside one for each machine's port.
@@ -33,7 +34,12 @@ _SPARE = 1_000
 # Far beyond what is expected: a busy host is to give a figure, too.
 _ADOPTION_S = 600.0
 _NEVER_MS = "3600000"
-_OFTEN_MS = "10000"
+# Seconds in which every machine is looked at once, a thousand of them each second.
+_LEAST_OFTEN = 1
+# Seconds after which a long kind of work tells how far it is.
+_TELL_S = 10.0
+# A guess of what a machine takes from its making to its end, and a size besides.
+_MACHINE_S, _SIZE_S = 0.03, 10.0
 # The fake's machines outlive a control plane, and serve a port from their boot on.
 _KERNEL_ARGS = "fake.survives=true fake.listens=80"
 _SEEN = re.compile(
@@ -55,10 +61,10 @@ def measure(sizes: tuple[int, ...]) -> list[Figure]:
     """Runs every size on a home of its own; figures of the largest, and the growth between."""
     _raise_descriptors(max(sizes) + _SPARE)
     measured = Measured()
+    progress = Progress({f"{size} machines": _SIZE_S + size * _MACHINE_S for size in sizes})
     for size in sizes:
-        began = time.monotonic()
         asyncio.run(_size(size, measured, last=size == max(sizes)))
-        print(f"{size} machines: {time.monotonic() - began:.0f} s", file=sys.stderr)
+        progress.done(f"{size} machines")
     return [
         *growth.figures(measured.works),
         *growth.of_sizes("adoption after kill -9, for one", "ms", measured.adoption),
@@ -90,7 +96,8 @@ async def _size(size: int, measured: Measured, *, last: bool) -> None:
         crowd = _Crowd(server, size, measured)
         await crowd.grow()
         idle = await crowd.reads()
-        server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = _OFTEN_MS if last else _NEVER_MS
+        often = str(_often_s(size) * 1000) if last else _NEVER_MS
+        server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = often
         await crowd.adopted()
         if last:
             await crowd.discovered(idle)
@@ -140,8 +147,9 @@ class _Crowd:
     async def reads(self, suffix: str = "") -> dict[str, Timing]:
         """What changes nothing, a page of a list and a list by label among it."""
         chance = random.Random(self._size)  # noqa: S311 - no secret
-        names = [chance.choice(self._names) for _ in range(_READS)]
-        offsets = [chance.randrange(max(1, self._size - _PAGE)) for _ in range(_READS // 20)]
+        reads = min(_READS, self._size * 10)
+        names = [chance.choice(self._names) for _ in range(reads)]
+        offsets = [chance.randrange(max(1, self._size - _PAGE)) for _ in range(reads // 20)]
 
         async def get(connection: Connection, name: str) -> None:
             await connection.ask("GET", f"/machines/{name}")
@@ -169,14 +177,14 @@ class _Crowd:
         seen, began = self._seen(), time.monotonic()
         cpu = process.cpu_seconds(self._server.pid)
         # One whole round of looks, with nothing else to do.
-        await asyncio.sleep(int(_OFTEN_MS) / 1000)
+        await asyncio.sleep(_often_s(self._size))
         busy = (process.cpu_seconds(self._server.pid) - cpu) / (time.monotonic() - began)
         looks = (self._seen() - seen) / (time.monotonic() - began)
         meanwhile = await self.reads(", while all are discovered")
         self._measured.discovery.append(
             Figure(
                 "crowd",
-                f"{self._size:,} machines: all seen every {int(_OFTEN_MS) // 1000} s",
+                f"{self._size:,} machines: all seen every {_often_s(self._size)} s",
                 looks,
                 "machines a second",
                 None,
@@ -207,7 +215,7 @@ class _Crowd:
                 stack.callback(one.close)
                 opened.append(one)
             cpu = process.cpu_seconds(self._server.pid)
-            timing = await time_all(opened, items, ask)
+            timing = await time_all(opened, items, ask, self._teller(what, len(items)))
             cpu = process.cpu_seconds(self._server.pid) - cpu
         work = Work(what, self._size, len(items), timing.seconds, timing.p99_ms, cpu)
         self._measured.works.append(work)
@@ -217,6 +225,18 @@ class _Crowd:
             file=sys.stderr,
         )
         return timing
+
+    def _teller(self, what: str, count: int) -> Callable[[int], None]:
+        """Tells now and then how many of `count` are done."""
+        last = time.monotonic()
+
+        def told(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > _TELL_S:
+                last = time.monotonic()
+                print(f"  {self._size} {what}: {done} of {count}", file=sys.stderr)
+
+        return told
 
     async def _all_are(self, status: str) -> None:
         connection = await Connection.open(self._server.api_url, self._server.key)
@@ -234,6 +254,10 @@ class _Crowd:
             msg = "/metrics does not count looks"
             raise RuntimeError(msg)
         return float(found[1])
+
+
+def _often_s(size: int) -> int:
+    return max(_LEAST_OFTEN, size // 1000)
 
 
 def _post(verb: str) -> Ask[str]:

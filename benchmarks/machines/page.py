@@ -1,11 +1,9 @@
-"""Both runs as Markdown. Pure."""
+"""The page, a part of it for each command. Pure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from benchmarks import report
 from benchmarks.figures import Figure
@@ -22,6 +20,7 @@ _TITLES = {
     "ports": "Servers in a machine, and one that is idle",
     "real": "One machine, beside QEMU alone",
 }
+COMMANDS = tuple(_TITLES)
 _METHODS = {
     "starts": """\
 QEMU machines of 128 MiB on Debian's disk, by two servers that run beside each other: one keeps no
@@ -41,7 +40,8 @@ so its CPU time and memory hold theirs.
   does, it hardly does. Growth is of it: linear is 1.0, what is more grows with the number.
 - **Adoption**: kill -9, then from the start of the next process until `/ready` says so, divided by
   the number of machines. A second of it is the start itself.
-- **While all are discovered**: every machine is asked every 10 s what listens.
+- **While all are discovered**: every machine is asked what listens, ten
+  thousand in 10 s.
 """,
     "ports": """\
 QEMU machines of 128 MiB on the minimal disk, of two servers that run beside each other: one with
@@ -62,41 +62,28 @@ same agent's channel, in turn.
 
 
 @dataclass(frozen=True)
-class Half:
+class Run:
     """One command's run."""
 
     facts: dict[str, str]
     figures: list[Figure]
 
 
-def keep(path: Path, name: str, half: Half) -> dict[str, Half]:
-    """Puts a run beside the last one of the other command; both, by name."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    kept[name] = asdict(half)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1))
-    return {
-        key: Half(one["facts"], [Figure(**figure) for figure in one["figures"]])
-        for key, one in kept.items()
-    }
-
-
-def markdown(halves: dict[str, Half], before: str = "") -> str:
-    """The whole page; what was not run here stays as it stood on the page `before`."""
+def markdown(name: str, run: Run, before: str = "") -> str:
+    """The page with a run of one command; the others' parts stay as they stand on `before`."""
     parts = [_HEAD]
     stood = {part.partition("\n")[0]: part for part in before.split("\n## ")[1:]}
-    for name, title in _TITLES.items():
-        half = halves.get(name)
-        if half is None and title in stood:
-            parts.append(f"## {stood[title].rstrip()}\n")
-        if half is not None:
-            facts = [f"| {key} | {value} |" for key, value in half.facts.items()]
+    for command, title in _TITLES.items():
+        if command == name:
+            facts = [f"| {key} | {value} |" for key, value in run.facts.items()]
             parts += [
                 f"## {title}\n",
-                table(half.figures),
+                table(run.figures),
                 "\n".join(["| measured on | |", "|---|---|", *facts]) + "\n",
                 _METHODS[name],
             ]
+        elif title in stood:
+            parts.append(f"## {stood[title].rstrip()}\n")
     return "\n".join(parts)
 
 
@@ -105,7 +92,7 @@ def table(figures: Sequence[Figure]) -> str:
     rows = ["| what | value | how | target | |", "|---|---|---|---|---|"]
     rows += [
         f"| {one.title} | {report.figure(one.value)} {one.unit} | {one.beside} "
-        f"| {'' if one.target is None else f'{one.target:g}'} | {report.verdict(one.met)} |"
+        f"| {'' if one.target is None else f'{one.target:g}'} | {one.verdict} |"
         for one in figures
     ]
     return "\n".join(rows) + "\n"

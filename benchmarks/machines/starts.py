@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure
-from benchmarks.machines import real
+from benchmarks.machines import process, real
 from benchmarks.machines.api import Connection
 from support.server import Server
 
@@ -332,7 +332,7 @@ async def _crowd(server: Server, *, warm: bool) -> Crowd:
         )
         seconds = time.perf_counter() - began
         pids = [pid for _, pid in done]
-        cpu = sum(_cpu(pid) for pid in pids)
+        cpu = sum(process.cpu_seconds(pid) for pid in pids)
         memory = [_memory(pid) for pid in pids]
         for connection, name in both:
             await _delete(connection, name)
@@ -357,12 +357,6 @@ async def _create(connection: Connection, name: str) -> None:
 
 async def _delete(connection: Connection, name: str) -> None:
     await connection.ask("DELETE", f"/machines/{name}?force=true", wanted=204)
-
-
-def _cpu(pid: int) -> float:
-    """Seconds that a process's threads ran (linux/Documentation/scheduler/sched-stats.rst)."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def _memory(pid: int) -> dict[str, int]:

@@ -68,9 +68,9 @@ PAGES: dict[str, tuple[Run, ...]] = {
     "docs/how-to/backup.md": (Run("bash", _PAGES),),
     "docs/how-to/command-line.md": _COMMAND_LINE,
     "docs/how-to/development-servers.md": (
-        Run("bash", f"{_BROWSER}/test_vite.py", ("npx vite",)),
+        Run("bash", f"{_BROWSER}/test_vite.py", ("npx vite", "Vite by ")),
         Run("bash", f"{_BROWSER}/test_uvicorn.py", ("# uvicorn, by ",)),
-        Run("js", f"{_BROWSER}/test_vite.py", ("vite.config.js, by ", "// behind-proxy.js\n")),
+        Run("js", f"{_BROWSER}/test_vite.py", ("vite.config.js, by ",)),
         Run(
             "js",
             f"{_BROWSER}/test_sveltekit.py",

@@ -55,6 +55,7 @@ impl Tally {
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
+            p999_us: at(0.999),
             max_us: self.latencies.max() as f64 / 1000.0,
             faults: &self.faults,
         }
@@ -70,6 +71,7 @@ pub struct Summary<'a> {
     pub p50_us: f64,
     pub p90_us: f64,
     pub p99_us: f64,
+    pub p999_us: f64,
     pub max_us: f64,
     pub faults: &'a BTreeMap<Fault, u64>,
 }
@@ -89,6 +91,7 @@ mod tests {
         assert_eq!((summary.answers, summary.bytes), (100, 1000));
         assert!((summary.p50_us - 50_000.0).abs() < 100.0);
         assert!((summary.p99_us - 99_000.0).abs() < 100.0);
+        assert!((summary.p999_us - 100_000.0).abs() < 100.0);
         let line = serde_json::to_string(&summary).unwrap();
         assert!(line.contains(r#""faults":{"bytes":1}"#), "{line}");
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from benchmarks.figures import Figure
-from benchmarks.machines import growth, page, ports, real, starts
+from benchmarks.machines import __main__ as command
+from benchmarks.machines import crowd, growth, page, ports, real, starts
 from benchmarks.machines.api import Timing
 from benchmarks.machines.growth import Work
 
@@ -126,25 +129,53 @@ def test_the_bare_line_is_the_machines_with_its_own_descriptors_and_port():
         real.bare_command(["qemu"], 1, {})
 
 
-def test_a_run_keeps_the_other_commands_half(tmp_path: Path):
-    kept = tmp_path / "bench" / "machines.json"
-    page.keep(
-        kept, "fleet", page.Half({"date": "then"}, [Figure("a", "made", 3, "a second", None)])
-    )
-    halves = page.keep(
-        kept, "real", page.Half({"date": "now"}, [Figure("b", "start", 2, "times", 1)])
-    )
-    text = page.markdown(halves)
-    assert "| made | 3.00 a second |" in text
-    assert "| start | 2.00 times |  | 1 | not met |" in text
-    assert text.index("Thousands of machines") < text.index("beside QEMU alone")
-    # On another clone, where only one of them is run: the page holds the other one's.
-    again = page.Half({"date": "later"}, [Figure("b", "start", 7, "times", 1)])
-    once_more = page.markdown({"real": again}, text)
-    assert "| made | 3.00 a second |" in once_more
-    assert "| start | 7.00 times |" in once_more
-    assert "2.00 times" not in once_more
-    assert page.markdown({}, text) == text
+@pytest.mark.parametrize("order", [*permutations(page.COMMANDS, 2)])
+def test_a_run_keeps_the_parts_of_all_other_commands(order: tuple[str, str]):
+    text = ""
+    for number, name in enumerate(page.COMMANDS):
+        figure = Figure("a", f"value of {name}", number + 2, "s", None)
+        text = page.markdown(name, page.Run({"date": f"of {name}"}, [figure]), text)
+    for number, name in enumerate(page.COMMANDS):
+        assert f"| value of {name} | {number + 2}.00 s |" in text
+        assert f"| date | of {name} |" in text
+    # Run again, one after the other: new figures, all else as it stood.
+    again = text
+    for name in order:
+        run = page.Run({"date": "later"}, [Figure("a", f"value of {name}", 7, "s", None)])
+        again = page.markdown(name, run, again)
+    assert again.count("| date | later |") == again.count("| 7.00 s |") == 2
+    for name in set(page.COMMANDS) - set(order):
+        assert f"| date | of {name} |" in again
+    assert again.count("\n## ") == len(page.COMMANDS)
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles == [line for line in again.splitlines() if line.startswith("## ")]
+
+
+def test_the_page_in_the_repository_stays_whole_when_a_part_is_run():
+    before = (Path(__file__).parents[3] / "benchmarks" / "MACHINES.md").read_text()
+    after = page.markdown("real", page.Run({}, []), before)
+    for part in before.split("\n## ")[1:]:
+        title, _, rest = part.partition("\n")
+        if title != "One machine, beside QEMU alone":
+            assert f"## {title}\n{rest.rstrip()}" in after
+
+
+def test_a_command_writes_its_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written = tmp_path / "MACHINES.md"
+    monkeypatch.setattr(command, "_PAGE", written)
+    monkeypatch.setattr(real, "qemu_version", lambda: "QEMU")
+    for name, module in (("fleet", crowd), ("starts", starts), ("real", real)):
+        figure = Figure("a", f"value of {name}", 2, "s", None)
+        monkeypatch.setattr(module, "measure", lambda *_, figure=figure: [figure])
+        monkeypatch.setattr(sys, "argv", ["machines", name])
+        assert command.main() == 0
+    text = written.read_text()
+    for name in ("fleet", "starts", "real"):
+        assert f"| value of {name} | 2.00 s |" in text
+    # A run of other sizes than the page's is not for the page.
+    monkeypatch.setattr(sys, "argv", ["machines", "fleet", "--machines", "2"])
+    assert command.main() == 0
+    assert written.read_text() == text
 
 
 def test_what_was_inherited_is_named_by_its_path():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,48 @@ from benchmarks.processes import family
 PEERS = peers.known(Path("/checkout"))
 
 
+(SMALL,) = workloads.chosen("small-get")
+(BUFFERS,) = workloads.chosen("get-64k")
+(RATE,) = workloads.chosen("rate")
+(IDLE,) = workloads.chosen("idle-websocket")
+PLAN = rounds.Plan(7, 15, 21, 1.0, None, None, 1024)
+
+
 def test_each_round_begins_with_another_and_far_ones_stop_early():
-    first, second = rounds.order(PEERS, 0), rounds.order(PEERS, 1)
+    first, second = rounds.order(PEERS, 0, SMALL), rounds.order(PEERS, 1, SMALL)
     assert first[0].key == OURS
     assert second[0] == first[1]
     assert {peer.key for peer in first} == {peer.key for peer in second}
-    late = rounds.order(PEERS, rounds.SOME_ROUNDS)
+    late = rounds.order(PEERS, rounds.SOME_ROUNDS, SMALL)
+    assert {peer.key for peer in late} == {"nginx", "haproxy", OURS}
+    late = rounds.order(PEERS, rounds.SOME_ROUNDS, BUFFERS)
+    assert {"nginx-64k", "haproxy-64k"} < {peer.key for peer in late}
     assert all(peer.in_every_round for peer in late)
-    assert {"nginx", "haproxy", OURS} <= {peer.key for peer in late}
+    assert len(rounds.order(PEERS, 0, IDLE)) == len(PEERS)
+    assert {peer.key for peer in rounds.order(PEERS, 1, IDLE)} == {"haproxy", OURS}
+
+
+def test_what_scatters_most_has_many_rounds_from_the_start_and_what_was_asked_for_is_done():
+    assert rounds.steps(SMALL, PLAN) == [7, 15, 21]
+    assert rounds.steps(RATE, PLAN) == [15, 21]
+    assert rounds.steps(RATE, replace(PLAN, rounds=2, close_rounds=2, most_rounds=2)) == [2]
+
+
+def test_a_guess_grows_with_what_is_done():
+    small, buffers, rate, idle = (
+        rounds.guess(workload, PEERS, PLAN) for workload in (SMALL, BUFFERS, RATE, IDLE)
+    )
+    assert 30 < small < buffers < 150
+    assert rate > small
+    assert idle > 0
+    one = replace(PLAN, rounds=1, close_rounds=1, most_rounds=1)
+    assert rounds.guess(SMALL, PEERS, one) < small / 2
 
 
 def test_idle_connections_leave_descriptors_to_spare():
-    (idle,) = workloads.chosen("idle-websocket")
-    assert rounds.scaled(idle, 1 << 20).connections == idle.connections
-    assert rounds.scaled(idle, 20_000).connections == 9_000
-    assert 0 < rounds.scaled(idle, 1024).connections < 512
+    assert rounds.scaled(IDLE, 24_000).connections == IDLE.connections
+    assert rounds.scaled(IDLE, 20_000).connections == 9_000
+    assert 0 < rounds.scaled(IDLE, 1024).connections < 512
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)

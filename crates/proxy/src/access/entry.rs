@@ -1,33 +1,40 @@
 //! What a line of the access log says. Pure: the times are given.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
-
+use super::json::{key, Object};
 use crate::answer::Answer;
 use crate::http::request::RequestHead;
 
-/// Most bytes of a method and of a path that are kept: what waits in the queue is bounded.
+/// Most bytes of a method and of a path that are kept.
 const LONGEST_METHOD: usize = 32;
 const LONGEST_PATH: usize = 2048;
 
 /// Where the destination was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Path,
     Host,
 }
 
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Path => "path",
+            Mode::Host => "host",
+        }
+    }
+}
+
 /// One request, as far as it was understood.
 #[derive(Debug)]
 pub struct Entry {
-    began: SystemTime,
     client: IpAddr,
-    /// Of a head that was understood.
-    method: Option<String>,
-    path: Option<String>,
+    /// Method and path of a head that was understood, one after the other as they came: text is
+    /// made of them only for a line that is written.
+    asked: Option<Asked>,
     pub mode: Option<Mode>,
     /// The id, or what the request calls a machine that is not there.
     pub machine: Option<String>,
@@ -45,33 +52,19 @@ pub struct Entry {
     pub websocket: bool,
 }
 
-/// In the order in which they are written.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: &'a str,
-    method: Option<&'a str>,
-    mode: Option<Mode>,
-    machine: Option<&'a str>,
-    port: Option<u16>,
-    path: Option<&'a str>,
-    status: Option<u16>,
-    error: Option<&'static str>,
-    bytes_in: u64,
-    bytes_out: u64,
-    duration_ms: Option<f64>,
-    first_byte_ms: Option<f64>,
-    client: IpAddr,
-    protocol: &'static str,
+#[derive(Debug)]
+struct Asked {
+    bytes: Box<[u8]>,
+    /// Where the path begins.
+    path: usize,
 }
 
 impl Entry {
-    /// Of a request of `client` that began then; the rest is not known yet.
-    pub fn new(client: IpAddr, began: SystemTime) -> Entry {
+    /// Of a request of `client`; the rest is not known yet.
+    pub fn new(client: IpAddr) -> Entry {
         Entry {
-            began,
             client: client.to_canonical(),
-            method: None,
-            path: None,
+            asked: None,
             mode: None,
             machine: None,
             port: None,
@@ -89,8 +82,13 @@ impl Entry {
     pub fn asked(&mut self, head: &RequestHead, bytes: &[u8]) {
         let path = head.path.of(bytes);
         let query = memchr::memchr(b'?', path).unwrap_or(path.len());
-        self.method = Some(kept(head.method_text.of(bytes), LONGEST_METHOD));
-        self.path = Some(kept(&path[..query], LONGEST_PATH));
+        let method = head.method_text.of(bytes);
+        let method = &method[..method.len().min(LONGEST_METHOD)];
+        let path = &path[..query.min(LONGEST_PATH)];
+        self.asked = Some(Asked {
+            bytes: [method, path].concat().into(),
+            path: method.len(),
+        });
     }
 
     /// The proxy answers by itself.
@@ -99,42 +97,69 @@ impl Entry {
         self.error = Some(answer.code());
     }
 
-    /// Appends the line, its end included.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let ms = |us: u64| us as f64 / 1000.0;
-        let line = Line {
-            time: &rfc3339(self.began),
-            method: self.method.as_deref(),
-            mode: self.mode,
-            machine: self.machine.as_deref(),
-            port: self.port,
-            path: self.path.as_deref(),
-            status: self.status,
-            error: self.error,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
-            duration_ms: self.duration_us.map(ms),
-            first_byte_ms: self.first_byte_us.map(ms),
-            client: self.client,
-            protocol: if self.websocket { "websocket" } else { "http" },
-        };
-        // Writing to a Vec cannot fail, and no key of the map is anything but text.
-        let _ = serde_json::to_writer(&mut *out, &line);
+    /// Appends the line of a request that began then, its end included.
+    pub fn write(&self, began: SystemTime, calendar: &mut Calendar, out: &mut Vec<u8>) {
+        let asked = self.asked.as_ref();
+        let texts = asked.map(|asked| {
+            let (method, path) = asked.bytes.split_at(asked.path);
+            [method, path].map(as_text)
+        });
+        let [method, path] = texts.as_ref().map_or([None; 2], |texts| {
+            texts.each_ref().map(|text| Some(&**text))
+        });
+        let mut line = Object::begin(out);
+        line.plain(key!(first "time"), Some(calendar.text(began)));
+        line.text(key!("method"), method);
+        line.plain(key!("mode"), self.mode.map(Mode::name));
+        line.text(key!("machine"), self.machine.as_deref());
+        line.number(key!("port"), self.port.map(u64::from));
+        line.text(key!("path"), path);
+        line.number(key!("status"), self.status.map(u64::from));
+        line.plain(key!("error"), self.error);
+        line.number(key!("bytes_in"), Some(self.bytes_in));
+        line.number(key!("bytes_out"), Some(self.bytes_out));
+        line.thousandths(key!("duration_ms"), self.duration_us);
+        line.thousandths(key!("first_byte_ms"), self.first_byte_us);
+        line.address(key!("client"), self.client);
+        let protocol = if self.websocket { "websocket" } else { "http" };
+        line.plain(key!("protocol"), Some(protocol));
+        line.end();
         out.push(b'\n');
     }
 }
 
-fn kept(bytes: &[u8], longest: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(longest)]).into_owned()
+/// What is no UTF-8 becomes U+FFFD.
+fn as_text(bytes: &[u8]) -> Cow<'_, str> {
+    // Nearly all is UTF-8, and this looks at many bytes at a time.
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-/// In UTC with milliseconds (RFC 3339 section 5.6); before 1970 it is 1970.
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
-    let (year, month, day) = date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+/// Turns times into text, and remembers the last second's: most lines are of the same.
+#[derive(Debug, Default)]
+pub struct Calendar {
+    second: u64,
+    /// Of `second`, with the milliseconds asked for last; empty before the first time.
+    text: String,
+}
+
+impl Calendar {
+    /// In UTC with milliseconds (RFC 3339 section 5.6); before 1970 it is 1970.
+    fn text(&mut self, time: SystemTime) -> &str {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let (second, millis) = (since.as_secs(), since.subsec_millis());
+        if second != self.second || self.text.is_empty() {
+            let (year, month, day) = date(second / 86_400);
+            let (hours, minutes, seconds) = (second / 3600 % 24, second / 60 % 60, second % 60);
+            self.second = second;
+            self.text =
+                format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.000Z");
+        }
+        self.text.truncate(self.text.len() - "000Z".len());
+        let digit = |of: u32| char::from_digit(millis / of % 10, 10);
+        self.text.extend([100, 10, 1].into_iter().filter_map(digit));
+        self.text.push('Z');
+        &self.text
+    }
 }
 
 /// Year, month and day of a day since 1970-01-01, in the Gregorian calendar. Years are counted
@@ -164,16 +189,19 @@ mod tests {
 
     #[test]
     fn times_are_utc_with_milliseconds() {
+        let mut calendar = Calendar::default();
         for (millis, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399_999, "2000-02-28T23:59:59.999Z"),
             (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (951_782_400_987, "2000-02-29T00:00:00.987Z"),
+            (951_782_400_060, "2000-02-29T00:00:00.060Z"),
             (951_868_800_000, "2000-03-01T00:00:00.000Z"),
             (1_735_689_599_050, "2024-12-31T23:59:59.050Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             let time = UNIX_EPOCH + Duration::from_millis(millis);
-            assert_eq!(rfc3339(time), text);
+            assert_eq!(calendar.text(time), text);
         }
     }
 
@@ -189,10 +217,10 @@ mod tests {
             let bytes = format!("M-X {target} HTTP/1.1\r\nHost: h\r\nCookie: secret\r\n\r\n");
             let mut head = RequestHead::new();
             request::parse(bytes.as_bytes(), &Limits::default(), &mut head).unwrap();
-            let mut entry = Entry::new([10, 0, 0, 1].into(), UNIX_EPOCH);
+            let mut entry = Entry::new([10, 0, 0, 1].into());
             entry.asked(&head, bytes.as_bytes());
             let mut out = Vec::new();
-            entry.write(&mut out);
+            entry.write(UNIX_EPOCH, &mut Calendar::default(), &mut out);
             let text = String::from_utf8(out).unwrap();
             assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
             assert!(!text.contains("secret"), "{text}");

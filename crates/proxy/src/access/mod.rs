@@ -1,17 +1,20 @@
 //! The access log: one line of JSON for each request, written by a thread of its own.
 //!
-//! A worker gives what it knows of a request to a bounded queue and never waits: what does not fit
-//! is dropped and counted ([`Bound::AccessLog`]). Nothing of a request but its method and its path
-//! is written; its query and its fields are where secrets are.
+//! A worker appends the line to a buffer of its own, which the thread takes away now and then: at
+//! most every [`GATHER`](waiting::GATHER), and no more than a wake-up for all lines of that time. The
+//! worker never waits for a file: what does not fit into the buffer is dropped and counted
+//! ([`Bound::AccessLog`]). Nothing of a request but its method and its path is written; its query and
+//! its fields are where secrets are.
 
 mod entry;
+mod json;
 mod sink;
+mod waiting;
 mod writer;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,9 +28,10 @@ pub use writer::AccessLog;
 
 /// One worker's way into the log.
 pub struct Access {
-    queue: SyncSender<writer::Note>,
+    waiting: waiting::Waiting,
     /// The worker's.
     counters: Arc<Counters>,
+    calendar: RefCell<entry::Calendar>,
     /// One of so many is written.
     sample: u32,
     /// Of these, those that were passed over since the last.
@@ -36,7 +40,7 @@ pub struct Access {
 
 impl Access {
     /// Errors of our own are always written, of the others one of `sample`.
-    fn write(&self, entry: Box<Entry>) {
+    fn write(&self, entry: &mut Entry, began: Moment) {
         if entry.error.is_none() {
             let passed = self.passed.get();
             self.passed.set((passed + 1) % self.sample);
@@ -44,7 +48,14 @@ impl Access {
                 return;
             }
         }
-        if self.queue.try_send(writer::Note::Line(entry)).is_err() {
+        let age = Moment::now().us_since(began);
+        entry.duration_us.get_or_insert(age);
+        let began = SystemTime::now() - Duration::from_micros(age);
+        let calendar = &mut *self.calendar.borrow_mut();
+        if !self
+            .waiting
+            .append(|lines| entry.write(began, calendar, lines))
+        {
             self.counters.met(Bound::AccessLog);
         }
     }
@@ -54,24 +65,21 @@ impl Access {
 pub struct Pending {
     access: Rc<Access>,
     began: Moment,
-    pub entry: Box<Entry>,
+    pub entry: Entry,
 }
 
 impl Pending {
     /// Of a request of `client` whose first byte came at `began`.
     pub fn begin(access: &Rc<Access>, client: IpAddr, began: Moment) -> Box<Pending> {
-        let age = Duration::from_micros(Moment::now().us_since(began));
         Box::new(Pending {
             access: access.clone(),
             began,
-            entry: Box::new(Entry::new(client, SystemTime::now() - age)),
+            entry: Entry::new(client),
         })
     }
 
     /// The request is over.
     pub fn write(mut self) {
-        let us = || Moment::now().us_since(self.began);
-        self.entry.duration_us = Some(self.entry.duration_us.unwrap_or_else(us));
-        self.access.write(self.entry);
+        self.access.write(&mut self.entry, self.began);
     }
 }
