@@ -90,6 +90,13 @@ impl Account {
         }
     }
 
+    /// The same, where the machine was found anyway.
+    pub fn is_of(&mut self, id: &str) {
+        if let Some(line) = &mut self.line {
+            line.entry.machine = Some(id.to_owned());
+        }
+    }
+
     /// For the measure of a request that goes to a machine, which counts its bytes by itself.
     pub fn into_line(self) -> Option<Box<Pending>> {
         self.with_bytes(0).line

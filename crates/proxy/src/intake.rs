@@ -251,7 +251,6 @@ impl Intake {
                 return (turn, length);
             }
         };
-        account.identify(&worker, &destination);
         let admitted = if worker.knows() {
             admit(client, &destination)
         } else {
@@ -262,10 +261,12 @@ impl Intake {
         let (admitted, target, meter) = match admitted {
             Ok(admitted) => admitted,
             Err(answer) => {
+                account.identify(&worker, &destination);
                 let turn = deny(client, cx, answer, head, bytes, Some(&destination), account);
                 return (turn, length);
             }
         };
+        account.is_of(&admitted.0.record.id);
         let mut buffer = worker.buffers.lend();
         let to = Target {
             destination: &destination,
