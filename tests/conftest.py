@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.need import Need
+from support.wheel import built
 
 # Fast ones first; a folder that is not here comes last.
 STAGES = ("unit", "contract", "integration", "e2e")
@@ -17,6 +18,12 @@ _TESTS = Path(__file__).parent
 @pytest.fixture(scope="session")
 def need() -> Need:
     return Need()
+
+
+@pytest.fixture(scope="session")
+def wheel(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the checkout, as `make wheel` makes it."""
+    return built(need, tmp_path_factory.mktemp("wheel"))
 
 
 def pytest_configure() -> None:
