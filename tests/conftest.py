@@ -23,6 +23,14 @@ def need() -> Need:
     return Need()
 
 
+@pytest.fixture(scope="session")
+def wheel(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the checkout, as `make wheel` makes it."""
+    from support.wheel import built  # noqa: PLC0415 - few tests need it
+
+    return built(need, tmp_path_factory.mktemp("wheel"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What tests start is hung up as a shell's commands are, also under nohup(1)."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -23,13 +23,13 @@ import httpx
 import pytest
 
 from hyperfleet import __version__
-from support import wheel
 from support.need import Need
 from support.page import CHECKOUT, Page
 from support.ports import free_port
 from support.reader_host import ReaderHost
 from support.server import kill_all_in, link_artefacts
 from support.service_manager import ServiceManager
+from support.wheel import as_version, dependencies
 
 pytestmark = pytest.mark.vm
 
@@ -59,14 +59,14 @@ class Host(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def host(images: Path, need: Need) -> Iterator[Host]:
+def host(images: Path, wheel: Path, need: Need) -> Iterator[Host]:
     for program in ("apt-get", "pgrep", "prlimit"):
         need(program)
     root = Path(tempfile.mkdtemp(prefix="hf-"))
     clone = root / "clone"
     (clone / "dist").mkdir(parents=True)
     (root / "dependencies").mkdir()
-    wheel.as_version(wheel.built(need, clone / "dist"), NEXT)
+    as_version(Path(shutil.copy(wheel, clone / "dist")), NEXT)
     (clone / "packaging").symlink_to(CHECKOUT / "packaging")
     settings = {
         "PORT": str(free_port()),
@@ -76,7 +76,7 @@ def host(images: Path, need: Need) -> Iterator[Host]:
     }
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(wheel.dependencies(root / "dependencies")),
+        "PYTHONPATH": str(dependencies(root / "dependencies")),
         "PIP_NO_INDEX": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         # Set-up asks for Alpine's disk, which the internet has.
@@ -175,14 +175,15 @@ def a_machine(api: httpx.Client, name: str) -> dict[str, object]:
 
 @contextmanager
 def requests_going_on(url: str) -> Iterator[None]:
-    """Clients, half of which keep their connections; every request must have the page."""
+    """Two clients, one of which keeps its connection; every request must have the page."""
     over = threading.Event()
-    counts = [0] * 4
+    counts = [0, 0]
 
     def client(number: int) -> None:
         # Without certificates, whose loading takes longer than all of the rest.
         with httpx.Client(verify=False, timeout=PATIENCE) as kept:  # noqa: S501
-            while not over.is_set():
+            # Without a pause they would take the CPU from what they are to be disturbed by.
+            while not over.wait(0.005):
                 headers = {"Connection": "close"} if number % 2 else {}
                 answer = kept.get(url, headers=headers)
                 assert (answer.status_code, answer.text) == (200, "hello\n")

@@ -16,16 +16,9 @@ import httpx
 import pytest
 
 from hyperfleet import binaries
-from support.need import Need
 from support.ports import free_port
-from support.wheel import built
 
 PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT, binaries.GATE, binaries.CONFINE)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
-    return built(need, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,14 @@ STAND_INS = {
     """,
     # Everything is made already; its targets and what they run are there.
     "make": "exec {make} --silent --dry-run --directory {checkout} {variables}",
+    # An environment has the pip that is here already: to unpack it again takes seconds. The Python
+    # is the tests', for which their packages were built.
+    "python3": """
+        [ "$1 $2 $#" = "-m venv 3" ]
+        {python} -m venv --without-pip "$3"
+        printf '#!/bin/sh\\nexec "%s/bin/python" -m pip "$@"\\n' "$3" > "$3/bin/pip"
+        chmod +x "$3/bin/pip"
+    """,
     # What is pulled, nobody can foresee.
     "git": '[ "$1" = pull ]',
     # Of all that runs on this host, what runs in the test's own folders.
@@ -155,7 +163,7 @@ def _filled(script: str, name: str, root: Path) -> str:
     if "{" not in script:
         return script
     real = shutil.which(name)
-    words = {"root": root, "checkout": CHECKOUT, "variables": '"$@"'}
+    words = {"root": root, "checkout": CHECKOUT, "python": sys.executable, "variables": '"$@"'}
     return script.format(**{name: real or f"no-{name}-here"}, **words)
 
 

@@ -52,7 +52,7 @@ def as_version(wheel: Path, version: str) -> Path:
 
 
 def dependencies(folder: Path) -> Path:
-    """A folder for PYTHONPATH with all that this environment has, but Hyperfleet and pip.
+    """A folder for PYTHONPATH with all that this environment has, but Hyperfleet.
 
     What the wheel depends on is what requirements.txt pins; to fetch it again would need the
     internet.
@@ -60,7 +60,7 @@ def dependencies(folder: Path) -> Path:
     import pytest  # noqa: PLC0415 - it lies where the others do
 
     for entry in Path(pytest.__file__).parents[1].iterdir():
-        if not entry.name.startswith(("hyperfleet", "_hyperfleet", "pip")):
+        if not entry.name.startswith(("hyperfleet", "_hyperfleet")):
             (folder / entry.name).symlink_to(entry)
     return folder
 
