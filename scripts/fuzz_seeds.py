@@ -54,7 +54,7 @@ def main() -> None:
 def requests() -> Iterator[bytes]:
     """Each by a stranger and by a trusted peer; then under settings and limits of another kind."""
     for case in inputs("requests"):
-        for setting in (0, 1, 2 + 4 + 8, 16):
+        for setting in (0, 1, 2 + 4 + 8, 16, 2 + 32):
             yield bytes([setting]) + case
 
 

@@ -75,6 +75,26 @@ def test_a_machine_is_reached_by_name_and_by_host(server: Server, machine: dict[
         assert dict(answer.json()["headers"])["host"] == f"{ref}-8080.local.dev:4000"
 
 
+def test_a_server_gets_the_host_and_the_path_that_its_port_is_told(
+    server: Server, machine: dict[str, Any]
+) -> None:
+    path = f"/proxy/{machine['id']}/8081/a"
+
+    def told(**options: Any) -> tuple[str, str, str, str | None]:
+        body = {"port_options": {"8081": options}}
+        assert server.api.patch(f"/machines/{machine['id']}", json=body).status_code == 200
+        seen = httpx.get(f"{server.proxy_url}{path}").json()
+        headers = dict(seen["headers"])
+        forwarded = headers["x-forwarded-host"]
+        return seen["target"], headers["host"], forwarded, headers.get("x-forwarded-prefix")
+
+    site = f"127.0.0.1:{server.proxy_port}"
+    prefix = path.removesuffix("/a")
+    assert told(host="localhost:8081") == ("/a", "localhost:8081", site, prefix)
+    assert told(strip_prefix=False) == (path, site, site, None)
+    assert told() == ("/a", site, site, prefix)
+
+
 def test_ports_tell_what_listens_where(server: Server, machine: dict[str, Any]) -> None:
     deadline = time.monotonic() + 20
     while True:
