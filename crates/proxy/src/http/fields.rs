@@ -281,6 +281,12 @@ mod tests {
             }
             assert!(is_value(&bytes), "{length}");
         }
+        for byte in 0..=255u8 {
+            let wanted = byte == b'\t' || !byte.is_ascii_control();
+            for length in [1, 9, 17] {
+                assert_eq!(is_value(&vec![byte; length]), wanted, "{byte:#x}");
+            }
+        }
     }
 
     #[test]
