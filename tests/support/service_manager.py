@@ -25,6 +25,8 @@ _DONE = {
 }
 _LEFT_OUT = {
     *("TasksMax", "LimitCORE", "ProtectHome", "RestrictRealtime"),
+    # The machines' own unit is what the server's asks for beside it.
+    *("Delegate", "OOMPolicy", "OOMScoreAdjust"),
     *("Restart", "RestartPreventExitStatus", "RestartSec", "TimeoutStartSec", "TimeoutStopSec"),
 }
 

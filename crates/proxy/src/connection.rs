@@ -52,7 +52,7 @@ pub async fn serve(client: &mut Client, room: Room) {
                     // away.
                     End::Close if client.is_quiet().await => return,
                     End::Close | End::Linger => return Box::pin(client.linger()).await,
-                    End::Break => return,
+                    End::Done | End::Break => return,
                     End::Reset => return client.reset(),
                 }
             }

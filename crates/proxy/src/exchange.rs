@@ -26,6 +26,8 @@ pub enum End {
     Keep,
     /// Closed: everything was sent.
     Close,
+    /// The same, and the client has promised to send nothing more: nobody has to look.
+    Done,
     /// Closed as soon as the client has read what it was sent; it may be sending still.
     Linger,
     /// Closed at once: what the client has is visibly not the whole.
@@ -252,6 +254,7 @@ async fn settle(
             }
             match (upload_ended, keep) {
                 (true, true) => End::Keep,
+                (true, false) if request.last && client.input.is_empty() => End::Done,
                 (true, false) => End::Close,
                 // The rest of the request is nobody's any more.
                 (false, true) if client.read_away(&mut request.body).await => End::Keep,

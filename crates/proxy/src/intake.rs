@@ -53,6 +53,9 @@ pub struct Request {
     pub expects_continue: bool,
     /// May be sent a second time (RFC 9110 section 9.2.2).
     pub idempotent: bool,
+    /// Its client has said that it sends nothing more (RFC 9112 section 9.6), and it has no body, after
+    /// which some send a line end all the same (section 2.2).
+    pub last: bool,
     /// The head for the machine, then what was read of the body, framed.
     pub buffer: Vec<u8>,
     /// Bytes of `buffer` that are the head.
@@ -291,6 +294,7 @@ impl Intake {
                     page: answer::wants_page(head, bytes),
                     expects_continue: head.expects_continue,
                     idempotent: head.method.is_idempotent(),
+                    last: !head.keep_alive && head.framing == Framing::None,
                     buffer,
                     head: head_length,
                     body,

@@ -200,12 +200,34 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-/// Whether `bytes` may be a field value: no controls but HTAB. Without early exit, so that the
-/// compiler makes it a vector loop.
+/// Whether `bytes` may be a field value: no controls but HTAB.
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |bad, &byte| {
-        bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
+    every(bytes, |byte| {
+        ((byte >= 0x20) | (byte == b'\t')) & (byte != 0x7f)
     })
+}
+
+/// Whether `holds` is true of every byte: by pieces of a length that is known, which the compiler
+/// makes vectors of. Of the rest that is no whole piece the last bytes are looked at twice: one by
+/// one they would cost more than all before them, as short as what is in heads is.
+pub(crate) fn every(bytes: &[u8], holds: impl Fn(u8) -> bool) -> bool {
+    fn all<const N: usize>(piece: &[u8; N], holds: &impl Fn(u8) -> bool) -> bool {
+        piece.iter().fold(true, |all, &byte| all & holds(byte))
+    }
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let mut rest = bytes;
+        while let Some((piece, after)) = rest.split_first_chunk::<16>() {
+            if !all(piece, &holds) {
+                return false;
+            }
+            rest = after;
+        }
+        return all(last, &holds);
+    }
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => all(first, &holds) & all(last, &holds),
+        _ => bytes.iter().all(|&byte| holds(byte)),
+    }
 }
 
 /// The elements of a comma-separated list, trimmed, empty ones left out (RFC 9110 section 5.6.1).
@@ -245,6 +267,26 @@ mod tests {
         assert_eq!(Name::of(b"X-Forwarded-Port"), Name::Other);
         assert_eq!(Name::of(b"x-machine.id"), Name::Other);
         assert_eq!(Name::of(b""), Name::Other);
+    }
+
+    #[test]
+    fn a_wrong_byte_is_found_at_every_place_of_every_length() {
+        for length in 0..70 {
+            let mut bytes = vec![b'a'; length];
+            assert!(is_value(&bytes), "{length}");
+            for at in 0..length {
+                bytes[at] = 0x7f;
+                assert!(!is_value(&bytes), "{at} of {length}");
+                bytes[at] = b'\t';
+            }
+            assert!(is_value(&bytes), "{length}");
+        }
+        for byte in 0..=255u8 {
+            let wanted = byte == b'\t' || !byte.is_ascii_control();
+            for length in [1, 9, 17] {
+                assert_eq!(is_value(&vec![byte; length]), wanted, "{byte:#x}");
+            }
+        }
     }
 
     #[test]

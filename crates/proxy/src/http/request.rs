@@ -210,10 +210,9 @@ impl RequestHead {
         if method == b"CONNECT" {
             return Err(Reject::Connect);
         }
-        if !target
-            .iter()
-            .all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#')
-        {
+        if !fields::every(target, |byte| {
+            (byte > 0x20) & (byte < 0x7f) & (byte != b'#')
+        }) {
             return Err(Reject::Bad("the target holds an invalid character"));
         }
         self.target(target, start + method.len() + 1)

@@ -111,3 +111,29 @@ fn time_limits_end_what_waits_too_long() {
     drop(client);
     upstream.expect_end();
 }
+
+#[test]
+fn what_follows_a_last_request_does_not_cost_the_client_its_answer() {
+    let (server, proxy) = one_server();
+    // In one segment with the request; and after a body, when the machine has it already.
+    for (request, more) in [
+        ("GET /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n\r\n", ""),
+        ("GET /proxy/web/80/ HTTP/1.0\r\n\r\nGET", ""),
+        (
+            "POST /proxy/web/80/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1",
+            "\r\n",
+        ),
+    ] {
+        let mut client = proxy.connect();
+        client.send(request);
+        let mut upstream = server.accept();
+        upstream.head();
+        client.send(more);
+        upstream.send(OK);
+        client.shut();
+        let (answer, reset) = client.rest_and_reset();
+        assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+        assert!(!reset, "{request}");
+        drop(upstream);
+    }
+}
