@@ -1,7 +1,7 @@
 //! Starts a process as vfork(2) does: the child runs in the agent's memory until it is another
-//! program, and the agent waits for that. Nothing is copied and no pipe tells how exec went, which
-//! is half of what a start costs where the guest's code is emulated (`fork` of [`std::process`]:
-//! 3.4 ms; this: see benchmarks/MACHINES.md).
+//! program, and the agent waits for that. Nothing is copied and no pipe tells how exec went: where the
+//! guest's code is emulated, an exec of `true` takes some 60 % of what it took with the `fork` of
+//! [`std::process`] (benchmarks/MACHINES.md has what it takes).
 //!
 //! Sources: clone(2), "clone3()", with CLONE_INTO_CGROUP (Linux 5.7) and CLONE_CLEAR_SIGHAND (5.5);
 //! posix_spawn(3), whose rules for such a child these are. Older kernels do it in more steps.
