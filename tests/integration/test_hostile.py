@@ -1,15 +1,19 @@
-"""Guests that lie, against a whole server: what each did is known, and nobody else is harmed.
+"""Guests that lie and clients that do not read, against a whole server: nobody else is harmed.
 
-The driver is the fake: the liars are in the server's own process, so what they hold counts too.
+What a guest did is known afterwards. The driver is the fake: the liars are in the server's own
+process, so what they hold counts too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -26,6 +30,9 @@ MOST_MIB = 24
 PATIENCE = 60.0
 # Calls to the other machine while a guest lies, at least.
 ROUNDS = 5
+# What a console holds at most, and how many ask for all of it.
+CONSOLE_BYTES = 16 * 1024 * 1024
+CLIENTS = 8
 # Characters of what is written down.
 MOST_WORDS = 1100
 
@@ -120,6 +127,33 @@ def test_a_guest_that_lies_from_the_first_word(server: Server, lie: str) -> None
     _others_are_served(server)
 
 
+def test_clients_that_do_not_read(server: Server) -> None:
+    """They ask for the largest answer there is, and take none of it."""
+    machine = server.create("talks")
+    server.start_machine("talks")
+    said = b"caf\xc3\xa9 \xff\n" * (CONSOLE_BYTES // 8)
+    (server.home / "machines" / machine["id"] / "console.log").write_bytes(said)
+    request = (
+        f"GET /machines/talks/logs HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
+        f"Authorization: Bearer {server.key}\r\n\r\n"
+    ).encode()
+    before = _start_measuring(server)
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(_narrow(server)) for _ in range(CLIENTS)]
+        for client in clients:
+            client.sendall(request)
+        for client in clients:
+            # It is being answered.
+            assert client.recv(17) == b"HTTP/1.1 200 OK\r\n"
+        waits = [_others_are_served(server) for _ in range(ROUNDS)]
+        assert (_most(server) - before) / 2**20 < MOST_MIB
+        assert max(waits) < PATIENCE / 4
+        # Who reads on after all misses nothing.
+        with clients[0].makefile("rb") as rest:
+            body = _chunks(rest)
+        assert body.decode() == said.decode(errors="replace")
+
+
 def test_nothing_is_left_of_them(server: Server) -> None:
     """After all others: each machine that has lied is deleted, all at once."""
     names = [one["name"] for one in reality.listed(server) if one["name"] != "good"]
@@ -156,6 +190,26 @@ def _others_are_served(server: Server) -> float:
         assert act() == right
         slowest, begun = max(slowest, time.monotonic() - begun), time.monotonic()
     return slowest
+
+
+def _narrow(server: Server) -> socket.socket:
+    """A connection that takes little at a time."""
+    client = socket.socket()
+    client.settimeout(PATIENCE)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", server.api_port))
+    return client
+
+
+def _chunks(answer: IO[bytes]) -> bytes:
+    """The body of an answer that comes in chunks (RFC 9112, 7.1), from within its head on."""
+    while answer.readline() != b"\r\n":
+        pass
+    body = bytearray()
+    while size := int(answer.readline(), 16):
+        body += answer.read(size)
+        assert answer.readline() == b"\r\n"
+    return bytes(body)
 
 
 def _start_measuring(server: Server) -> int:
