@@ -41,6 +41,12 @@ class RateLimitedError(HyperfleetError):
         self.retry_after = retry_after
 
 
+class HeadTooLargeError(HyperfleetError):
+    """The request's head, or the number of its fields, is over the bound."""
+
+    code = "HEAD_TOO_LARGE"
+
+
 class RequestTimeoutError(HyperfleetError):
     """The request did not arrive whole in time."""
 

@@ -73,7 +73,13 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 # What any endpoint that asks for a key may answer; CAPACITY: the server is still starting.
-OPEN_ERRORS = ("VALIDATION_ERROR", "TOO_LARGE", "REQUEST_TIMEOUT", "INTERNAL_ERROR")
+OPEN_ERRORS = (
+    "VALIDATION_ERROR",
+    "TOO_LARGE",
+    "HEAD_TOO_LARGE",
+    "REQUEST_TIMEOUT",
+    "INTERNAL_ERROR",
+)
 GUARDED_ERRORS = (*OPEN_ERRORS, "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED", "CAPACITY")
 
 

@@ -310,8 +310,8 @@ class Machines(Protocol):
     async def activity(self, ref: str) -> Activity:
         """What goes on between clients and the machine; CapacityError when it is not known."""
 
-    async def console(self, ref: str, tail: int | None) -> bytes:
-        """What the machine wrote to its serial port; the last `tail` lines of it."""
+    def console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
+        """What the machine wrote to its serial port; the last `tail` lines of it. In pieces."""
 
     def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
         """The same, then what comes; empty pieces in between. Ends when the machine is deleted."""

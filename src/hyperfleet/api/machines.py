@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from hyperfleet.api import queries, requests, streams
 from hyperfleet.api.attached import disks_of
@@ -178,9 +178,9 @@ async def machine_logs(
     if query.follow:
         pieces = parts.machines.follow_console(ref, query.tail)
         return streams.Stream(request, parts, streams.text(pieces), media_type="text/plain")
-    console = await parts.machines.console(ref, query.tail)
-    return PlainTextResponse(
-        console.decode("utf-8", "replace"), headers={"X-Content-Type-Options": "nosniff"}
+    console = streams.text(parts.machines.console(ref, query.tail))
+    return StreamingResponse(
+        console, media_type="text/plain", headers={"X-Content-Type-Options": "nosniff"}
     )
 
 

@@ -118,7 +118,8 @@ _EXITS = """
 ## The command line's
 
 `hyperfleet serve` exits with 2 for what its user can mend (a setting, a port that is taken, a home
-that another server holds) and with 1 otherwise; the reason is one line on stderr.
+that another server holds, a damaged database) and with 1 otherwise; the reason is one line on
+stderr.
 """
 
 

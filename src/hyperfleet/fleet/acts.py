@@ -250,7 +250,8 @@ class Acts:
             reach(Point.DEATH_SWEPT)
             await self._fall(Status.STOPPED, self._next(End.POWERED_OFF))
         else:
-            reason = await self._with_reason(f"the machine died ({describe(ended)})")
+            since = running.console_start if running is not None else 0
+            reason = await self._with_reason(f"the machine died ({describe(ended)})", since)
             await self._fail(reason, self._next(End.DIED))
 
     async def note(self, sight: Sight) -> None:
@@ -437,5 +438,5 @@ class Acts:
         following = revival.at_start(machine, config.host_boot, now(), config.revival)
         await self._fail(reason, following)
 
-    async def _with_reason(self, what: str) -> str:
-        return await console.with_reason(what, self._tools.driver.console(self.launch))
+    async def _with_reason(self, what: str, since: int = 0) -> str:
+        return await console.with_reason(what, self._tools.driver.console(self.launch), since)

@@ -39,9 +39,14 @@ def size(path: Path) -> int:
         return 0
 
 
-def tail(path: Path, lines: int | None) -> bytes:
-    """The console's last `lines` lines (None: all), at most the last 16 MiB. Blocks."""
-    return _before(path, size(path), lines)
+async def tail(path: Path, lines: int | None) -> AsyncIterator[bytes]:
+    """The console's last `lines` lines (None: all), at most the last 16 MiB, in pieces.
+
+    Each is read when it is asked for, so that a reader who is slow holds no more than one.
+    """
+    end = size(path)
+    async for piece in _before(path, end, lines):
+        yield piece
 
 
 async def follow(
@@ -53,7 +58,8 @@ async def follow(
     that a console is cut down to its bound, some may be left out.
     """
     place = size(path)
-    yield await asyncio.to_thread(_before, path, place, lines)
+    async for piece in _before(path, place, lines):
+        yield piece
     quiet = 0.0
     while not gone():
         end = size(path)
@@ -106,13 +112,37 @@ def last_words(console: bytes) -> str:
     return "\n".join((*told, *last)).encode()[:_REASON_BYTES].decode(errors="ignore")
 
 
-def _before(path: Path, end: int, lines: int | None) -> bytes:
+async def _before(path: Path, end: int, lines: int | None) -> AsyncIterator[bytes]:
     """The last lines of the first `end` bytes."""
-    start = max(0, end - _MOST_BYTES)
-    data = _after(path, start, end - start)
+    place = await asyncio.to_thread(_start_of, path, end, lines)
+    while place < end:
+        most = min(_PIECE_BYTES, end - place)
+        piece = await asyncio.to_thread(_after, path, place, most)
+        if not piece:
+            # It was cut down meanwhile.
+            return
+        place += len(piece)
+        yield piece
+
+
+def _start_of(path: Path, end: int, lines: int | None) -> int:
+    """Where the last lines of the first `end` bytes begin; looked for from their end on. Blocks."""
+    first = max(0, end - _MOST_BYTES)
     if lines is None:
-        return data
-    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines else b""
+        return first
+    # A line feed at the very end ends the last line, and begins none.
+    place, last, wanted = end, end - 1, lines
+    while place > first and wanted:
+        begin = max(first, place - _PIECE_BYTES)
+        piece = _after(path, begin, place - begin)
+        at = len(piece)
+        while (at := piece.rfind(b"\n", 0, at)) >= 0:
+            if begin + at < last:
+                wanted -= 1
+                if not wanted:
+                    return begin + at + 1
+        place = begin
+    return first if wanted else end
 
 
 def _after(path: Path, place: int, most: int = _PIECE_BYTES) -> bytes:

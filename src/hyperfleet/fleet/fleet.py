@@ -364,13 +364,13 @@ class Fleet:
             raise CapacityError("The data plane does not answer at this moment; try again")
         return activity
 
-    async def console(self, ref: str, tail: int | None) -> bytes:
-        """What the machine wrote to its console; `tail` last lines of it, or all.
+    def console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
+        """What the machine wrote to its console; `tail` last lines of it, or all. In pieces.
 
         Raises:
             NotFoundError: there is no such machine.
         """
-        return await asyncio.to_thread(console.tail, self._console_of(self.get(ref)), tail)
+        return console.tail(self._console_of(self.get(ref)), tail)
 
     @contextmanager
     def follow(self, ref: str | None, after: str | None) -> Iterator[Follower]:

@@ -7,7 +7,7 @@ import contextlib
 
 from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.failpoints import Point, reach
-from hyperfleet.fleet import discovery, layout
+from hyperfleet.fleet import console, discovery, layout
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.fleet.running import News, Running
@@ -91,7 +91,9 @@ class Holding:
             on_sight=lambda sight: self._news.seen(process, sight),
             on_command=lambda state: self._news.commanded(process, state),
         )
-        self.running = Running(process, link, looker)
+        # A former run's panic must not be told as the end of this one.
+        console_start = console.size(self._tools.driver.console(self.launch))
+        self.running = Running(process, link, looker, console_start=console_start)
         return self.running
 
     def attend(self) -> None:

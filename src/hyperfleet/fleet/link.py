@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from hyperfleet.errors import GuestError, HyperfleetError, OperationTimeoutError
 from hyperfleet.guest.agent import Agent
+from hyperfleet.guest.calls import BrokenProtocolError
 from hyperfleet.vmm.driver import Process
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,8 @@ class AgentLink:
                 self._hold(await self._attempt(_ATTEMPT_S))
             except HyperfleetError as error:
                 _log.info("process %s: no agent: %s", self._process.pid, error)
+                if isinstance(error, BrokenProtocolError):
+                    self._on_fault(error.message)
                 pause = await _rest(pause)
 
     async def _attempt(self, timeout: float) -> Agent:  # noqa: ASYNC109

@@ -51,7 +51,11 @@ class News(Protocol):
 class Running:
     """Held by this control plane; its owner alone has it do anything."""
 
-    def __init__(self, process: Process, link: AgentLink, looker: Looker) -> None:
+    def __init__(
+        self, process: Process, link: AgentLink, looker: Looker, *, console_start: int
+    ) -> None:
+        """`console_start`: bytes on its console so far; what it dies of is told after them."""
+        self.console_start = console_start
         self.process = process
         self.link = link
         self.looker = looker

@@ -394,6 +394,10 @@ class Agent:
                 self._handshake.count(len(data))
                 for payload in self._frames.feed(data):
                     self._take(payload)
+                if self._handshake.done and self._frames.overlong:
+                    # Its end need not come.
+                    raise BrokenProtocolError(f"frame is larger than {slip.MAX_PAYLOAD} bytes")
+                await asyncio.sleep(0)  # `read` does not pause while there are bytes.
         except GuestError as reason:
             error = reason
         except WireError as reason:

@@ -27,15 +27,17 @@ _FIRST_REALTIME_SIGNAL = 34
 # A shell's exit code for what signal n killed, less n (POSIX XCU 2.8.2).
 _SIGNALLED = 128
 _MAX_TEXT = 1000
+# A piece of output that has not been taken and is smaller has the next one added to it.
+_CRUMB_BYTES = 4096
 # The exit codes of a shell (POSIX XCU 2.8.2) for what the agent refuses.
 SHELL_CODES = {"not_found": 127, "not_executable": 126}
 
 
 class BrokenProtocolError(GuestError):
-    """The guest said what no agent says."""
+    """The guest said what no agent says. `what` may have its words in it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"the guest broke the agent's protocol: {what}")
+        super().__init__(f"the guest broke the agent's protocol: {printable(what)}")
 
 
 class Call(ABC, Generic[T]):
@@ -194,7 +196,12 @@ class StreamCall(ProcessCall):
         self.outstanding += len(data)
         if self.outstanding > self._window:
             raise BrokenProtocolError("more output than was asked for")
-        self.pieces.append(Piece(data=data, is_error=is_error))
+        last = self.pieces[-1] if self.pieces else None
+        if last is not None and last.is_error is is_error and len(last.data) < _CRUMB_BYTES:
+            # Told byte by byte, a window would take a hundred times its bytes.
+            self.pieces[-1] = Piece(data=last.data + data, is_error=is_error)
+        else:
+            self.pieces.append(Piece(data=data, is_error=is_error))
         self.news.set()
 
 

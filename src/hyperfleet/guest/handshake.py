@@ -16,8 +16,9 @@ from hyperfleet.wire import guest as wire
 _FIRST, _GROWS, _LONGEST = 0.25, 1.5, 2.0
 # For the guest's random numbers: more than its kernel needs to be sure of them.
 _SEED_BYTES = 64
-# Most bytes before the welcome: what an agent had left to say to a host before us is far less.
-_MAX_BEFORE = 16 * 1024 * 1024
+# Most bytes before the welcome: what an agent had left to say to a host before us, in its queue, in
+# the port's and in QEMU's, is far less.
+_MAX_BEFORE = 2 * 1024 * 1024
 
 
 class Handshake:
@@ -85,7 +86,11 @@ class Handshake:
                 if message.protocol == wire.PROTOCOL:
                     self._welcome.set_result(message)
                 else:
-                    self._welcome.set_exception(_version_error(f"it chose {message.protocol}"))
+                    # One that can't speak ours refuses.
+                    error = BrokenProtocolError(
+                        f"version {message.protocol}, which it was not offered"
+                    )
+                    self._welcome.set_exception(error)
             elif isinstance(message, wire.Refused) and message.code == "version":
                 # Perhaps the answer to a host before this one: it counts when no welcome follows.
                 self._refusal = _version_error(printable(message.message))

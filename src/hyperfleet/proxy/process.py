@@ -100,6 +100,11 @@ def peer_pid(unix_socket: socket.socket) -> int:
     return pid
 
 
+def is_there(pid: int) -> bool:
+    """Whether there is such a process."""
+    return Path(f"/proc/{pid}").exists()
+
+
 def runs(pid: int, binary: Path) -> bool:
     """Whether a process runs a program of that name, be it a build that was replaced since."""
     try:

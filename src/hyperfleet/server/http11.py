@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1, with our words for what is no request at all, and with bounds.
 
-uvicorn bounds heads (64 KiB, by h11) and how long a connection may be idle between requests, not
-how long a request may take to come, nor how many connections there are.
+uvicorn bounds heads that come in pieces (64 KiB, by h11) and how long a connection may be idle
+between requests, not heads that come at once, nor how long a request may take to come, nor how many
+connections there are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import sys
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -20,6 +23,22 @@ from hyperfleet.api.request_log import HEADER
 # A client that takes nothing of its answer for so long is given up by the kernel, in milliseconds
 # (tcp(7), TCP_USER_TIMEOUT).
 _UNREAD_MS = 60_000
+# A request's head: bytes of its target and fields, and how many fields it has.
+_HEAD_BYTES = 64 * 1024
+_HEAD_FIELDS = 128
+_TOO_LARGE = 431
+
+
+class _Connection(h11.Connection):
+    """h11's, which refuses a head that is over our bounds however it has come."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            size = len(event.target) + sum(len(name) + len(value) for name, value in event.headers)
+            if size > _HEAD_BYTES or len(event.headers) > _HEAD_FIELDS:
+                raise h11.RemoteProtocolError("head too large", error_status_hint=_TOO_LARGE)
+        return event
 
 
 class _Http11(H11Protocol):
@@ -28,6 +47,10 @@ class _Http11(H11Protocol):
     arrival_s: float
     most: int
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.conn = _Connection(h11.SERVER, _HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -65,7 +88,14 @@ class _Http11(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """See `H11Protocol`; `msg` says no more than that the request is invalid."""
-        self._refuse("VALIDATION_ERROR", msg.removesuffix("."))
+        error = sys.exc_info()[1]
+        if getattr(error, "error_status_hint", None) == _TOO_LARGE:
+            kib, fields = _HEAD_BYTES // 1024, _HEAD_FIELDS
+            self._refuse(
+                "HEAD_TOO_LARGE", f"The request's head is over {kib} KiB or {fields} fields"
+            )
+        else:
+            self._refuse("VALIDATION_ERROR", msg.removesuffix("."))
 
     def _watch(self) -> None:
         """A request that is served takes what time it needs; between two, uvicorn's limit counts.

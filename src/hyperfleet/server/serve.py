@@ -25,7 +25,7 @@ from hyperfleet.api.interface import Machines, Metrics, Templates
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Issued, Keyring
-from hyperfleet.errors import SettingsError, SetupError
+from hyperfleet.errors import RecordError, SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
 from hyperfleet.server import garbage, logs, notify, ports
@@ -86,7 +86,7 @@ def serve(loaded: Loaded, build: Build) -> int:
         if point := failpoints.arm_from(os.environ):
             log.warning("this server kills itself where a test has asked for it", point=point)
         asyncio.run(_run(loaded.settings, build))
-    except (SettingsError, SetupError) as error:
+    except (SettingsError, SetupError, RecordError) as error:
         for line in error.message.splitlines():
             print(f"hyperfleet: {line}", file=sys.stderr)  # noqa: T201
         return 2

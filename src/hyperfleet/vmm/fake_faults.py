@@ -47,6 +47,22 @@ class Channel(StrEnum):
     OK = "ok"
     # Noise, broken frames and answers that nobody asked for, around each real one.
     GARBAGE = "garbage"
+    # Frames without end that answer nothing, and no welcome.
+    FLOODS = "floods"
+    # A frame that never ends; one over the bound; one that claims to hold more than there is.
+    ENDLESS = "endless"
+    OVERLONG = "overlong"
+    CLAIMS = "claims"
+    # After each answer one to a question that was never asked; an end before the output.
+    UNASKED = "unasked"
+    DISORDER = "disorder"
+    # It chooses a version that it was not offered, and frames in another one.
+    VERSION = "version"
+    # More listening ports than may be told; output without end.
+    PORTS = "ports"
+    OUTPUT = "output"
+    # Names and words that would move a terminal's cursor, at great length.
+    ESCAPES = "escapes"
     # It shakes hands and says no more.
     MUTE = "mute"
     # It hangs up at every call but the handshake.

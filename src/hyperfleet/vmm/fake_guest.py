@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from hyperfleet.vmm import fake_http
+from hyperfleet.vmm import fake_http, fake_lies
 from hyperfleet.vmm.fake_calls import Calls
 from hyperfleet.vmm.fake_command import Command
 from hyperfleet.vmm.fake_faults import Channel
@@ -24,9 +24,8 @@ from hyperfleet.wire import WireError, guest, slip
 
 _AGENT = "fake"
 _FIRST_RELAY_PORT = 40000
-_NOISE = b"\xc0\x00noise\xdb\xc0" + bytes(range(256))
-# No host numbers its calls from here.
-_NEVER_ASKED = 0xFFFF_FFF0
+# How long a host that has not read all is waited for.
+_READ_AGAIN_S = 0.001
 
 
 class Socket(msgspec.Struct, frozen=True):
@@ -66,6 +65,8 @@ class FakeGuest:
         self._streams: list[MemoryStream] = []
         self._unread: list[tuple[MemoryStream, bytes]] = []
         self._frames = slip.Reader()
+        # The rest of what it says, when the host has not read all yet; a lie may be without end.
+        self._saying: asyncio.TimerHandle | None = None
         self._calls = Calls(self, self._say)
         self._kept = KeptCalls(self, self._say)
         self._command = Command(self, write=write, on_change=self._happened)
@@ -91,7 +92,7 @@ class FakeGuest:
         self.hang_up()
 
     def turn(self, behaviour: Channel) -> None:
-        """Behaves so from now on."""
+        """See `fake_programs.System`. From the next answer on."""
         self._behaviour = behaviour
 
     def freeze(self) -> None:
@@ -141,6 +142,9 @@ class FakeGuest:
         return socket.address in ("0.0.0.0", "::", self._guest_ip)
 
     def _hung_up(self, stream: MemoryStream) -> None:
+        if self._saying is not None and stream is self._streams[0]:
+            self._saying.cancel()
+            self._saying = None
         self._streams.remove(stream)
         self._unread = [(other, data) for other, data in self._unread if other is not stream]
         self._catch_up()
@@ -253,8 +257,19 @@ class FakeGuest:
     def _say(self, message: guest.FromGuest) -> None:
         if not self._streams:
             return
-        frame = slip.frame(guest.encode(message))
-        if self._behaviour is Channel.GARBAGE:
-            stray = slip.frame(guest.encode(guest.Done(id=_NEVER_ASKED)))
-            frame = _NOISE + stray + frame[: len(frame) // 2] + frame + _NOISE
-        self._streams[0].send(frame)
+        if self._behaviour is Channel.OK:
+            self._streams[0].send(slip.frame(guest.encode(message)))
+        elif self._saying is None:
+            self._lie(self._streams[0], fake_lies.pieces(self._behaviour, message))
+
+    def _lie(self, stream: MemoryStream, pieces: fake_lies.Pieces) -> None:
+        """Says one piece after the other; what has no end, as fast as it is read."""
+        self._saying = None
+        for piece in pieces:
+            if stream.is_closing():
+                return
+            stream.send(piece)
+            if stream.is_full:
+                loop = asyncio.get_running_loop()
+                self._saying = loop.call_later(_READ_AGAIN_S, self._lie, stream, pieces)
+                return

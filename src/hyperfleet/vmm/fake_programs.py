@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Protocol
 
 from hyperfleet.vmm import fake_files
+from hyperfleet.vmm.fake_faults import Channel
 
 # Yields seconds to sleep, returns the exit status.
 Run = Generator[float, None, int]
@@ -45,6 +46,9 @@ class System(Protocol):
     def power_off(self) -> None:
         """Ends the guest in order."""
 
+    def turn(self, behaviour: Channel) -> None:
+        """Its agent behaves so from now on."""
+
 
 class Programs:
     """One process: its streams, environment and directory."""
@@ -75,6 +79,7 @@ class Programs:
             "sh": self._sh,
             "sleep": _sleep,
             "true": _true,
+            "turn": self._turn,
         }
 
     def knows(self, program: str) -> bool:
@@ -160,6 +165,15 @@ class Programs:
     def _poweroff(self, _: Sequence[str]) -> Run:
         yield from ()
         self._system.power_off()
+        return 0
+
+    def _turn(self, words: Sequence[str]) -> Run:
+        """As root in a real guest may put another program in the agent's place."""
+        yield from ()
+        if len(words) != 1 or words[0] not in set(Channel):
+            self._complain("turn", f"usage: turn {'|'.join(Channel)}")
+            return 1
+        self._system.turn(Channel(words[0]))
         return 0
 
     def _pwd(self, _: Sequence[str]) -> Run:

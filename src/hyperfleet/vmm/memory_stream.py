@@ -39,6 +39,11 @@ class MemoryStream(asyncio.Transport):
         else:
             self._protocol.data_received(data)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what is sent now is kept back."""
+        return self._paused
+
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """The near end's bytes; they arrive in a turn of the loop of their own."""
         if not self._closed:

@@ -22,15 +22,15 @@ _ESCAPED_ESC = b"\xdb\xdd"
 _CRC_BYTES = 4
 
 
-def frame(payload: bytes) -> bytes:
-    """One frame, an END before and after it.
+def frame(payload: bytes, *, version: int = VERSION) -> bytes:
+    """One frame, an END before and after it. Only who lies gives a `version`.
 
     Raises:
         WireError: `payload` is over MAX_PAYLOAD bytes.
     """
     if len(payload) > MAX_PAYLOAD:
         raise WireError(f"frame is larger than {MAX_PAYLOAD} bytes")
-    body = bytes((VERSION,)) + payload
+    body = bytes((version,)) + payload
     body += zlib.crc32(body).to_bytes(_CRC_BYTES, "big")
     escaped = body.replace(_ESC, _ESCAPED_ESC).replace(_END, _ESCAPED_END)
     return _END + escaped + _END
@@ -43,6 +43,11 @@ class Reader:
         # One run of bytes: a list of what came byte by byte costs many times its bytes.
         self._held = bytearray()
         self._overlong = False
+
+    @property
+    def overlong(self) -> bool:
+        """Whether the frame that has begun is over the bound already; `feed` tells at its end."""
+        return self._overlong
 
     def feed(self, data: bytes) -> Iterator[bytes | WireError]:
         """Yields each payload, or what was wrong with a frame; goes on at the next END.

@@ -131,8 +131,12 @@ async def test_all_of_a_machine_is_in_one_and_ends_with_it(
         assert found is not None
         # Whatever else has come to be in it.
         stray = await asyncio.create_subprocess_exec(
-            *(str(binaries.confine()), "--cgroup", str(group), "--", "sleep", "1000")
+            *(str(binaries.confine()), "--cgroup", str(group), "--"),
+            *("sh", "-c", "echo in; exec sleep 1000"),
+            stdout=asyncio.subprocess.PIPE,
         )
+        assert stray.stdout is not None
+        assert await stray.stdout.readline() == b"in\n"
         await found.kill()
         assert await found.wait() == Exit(signal=signal.SIGKILL, out_of_memory=OutOfMemory.OWN)
         # What a server would know of it that finds it dead.

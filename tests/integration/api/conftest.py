@@ -298,18 +298,18 @@ class MemoryFleet:
         machine = self.get(ref)
         return machine.ports, (Listener(port=22, address="0.0.0.0", direct=True),)
 
-    async def console(self, ref: str, tail: int | None) -> bytes:
+    def console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
         self.get(ref)
         lines = [b"one\n", b"two \xff\n", b"three\n"]
-        return b"".join(lines if tail is None else lines[-tail:])
+        return _pieces(lines if tail is None else lines[-tail:])
 
     def files(self, ref: str) -> Files:
         self.get(ref)
         raise NotImplementedError("tests/integration/test_files.py has a whole server")
 
-    async def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
+    def follow_console(self, ref: str, tail: int | None) -> AsyncIterator[bytes]:
         """Ends, since nothing else would end it here."""
-        yield await self.console(ref, tail)
+        return self.console(ref, tail)
 
     @contextmanager
     def follow(self, ref: str | None, after: str | None) -> Iterator[Follower]:
@@ -410,6 +410,11 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
     ) as client:
         yield Api(app, client, fleet, keyring, keys, gate, templates)
     await database.close()
+
+
+async def _pieces(lines: list[bytes]) -> AsyncIterator[bytes]:
+    for line in lines:
+        yield line
 
 
 def error(answer: httpx.Response) -> tuple[int, str, str]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 
+import httpx
 import msgspec
 import pytest
 
@@ -32,6 +33,7 @@ from support.data_plane import (
     until,
 )
 from support.ports import free_port
+from support.table import printed
 
 # A supervision that lets its data plane serve on leaves a child behind, as its own end would.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -93,27 +95,43 @@ async def test_with_other_settings_it_is_replaced(config: DataPlaneConfig, chang
 
 
 async def test_killed_it_is_started_again_with_its_routes(
-    config: DataPlaneConfig, upstream: str
+    config: DataPlaneConfig, upstream: str, request: pytest.FixtureRequest
 ) -> None:
     many = [a_machine(f"{number:012}", status=Status.STOPPED) for number in range(500)]
+    last = many[-1].id
+    seconds: list[float] = []
     async with opened(config, a_machine(upstream=upstream), *many) as plane:
-        for _ in range(2):
+        for _ in range(3):
             old = plane.pid
             assert old is not None
             reader, writer = await asyncio.open_connection("127.0.0.1", config.port)
             os.kill(old, signal.SIGKILL)
             began = time.monotonic()
+            # The routes are whole when the first and the last of them are as they were.
+            for machine, right in ((WEB, OK), (last, STOPPED)):
+                while await _page_or_none(config, machine) != right:
+                    assert time.monotonic() < began + PATIENCE
+            seconds.append(time.monotonic() - began)
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
             writer.close()
-            await until(lambda old=old: plane.pid not in (None, old))  # type: ignore[misc]
+            assert plane.pid not in (None, old)
             # What is published now is behind the whole table.
             await plane.publish(a_machine("b" * 12, upstream=upstream))
             assert await page(config) == OK
-            assert await page(config, "0" * 12) == STOPPED
-            # About 0.1 s; the bound is for a machine that is busy with other things.
-            assert time.monotonic() - began < 5
             await plane.withdraw("b" * 12)
+    with printed(request, "data plane killed: seconds until all routes were right again") as rows:
+        rows.append("  ".join(f"{each:.2f}" for each in seconds))
+    # Each takes about 0.2 s; a host may be busy with other things for one or two of them.
+    assert min(seconds) < 1
+
+
+async def _page_or_none(config: DataPlaneConfig, machine_id: str) -> tuple[int, str] | None:
+    """What is answered; None while nobody does."""
+    try:
+        return await page(config, machine_id)
+    except httpx.TransportError:
+        return None
 
 
 async def test_a_burst_arrives_whole_and_in_order(config: DataPlaneConfig, upstream: str) -> None:

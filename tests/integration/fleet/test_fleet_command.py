@@ -22,7 +22,7 @@ from hyperfleet.machine import (
     Restart,
 )
 
-from .world import World, run, spec
+from .world import World, console, run, spec
 
 LIMIT = 20
 EXITED = CommandPhase.EXITED
@@ -75,7 +75,7 @@ async def test_it_runs_from_the_start_on_and_the_machine_runs_on_after_it(
     machine = await until(fleet, has_exited)
     assert machine.command == CommandState(state=EXITED, exit_code=3)
     assert machine.status is Status.RUNNING
-    assert (await fleet.console("web", None)).endswith(b"here\n/srv\n")
+    assert (await console(fleet, "web")).endswith(b"here\n/srv\n")
     [event] = await commands(fleet, 1)
     assert (event.command, event.cause) == (machine.command, Cause.MACHINE)
     assert (await world.store.all())[0].command == machine.command

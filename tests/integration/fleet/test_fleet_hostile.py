@@ -12,8 +12,11 @@ from hyperfleet.vmm.fake_faults import Channel
 from .world import World, run, spec
 
 
+@pytest.mark.parametrize(
+    "lie", [Channel.GARBAGE, Channel.FLOODS, Channel.ENDLESS, Channel.CLAIMS, Channel.VERSION]
+)
 async def test_a_guest_that_breaks_the_protocol_is_marked_until_its_next_start(
-    world: World,
+    world: World, lie: Channel
 ) -> None:
     fleet = await world.fleet()
     bad = await fleet.create(spec("bad"))
@@ -21,7 +24,7 @@ async def test_a_guest_that_breaks_the_protocol_is_marked_until_its_next_start(
     for name in ("bad", "good"):
         assert (await fleet.start(name)).guest_fault is None
     guest = world.process(bad).guest
-    guest.turn(Channel.GARBAGE)
+    guest.turn(lie)
     with fleet.follow("bad", None) as follower:
         with pytest.raises(GuestError, match="broke the agent's protocol"):
             await run(fleet, "bad", "true")

@@ -23,7 +23,7 @@ from hyperfleet.fleet.pulse import PulseLimits
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine
 
-from .world import World, get, run, spec
+from .world import World, console, get, run, spec
 
 
 async def test_twenty_starts_make_one_machine(world: World, fleet: Fleet) -> None:
@@ -349,9 +349,9 @@ async def test_exec_has_the_machines_environment_under_its_own(fleet: Fleet) -> 
 
 async def test_the_console_is_kept(world: World, fleet: Fleet) -> None:
     machine = await fleet.create(spec())
-    assert await fleet.console("web", None) == b""
+    assert await console(fleet, "web") == b""
     await fleet.start("web")
-    assert await fleet.console(machine.id, 1) == b"hyperfleet-agent: ready\n"
+    assert await console(fleet, machine.id, 1) == b"hyperfleet-agent: ready\n"
 
 
 async def test_a_record_that_can_not_be_written_stops_the_start(world: World, fleet: Fleet) -> None:

@@ -220,3 +220,17 @@ async def test_a_restart_that_was_cut_off_is_completed(world: World, point: Poin
     again = await _until(world, second, 2)
     assert again.next_start_at is None
     assert len(world.driver.processes()) == 1
+
+
+async def test_what_a_former_run_died_of_is_not_told_of_the_next(world: World) -> None:
+    fleet = await world.fleet(revival=LATER)
+    machine = await fleet.create(spec())
+    console = world.launch(machine).directory / "console.log"
+    for words in ("Kernel panic - not syncing: the first\n", "nothing in particular\n"):
+        await fleet.start("web")
+        with console.open("a") as file:
+            file.write(words)
+        await _dies(world, machine)
+        reason = (await fleet.wait("web", Status.FAILED, 5)).error_message
+        assert reason is not None
+        assert reason.endswith(f"; its console's last words:\n{words.strip()}")

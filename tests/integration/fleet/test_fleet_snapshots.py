@@ -19,7 +19,7 @@ from hyperfleet.fleet import Fleet
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import How, Machine, MachineChange
 
-from .world import World, get, run, spec
+from .world import World, console, get, run, spec
 
 
 async def serving(fleet: Fleet, content: str) -> Machine:
@@ -84,7 +84,7 @@ async def test_a_machine_is_put_back_to_what_it_was(world: World, fleet: Fleet) 
         await fleet.start("web")
         assert await page(fleet, "web") == b"before\n"
     assert folders(world, "machines") == {machine.id}
-    assert "ready" in (await fleet.console("web", None)).decode()
+    assert "ready" in (await console(fleet, "web")).decode()
 
 
 async def test_a_disk_alone_is_put_back_to_one_that_is_off(fleet: Fleet) -> None:

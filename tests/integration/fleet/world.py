@@ -354,6 +354,11 @@ async def settled(fleet: Fleet, ref: str) -> Status | None:
         return None
 
 
+async def console(fleet: Fleet, ref: str, tail: int | None = None) -> bytes:
+    """What a machine has written, whole."""
+    return b"".join([piece async for piece in fleet.console(ref, tail)])
+
+
 async def run(fleet: Fleet, ref: str, *argv: str, **fields: Any) -> ExecResult:
     return await fleet.exec(ref, ExecRequest(argv=argv, **fields))
 

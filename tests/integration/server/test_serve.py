@@ -218,6 +218,42 @@ def test_what_is_no_request_gets_an_error_of_the_usual_shape(serve: Serve, raw: 
     }
 
 
+FIELDS = b"".join(b"X-%d: y\r\n" % number for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [
+        # At once or in pieces, and without an end.
+        (b"X: " + b"y" * 70_000 + b"\r\n\r\n", b""),
+        (b"X: " + b"y" * 40_000, b"y" * 30_000 + b"\r\n\r\n"),
+        (b"X: " + b"y" * 40_000, b"y" * 30_000),
+        (FIELDS + b"\r\n", b""),
+        (FIELDS[:500], FIELDS[500:] + b"\r\n"),
+    ],
+    ids=["at once", "in pieces", "without end", "fields", "fields in pieces"],
+)
+def test_a_head_over_the_bound(serve: Serve, begun: bytes, rest: bytes) -> None:
+    server = serve()
+    with server.client() as client:
+        address, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((address, port), timeout=PATIENCE) as raw:
+            raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + begun)
+            # Answered, so the server has what was sent before.
+            assert client.get("/health").status_code == 200
+            raw.sendall(rest)
+            head, _, body = _answer(raw).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 431 ")
+        assert b"connection: close" in head.lower()
+        assert json.loads(body)["error"] == {
+            "code": "HEAD_TOO_LARGE",
+            "message": "The request's head is over 64 KiB or 128 fields",
+        }
+        # What is within it is served.
+        fields = {f"X-{number}": "y" * 500 for number in range(100)}
+        assert client.get("/health", headers=fields).status_code == 200
+
+
 @pytest.mark.parametrize("split", [1, 5000])
 def test_a_body_over_the_limit_over_a_real_socket(serve: Serve, split: int) -> None:
     """The answer comes though the body goes on for ever, and the connection ends."""

@@ -20,8 +20,9 @@ class Liar:
 
     pid = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, protocol: int = 1) -> None:
         self.opened = 0
+        self._protocol = protocol
         self._serving: list[asyncio.Task[None]] = []
 
     def cpu_time(self) -> CpuTime | None:
@@ -43,7 +44,9 @@ class Liar:
             assert isinstance(payload, bytes)
             hello = wire.decode_to_guest(payload)
             assert isinstance(hello, wire.Hello)
-            welcome = wire.Welcome(nonce=hello.nonce, protocol=1, agent="liar", boot_id="1")
+            welcome = wire.Welcome(
+                nonce=hello.nonce, protocol=self._protocol, agent="liar", boot_id="1"
+            )
             for message in (welcome, wire.Done(id=77)):
                 writer.write(slip.frame(wire.encode(message)))
         await reader.read()
@@ -70,3 +73,18 @@ async def test_each_lie_is_followed_by_a_longer_wait(monkeypatch: pytest.MonkeyP
     await kept.close()
     await liar.end()
     assert waits == [(1, 0.05), (2, 0.1), (3, 0.2), (4, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "lie"), [(1, "an answer to a call that was never made"), (2, "version 2, which")]
+)
+async def test_each_lie_is_told_to_who_asked_for_it(protocol: int, lie: str) -> None:
+    liar = Liar(protocol=protocol)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    kept = link.AgentLink(cast("Process", liar))
+    kept.on_fault(told.put_nowait)
+    kept.keep()
+    async with asyncio.timeout(30):
+        assert lie in await told.get()
+    await kept.close()
+    await liar.end()

@@ -9,6 +9,10 @@ import pytest
 from hyperfleet.fleet import console
 
 
+async def tail(log: Path, lines: int | None) -> bytes:
+    return b"".join([piece async for piece in console.tail(log, lines)])
+
+
 def test_the_telling_line_comes_first_and_the_last_lines_follow() -> None:
     trace = "".join(f"[    1.{n}] trace {n}\n" for n in range(30))
     words = console.last_words(
@@ -42,20 +46,20 @@ def test_a_flood_is_bounded() -> None:
     assert len(words) <= 2048
 
 
-def test_tail_and_reason_read_the_file(tmp_path: Path) -> None:
+async def test_tail_and_reason_read_the_file(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
-    assert console.tail(log, 5) == b""
+    assert await tail(log, 5) == b""
     assert console.size(log) == 0
     log.write_bytes(b"first boot: cannot\none\ntwo\nthree")
-    assert console.tail(log, None) == b"first boot: cannot\none\ntwo\nthree"
-    assert console.tail(log, 2) == b"two\nthree"
-    assert console.tail(log, 0) == b""
+    assert await tail(log, None) == b"first boot: cannot\none\ntwo\nthree"
+    assert await tail(log, 2) == b"two\nthree"
+    assert await tail(log, 0) == b""
     assert console.reason(log, since=19) == "one\ntwo\nthree"
     # The log was cut down since: what is left is of this boot.
     assert console.reason(log, since=1000).endswith("three")
 
 
-def test_a_guest_can_not_fill_the_hosts_disk(tmp_path: Path) -> None:
+async def test_a_guest_can_not_fill_the_hosts_disk(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
     with log.open("ab", buffering=0) as qemu:
         qemu.write(b"x" * 1000)
@@ -65,4 +69,25 @@ def test_a_guest_can_not_fill_the_hosts_disk(tmp_path: Path) -> None:
         console.bound(log)
         assert console.size(log) == 1024 * 1024
         qemu.write(b"next line\n")
-    assert console.tail(log, 2) == b"last line\nnext line\n"
+    assert await tail(log, 2) == b"last line\nnext line\n"
+
+
+async def test_a_tail_of_any_length_is_found_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PIECE_BYTES", 7)
+    monkeypatch.setattr(console, "_MOST_BYTES", 60)
+    log = tmp_path / "console.log"
+    for written in (
+        b"one\n\nthree, which is long\r\n\n",
+        b"one\ntwo",
+        b"\n",
+        b"x" * 100 + b"\ny\n",
+    ):
+        log.write_bytes(written)
+        lines = written[-60:].splitlines(keepends=True)
+        for count in range(6):
+            assert await tail(log, count) == b"".join(lines[max(0, len(lines) - count) :])
+        pieces = [piece async for piece in console.tail(log, None)]
+        assert b"".join(pieces) == written[-60:]
+        assert max(map(len, pieces)) <= 7

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from hyperfleet.errors import GuestError, OperationTimeoutError
 from hyperfleet.guest.agent import Agent
+from hyperfleet.guest.calls import BrokenProtocolError
 from hyperfleet.guest.stream import WINDOW
 from hyperfleet.guest.values import ExecRequest, ExecResult, News, Piece, ProcessRequest
 from hyperfleet.wire import guest as wire
@@ -79,6 +81,25 @@ async def test_another_version_is_said_in_words(ends):
         await connecting
 
 
+async def test_a_version_that_was_not_offered_is_a_breach(ends):
+    guest, reader, writer = ends
+    connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
+    hello = await guest.receive()
+    guest.say(wire.Welcome(nonce=hello.nonce, protocol=hello.max + 1, agent="", boot_id=""))
+    with pytest.raises(BrokenProtocolError, match="version 2, which it was not offered"):
+        await connecting
+
+
+async def test_a_breach_is_told_in_few_words_that_can_be_printed(pair):
+    guest, agent = pair
+    kind = "\x1b[2J\u202e" * 10_000
+    guest.writer.write(slip.frame(msgspec.msgpack.encode({"type": kind})))
+    await asyncio.wait_for(agent.closed(), LIMIT)
+    assert agent.fault is not None
+    assert agent.fault.isprintable()
+    assert len(agent.fault) < 1100
+
+
 async def test_a_channel_lost_before_the_welcome(ends):
     guest, reader, writer = ends
     connecting = asyncio.create_task(Agent.connect(reader, writer, timeout=LIMIT))
@@ -128,8 +149,9 @@ async def test_a_lie_ends_the_channel_and_every_call(pair, lie):
         slip.frame(b"no message"),
         slip.frame(b"\x82\xa4type\xa4done\xa2id" + b"\x91" * 10000),
         b"\xc0" + b"x" * 600_000 + b"\xc0",
+        b"\xc0" + b"x" * 600_000,
     ],
-    ids=["checksum", "no message", "nested without end", "too large"],
+    ids=["checksum", "no message", "nested without end", "too large", "without end"],
 )
 async def test_noise_after_the_welcome_ends_the_channel(pair, data):
     guest, agent = pair
@@ -266,6 +288,21 @@ async def test_a_guest_that_tells_more_than_was_granted_loses_its_channel(pair):
     await asyncio.wait_for(agent.closed(), LIMIT)
     with pytest.raises(GuestError, match="more output than was asked for"):
         await stream.ended()
+
+
+async def test_output_that_comes_byte_by_byte_is_held_in_few_pieces(pair):
+    guest, agent = pair
+    stream = agent.run(ProcessRequest(argv=("x",)))
+    call = await guest.receive()
+    crumb, other = wire.Stdout(id=call.id, data=b"x"), wire.Stderr(id=call.id, data=b"y")
+    guest.say(*([crumb] * 10_000), other, crumb, exited(call.id))
+    await stream.ended()
+    pieces = []
+    while (piece := await stream.read()) is not None:
+        pieces.append(piece)
+    assert b"".join(piece.data for piece in pieces) == b"x" * 10_000 + b"yx"
+    assert [piece.is_error for piece in pieces[-2:]] == [True, False]
+    assert len(pieces) < 10
 
 
 async def test_a_process_that_nobody_wants_is_hung_up_then_killed_then_left(pair, monkeypatch):

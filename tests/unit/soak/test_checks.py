@@ -34,6 +34,10 @@ SOUND = Reality(
 def test_a_sound_home_has_nothing_to_tell() -> None:
     assert leftovers(SOUND) == []
     assert disagreements(SOUND) == []
+    relayed = machine(ports=[{"port": 80, "address": "127.0.0.1"}])
+    sound = replace(SOUND, machines=(relayed, SOUND.machines[1]), forwards={7: 2})
+    assert disagreements(sound) == []
+    assert disagreements(replace(sound, forwards={7: 1})) != []
 
 
 @pytest.mark.parametrize(
