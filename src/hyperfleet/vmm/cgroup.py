@@ -64,7 +64,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(shares: Shares, *, vcpus: int, mem_mib: int, weight: int | None = None) -> Limits:
-    """A machine's.
+    """A machine's; `mem_mib`: its guest's, with what is translated of it.
 
     It may have its memory and the share twice, once on the host's swap: so an idle machine can be
     swapped out whole, and one that has run wild has an end. Under contention CPUs go to machines

@@ -131,7 +131,10 @@ class QemuDriver:
     async def _attached(self, launch: LaunchSpec) -> tuple[LaunchSpec, Joint]:
         """Its cgroup comes first: what attaches it belongs there too."""
         group = await asyncio.to_thread(
-            self._cgroups.make, launch.id, vcpus=launch.vcpu_count, mem_mib=launch.mem_size_mib
+            self._cgroups.make,
+            launch.id,
+            vcpus=launch.vcpu_count,
+            mem_mib=qemu_command.process_mib(launch.mem_size_mib, kvm=self._kvm),
         )
         launch = msgspec.structs.replace(launch, cgroup=group)
         return launch, await self._networks.of(launch.network).attach(launch)

@@ -59,6 +59,16 @@ class Sockets(msgspec.Struct, frozen=True, kw_only=True):
     agent: int
 
 
+def translations_mib(mem_size_mib: int) -> int:
+    """Under TCG, the room for the translated code of a guest with so much memory, both in MiB."""
+    return min(max(_LEAST_TRANSLATIONS_MIB, mem_size_mib // 4), _MOST_TRANSLATIONS_MIB)
+
+
+def process_mib(mem_size_mib: int, *, kvm: bool) -> int:
+    """What a guest's memory may come to in its QEMU: with the translations, if it is TCG's."""
+    return mem_size_mib + (0 if kvm else translations_mib(mem_size_mib))
+
+
 def process_name(machine_id: str) -> str:
     """What stands in the command line of this machine's process and of no other."""
     return f"hyperfleet-{machine_id}"
@@ -84,8 +94,7 @@ def command(
     `no_disk`; `base`: its base, a descriptor, if it can't be opened. `memory`: a file's, or QEMU's.
     `incoming`: waits to be told whose state it takes over.
     """
-    translations = max(_LEAST_TRANSLATIONS_MIB, launch.mem_size_mib // 4)
-    translations = min(translations, _MOST_TRANSLATIONS_MIB)
+    translations = translations_mib(launch.mem_size_mib)
     accelerator = "kvm" if kvm else f"tcg,thread=multi,tb-size={translations}"
     # A kernel that knows the counter's rate has no use for this timer, which from reset on wakes an
     # emulating QEMU 36 times a second. One that has to calibrate needs it.

@@ -66,7 +66,7 @@ async def make(
             cgroups.make,
             template_id,
             vcpus=shape.vcpu_count,
-            mem_mib=shape.mem_size_mib,
+            mem_mib=qemu_command.process_mib(shape.mem_size_mib, kvm=shape.kvm),
             weight=_WEIGHT,
         )
         user = confinement.user_of(template_id, kvm=shape.kvm)

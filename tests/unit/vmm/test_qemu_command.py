@@ -86,3 +86,13 @@ def test_a_users_own_clock_rate_stays() -> None:
 def test_no_path_is_part_of_an_option_with_commas() -> None:
     for word in command():
         assert "/home/m,1" not in word
+
+
+@pytest.mark.parametrize(("mem_mib", "translations"), [(64, 48), (512, 128), (8192, 256)])
+def test_what_a_process_may_hold_has_room_for_all_that_is_translated(
+    mem_mib: int, translations: int
+) -> None:
+    line = command(msgspec.structs.replace(LAUNCH, mem_size_mib=mem_mib), kvm=False)
+    assert f"tcg,thread=multi,tb-size={translations}" in line
+    assert qemu_command.process_mib(mem_mib, kvm=False) == mem_mib + translations
+    assert qemu_command.process_mib(mem_mib, kvm=True) == mem_mib
