@@ -87,14 +87,14 @@ impl Confines {
 
     /// Does now what the next [`Self::make`] would wait for.
     pub fn prepare(&self) {
-        self.stale
-            .borrow_mut()
-            .retain(|directory| dissolve(directory).is_err());
         let spare = self.spare.take().or_else(|| self.place());
         self.spare.set(spare);
     }
 
     fn place(&self) -> Option<Place> {
+        self.stale
+            .borrow_mut()
+            .retain(|directory| dissolve(directory).is_err());
         let number = self.made.replace(self.made.get() + 1);
         let path = self.directory.as_ref()?.join(number.to_string());
         let make = || {

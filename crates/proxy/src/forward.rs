@@ -1,8 +1,8 @@
 //! The request head that a machine gets.
 
-use std::io::Write;
 use std::net::IpAddr;
 
+use crate::address;
 use crate::http::fields::{self, Field, Name};
 use crate::http::output::{line, Kept};
 use crate::http::request::RequestHead;
@@ -197,48 +197,6 @@ fn forwarded_for(head: &RequestHead, bytes: &[u8], peer: &Peer, out: &mut Vec<u8
             }
         }
     }
-    write_address(peer.address, out);
+    address::write(peer.address, out);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Appends the text of an address. Each request has one, and `fmt` takes ten times the instructions.
-fn write_address(address: IpAddr, out: &mut Vec<u8>) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            let mut text = [b'.'; 4 * "255.".len()];
-            let mut length = 0;
-            for octet in address.octets() {
-                for (unit, least) in [(100, 100), (10, 10), (1, 0)] {
-                    if octet >= least {
-                        text[length] = b'0' + octet / unit % 10;
-                        length += 1;
-                    }
-                }
-                text[length] = b'.';
-                length += 1;
-            }
-            out.extend_from_slice(&text[..length - 1]);
-        }
-        // Writing to a Vec cannot fail.
-        IpAddr::V6(address) => _ = write!(out, "{address}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_written_as_it_is_displayed() {
-        let octets = (0..=255).flat_map(|octet| [[octet; 4], [127, 0, octet, 1]]);
-        let v4 = octets.map(IpAddr::from);
-        let others = ["::1", "2001:db8::a:1", "::ffff:10.2.30.255"];
-        let others = others.map(|text| text.parse().unwrap());
-        for address in v4.chain(others) {
-            let mut out = b"before ".to_vec();
-            write_address(address, &mut out);
-            let text = format!("before {}", address.to_canonical());
-            assert_eq!(String::from_utf8(out).unwrap(), text);
-        }
-    }
 }

@@ -34,6 +34,7 @@
 
 mod access;
 mod account;
+mod address;
 pub mod answer;
 mod backlog;
 pub mod body;

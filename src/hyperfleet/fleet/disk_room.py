@@ -42,12 +42,12 @@ class DiskRoom:
 
     def must_have(self, most: int, what: str) -> None:
         """The same for what is not known to be written soon, or is next to nothing; raises so."""
-        left = self._free() - self._reserve - self._promised
-        if most <= left:
+        free = self._free()
+        if most <= free - self._reserve - self._promised:
             return
         promised = f", {_mib(self._promised)} MiB are being written" if self._promised else ""
         raise CapacityError(
-            f"disk: {what} may take {_mib(most)} MiB, and {_mib(self._free())} MiB are free where "
+            f"disk: {what} may take {_mib(most)} MiB, and {_mib(free)} MiB are free where "
             f"{self._home} lies{promised}; {_mib(self._reserve)} MiB of it stay so "
             "(HYPERFLEET_DISK_RESERVE_MIB): remove snapshots, disks or machines"
         )

@@ -57,10 +57,8 @@ class Shares(NamedTuple):
     disk: str | None = None
 
 
-class Limits(NamedTuple):
-    """What one cgroup is held to: file and its text."""
-
-    rows: tuple[tuple[str, str], ...]
+# What one cgroup is held to: files and their texts.
+Limits = tuple[tuple[str, str], ...]
 
 
 def limits_of(shares: Shares, *, vcpus: int, mem_mib: int, weight: int | None = None) -> Limits:
@@ -84,7 +82,7 @@ def limits_of(shares: Shares, *, vcpus: int, mem_mib: int, weight: int | None = 
     ]
     if shares.io and shares.disk is not None:
         rows.append(("io.max", f"{shares.disk} {shares.io}"))
-    return Limits(tuple(rows))
+    return tuple(rows)
 
 
 class Cgroups:
@@ -178,7 +176,7 @@ class Cgroups:
         except OSError as error:
             self._tell(f"machines have no limits: {group} can't be made: {error.strerror}")
             return None
-        for file, text in limits.rows:
+        for file, text in limits:
             self._limit(group / file, text)
         return group
 

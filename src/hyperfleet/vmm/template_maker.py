@@ -70,12 +70,18 @@ async def make(
             weight=_WEIGHT,
         )
         user = confinement.user_of(template_id, kvm=shape.kvm)
-        before = confinement.prefix(confine, user, largest, group)
+        place = qemu_spawn.Place(
+            id=template_id,
+            directory=directory,
+            before=confinement.prefix(confine, user, largest, group),
+            user=user,
+            files=(qemu_command.CONSOLE,),
+        )
         memory = memory_file.create(f"template {template_id}", shape.mem_size_mib << 20)
         try:
             async with (
                 asyncio.timeout(limit),
-                _running(shape, template_id, directory, memory, before) as host,
+                _running(shape, place, memory) as host,
             ):
                 state = await _state_of(host, directory)
             memory_file.seal(memory)
@@ -100,28 +106,16 @@ async def remove(template_id: str, directory: Path, cgroups: Cgroups) -> None:
 
 @contextlib.asynccontextmanager
 async def _running(
-    shape: Shape,
-    template_id: str,
-    directory: Path,
-    memory: int,
-    before: list[str],
+    shape: Shape, place: qemu_spawn.Place, memory: int
 ) -> AsyncIterator[HostProcess]:
     khz = None if shape.kvm else await asyncio.to_thread(tsc.tsc_khz)
-    user = confinement.user_of(template_id, kvm=shape.kvm)
-    place = qemu_spawn.Place(
-        id=template_id,
-        directory=directory,
-        before=before,
-        user=user,
-        files=(qemu_command.CONSOLE,),
-    )
     with contextlib.ExitStack() as stack:
         kernel = confinement.readable(shape.kernel)
         stack.callback(os.close, kernel)
         initramfs = confinement.readable(shape.initramfs)
         stack.callback(os.close, initramfs)
         launch = msgspec.structs.replace(
-            shape.launch(template_id, directory),
+            shape.launch(place.id, place.directory),
             kernel=Path(f"/proc/self/fd/{kernel}"),
             initramfs=Path(f"/proc/self/fd/{initramfs}"),
         )

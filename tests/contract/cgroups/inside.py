@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hyperfleet.vmm.cgroup import Cgroups, Limits, Shares
+from hyperfleet.vmm.cgroup import Cgroups, Shares
 from hyperfleet.vmm.cgroup_base import look
 from hyperfleet.vmm.cgroup_tree import disk_of
 
@@ -88,7 +88,7 @@ def killed_by_somebody(cgroups: Cgroups) -> None:
 
 
 def too_many_processes(cgroups: Cgroups) -> None:
-    group = cgroups.make_with("pids", Limits((("pids.max", "20"),)))
+    group = cgroups.make_with("pids", (("pids.max", "20"),))
     forking = python(group, FORKS)
     assert forking.stdout is not None
     tell("processes", int(forking.stdout.readline()))
@@ -98,7 +98,7 @@ def too_many_processes(cgroups: Cgroups) -> None:
 
 
 def too_much_time(cgroups: Cgroups) -> None:
-    group = cgroups.make_with("cpu", Limits((("cpu.max", "20000 100000"),)))
+    group = cgroups.make_with("cpu", (("cpu.max", "20000 100000"),))
     assert group is not None
     python(group, SPINS).wait()
     counts = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())

@@ -65,16 +65,16 @@ def test_a_second_server_finds_all_in_place(tree: Kernfs) -> None:
 
 
 def test_reading_and_writing_is_limited_only_if_asked() -> None:
-    rows = limits_of(Shares(io="rbps=1", disk="8:0"), vcpus=1, mem_mib=1).rows
+    rows = limits_of(Shares(io="rbps=1", disk="8:0"), vcpus=1, mem_mib=1)
     assert ("io.max", "8:0 rbps=1") in rows
     for shares in (Shares(), Shares(io="rbps=1"), Shares(disk="8:0")):
-        files = [file for file, _ in limits_of(shares, vcpus=1, mem_mib=1).rows]
+        files = [file for file, _ in limits_of(shares, vcpus=1, mem_mib=1)]
         assert "io.max" not in files
 
 
 def test_weights_are_what_the_kernel_takes() -> None:
     def weight(vcpus: int, weight: int | None = None) -> str:
-        rows = limits_of(Shares(), vcpus=vcpus, mem_mib=1, weight=weight).rows
+        rows = limits_of(Shares(), vcpus=vcpus, mem_mib=1, weight=weight)
         return next(text for file, text in rows if file == "cpu.weight")
 
     assert weight(1) == "100"
