@@ -96,7 +96,7 @@ impl Pool {
             let idle = self.idle.remove(at);
             let context = Context::from_waker(&self.wakers[at]);
             // Readable and not yet swept out: dropped here.
-            if idle.upstream.stream.poll_read_ready(&context).is_pending() {
+            if idle.upstream.stream.poll_arrived(&context).is_pending() {
                 if waiting.is_empty() {
                     self.by_key.remove(key);
                 }
@@ -195,7 +195,7 @@ impl Pool {
             return;
         };
         let context = Context::from_waker(&self.wakers[at]);
-        if idle.upstream.stream.poll_read_ready(&context).is_ready() {
+        if idle.upstream.stream.poll_arrived(&context).is_ready() {
             self.forget(at);
         }
     }

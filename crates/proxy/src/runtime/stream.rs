@@ -115,6 +115,14 @@ impl Stream {
         self.0.poll_ready(Interest::READABLE, cx)
     }
 
+    /// Ready when there is something to read, or its end: a look decides where it only may be so, as
+    /// after a read that took just what was wanted.
+    pub fn poll_arrived(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_io(Interest::READABLE, cx, |fd| {
+            recv(fd, &mut [0], RecvFlags::PEEK).map(drop)
+        })
+    }
+
     /// Ready when something may be taken.
     pub fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_ready(Interest::WRITABLE, cx)

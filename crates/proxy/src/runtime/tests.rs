@@ -304,3 +304,26 @@ fn many_that_connect_at_once_are_all_accepted_with_their_addresses() {
         late.join().unwrap();
     });
 }
+
+#[test]
+fn what_is_only_worth_a_read_is_told_from_what_has_come() {
+    run(async {
+        let (near, mut far) = pair().await;
+        far.write_all(b"12345").unwrap();
+        // Just what was wanted: there may be more.
+        assert_eq!(read(&near, 5).await.unwrap(), b"12345");
+        poll_fn(|cx| {
+            assert!(near.poll_read_ready(cx).is_ready());
+            assert!(near.poll_arrived(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        far.write_all(b"6").unwrap();
+        poll_fn(|cx| near.poll_arrived(cx)).await.unwrap();
+        // It was looked at, and not taken.
+        assert_eq!(read(&near, 9).await.unwrap(), b"6");
+        drop(far);
+        poll_fn(|cx| near.poll_arrived(cx)).await.unwrap();
+        assert_eq!(read(&near, 9).await.unwrap(), b"");
+    });
+}
