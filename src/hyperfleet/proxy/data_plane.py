@@ -205,10 +205,11 @@ class DataPlane:
             _log.warning("data_plane_unusable", reason=str(error))
             with await unix_sockets.connect(self._config.socket) as connection:
                 pid = process.peer_pid(connection)
-            if not process.is_there(pid):
+            program = process.program_of(pid)
+            if program is None:
                 # It made the socket, and has ended since: relieved, or dead.
                 return None
-            if not process.runs(pid, self._config.binary):
+            if program != self._config.binary.name:
                 raise SettingsError(
                     f"{self._config.socket} is held by process {pid}, which is no data plane:"
                     " stop it, then start again."

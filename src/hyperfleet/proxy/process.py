@@ -100,19 +100,20 @@ def peer_pid(unix_socket: socket.socket) -> int:
     return pid
 
 
-def is_there(pid: int) -> bool:
-    """Whether there is such a process."""
-    return Path(f"/proc/{pid}").exists()
+def program_of(pid: int) -> str | None:
+    """The name of the program that a process runs, be it a build that was replaced since.
 
-
-def runs(pid: int, binary: Path) -> bool:
-    """Whether a process runs a program of that name, be it a build that was replaced since."""
+    None if it has ended, reaped or not; "" if it may not be seen.
+    """
     try:
         # proc(5): a file that was removed has " (deleted)" after its name.
         name = Path(f"/proc/{pid}/exe").readlink().name
+    except (FileNotFoundError, ProcessLookupError):
+        # One that ends has let its program go before it is gone.
+        return None
     except OSError:
-        return False
-    return name.removesuffix(" (deleted)") == binary.name
+        return ""
+    return name.removesuffix(" (deleted)")
 
 
 async def end(pid: int, *, grace_s: float) -> None:
