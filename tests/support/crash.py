@@ -53,7 +53,7 @@ def mended(server: Server) -> tuple[str, float]:
     begun = time.perf_counter()
     server.start()
     machine = _settled(server)
-    names = {one["name"] for one in _agreed(server).machines}
+    names = {one["name"] for one in agreed(server).machines}
     seconds = time.perf_counter() - begun
     ways = sockets.shown(user.host_address(machine["id"])) if machine else None
     assert seconds < _MENDED_S
@@ -66,7 +66,7 @@ def mended(server: Server) -> tuple[str, float]:
         _use(server, "copy")
     for snapshot in server.api.get("/snapshots").json()["snapshots"]:
         _use_snapshot(server, snapshot["name"])
-    left = _agreed(server)
+    left = agreed(server)
     assert (left.machines, left.rows, left.qemus) == ((), {}, {})
     for disk in server.api.get("/disks").json()["disks"]:
         gone = server.api.delete(f"/disks/{disk['name']}")
@@ -80,7 +80,7 @@ def mended(server: Server) -> tuple[str, float]:
     return found, seconds
 
 
-def _agreed(server: Server) -> Reality:
+def agreed(server: Server) -> Reality:
     """What there is, once database, API, processes, folders, sockets and ways in agree of it."""
     deadline = time.monotonic() + _MENDED_S
     while True:

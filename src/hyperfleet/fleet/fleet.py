@@ -76,6 +76,7 @@ class Fleet:
     ) -> None:
         self._layout = Layout(config.home)
         boots = Boots(config.boots_at_once, config.boot_queue)
+        disk_room = DiskRoom(config.home, config.disk_reserve_mib)
         self._tools = Tools(
             driver=driver,
             networks=networks,
@@ -87,10 +88,10 @@ class Fleet:
             slots=Slots(),
             observer=observer,
             traffic=traffic,
-            templating=Templating(driver, boots),
+            templating=Templating(driver, boots, disk_room),
             snapshots=Snapshots(config.home),
             disks=Disks(config.home, driver),
-            disk_room=DiskRoom(config.home, config.disk_reserve_mib),
+            disk_room=disk_room,
         )
         self._events = Events()
         self._roster = Roster()

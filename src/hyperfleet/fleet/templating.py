@@ -8,6 +8,7 @@ import logging
 
 from hyperfleet.errors import HyperfleetError
 from hyperfleet.fleet.admission import Boots
+from hyperfleet.fleet.disk_room import DiskRoom
 from hyperfleet.vmm.driver import Driver, LaunchSpec
 
 _log = logging.getLogger(__name__)
@@ -16,9 +17,10 @@ _log = logging.getLogger(__name__)
 class Templating:
     """Has a driver make templates of what it has booted."""
 
-    def __init__(self, driver: Driver, boots: Boots) -> None:
+    def __init__(self, driver: Driver, boots: Boots, disk_room: DiskRoom) -> None:
         self._driver = driver
         self._boots = boots
+        self._disk_room = disk_room
         # The last one booted of each machine; what comes later replaces it.
         self._wanted: dict[str, LaunchSpec] = {}
         self._making: asyncio.Task[None] | None = None
@@ -45,7 +47,8 @@ class Templating:
                 return
             machine_id, launch = self._wanted.popitem()
             try:
-                await self._driver.prepare(launch)
+                with self._disk_room.taking(launch.mem_size_mib << 20, "what it has in memory"):
+                    await self._driver.prepare(launch)
             except HyperfleetError as error:
                 _log.warning("no template like machine %s: %s", machine_id, error)
             except Exception:  # noqa: BLE001 - a start that is no quicker is no failure

@@ -79,7 +79,7 @@ MACHINES: tuple[Setting, ...] = (
         "256",
         *value.number(0, 1_000_000_000, "MiB"),
         "How much of the disk that HYPERFLEET_HOME lies on stays free: starts, snapshots and new "
-        "disks that would take of it are refused with 503.",
+        "disks that would take of it are refused with 503, and templates are not made.",
     ),
     Setting(
         "HYPERFLEET_CGROUPS",

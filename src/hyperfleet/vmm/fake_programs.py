@@ -78,6 +78,7 @@ class Programs:
             "rm": self._rm,
             "sh": self._sh,
             "sleep": _sleep,
+            "sync": _true,
             "true": _true,
             "turn": self._turn,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -98,3 +99,20 @@ async def test_a_server_that_ends_makes_no_more(world: World, fleet: Fleet) -> N
     async with asyncio.timeout(5):
         await fleet.close()
     assert world.driver.templates() == []
+
+
+async def test_a_template_takes_none_of_the_disk_that_stays_free(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.home.mkdir(exist_ok=True)
+    # Half a GiB is to be had: enough for a machine, not for what a template of it has in memory.
+    left = shutil.disk_usage(world.home).free - (512 << 20)
+    fleet = await world.fleet(disk_reserve_mib=left >> 20)
+    await fleet.create(spec("one", mem_size_mib=1024))
+    await fleet.start("one")
+    await until(lambda: "no template like machine" in caplog.text)
+    assert "what it has in memory may take 1024 MiB" in caplog.text
+    assert world.driver.templates() == []
+    # One that is small enough is made.
+    await _started(fleet, "two")
+    await until(lambda: bool(world.driver.templates()))
