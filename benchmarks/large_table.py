@@ -16,12 +16,13 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from statistics import median
 
-from benchmarks import instructions
+from benchmarks import instructions, profile
 from benchmarks.control import ControlPlane, frames, in_pieces, machine
 from benchmarks.figures import Figure, quantile
 from benchmarks.load import Found
 from benchmarks.peers import CONTROL, HOST, controlled
 from benchmarks.processes import Proxy
+from benchmarks.profile import Function
 from benchmarks.rounds import right
 from benchmarks.setting import Setting
 from benchmarks.sureness import interval
@@ -44,6 +45,9 @@ _CHANGE_MS = 5.0
 _LOAD_S = 0.5
 # No request is to be slower: of the slowest ones, in periods of as many requests each.
 _SLOWEST = 1.0
+# Pairs of snapshots with nothing else to do: timed, and profiled.
+_ALONE = 4
+_PROFILED = 4
 # Periods of the same load, by turns: with nothing else; while as many bytes as of snapshots go to
 # somebody else, which is what sending costs where the sender has no CPU of its own; and while
 # snapshots are sent and put in force.
@@ -75,6 +79,29 @@ def measure(setting: Setting) -> list[Figure]:
             ]
 
 
+def profiled(setting: Setting) -> list[Function]:
+    """Where the time goes while snapshots are put in force one after the other, nothing asked.
+
+    Raises:
+        ProfileError: it can't be seen here.
+    """
+    with (
+        setting.ends.upstream() as upstream,
+        Proxy(
+            controlled(setting.ours), upstream, setting.plan.proxy_cpu, setting.plan.descriptors
+        ) as proxy,
+        ControlPlane(proxy.place.folder / CONTROL) as plane,
+    ):
+        session = _Session(setting, proxy, plane)
+        first, other = session.snapshots()
+        session.load(first, 1)
+        with profile.watched(proxy) as data:
+            for _ in range(_PROFILED):
+                session.load(other, 2)
+                session.load(first, 1)
+        return profile.functions(data)
+
+
 def table(count: int, upstream: int, *, turned: bool = False) -> list[control.Machine]:
     """Machines of which every other one runs; `turned`: those that do not, and the reverse.
 
@@ -98,15 +125,16 @@ class _Session:
     def figures(self) -> list[Figure]:
         upstream = self._proxy.place.upstream_port
         count = self._setting.machines
-        self._load(frames(routes.snapshot(table(FEW, upstream), 1)), 1)
+        self.load(frames(routes.snapshot(table(FEW, upstream), 1)), 1)
         machines = table(count, upstream)
         began = time.perf_counter()
-        first = frames(routes.snapshot(machines, 1))
+        frames(routes.snapshot(machines, 1))
         encoded = time.perf_counter() - began
-        other = frames(routes.snapshot(table(count, upstream, turned=True), 2))
+        first, other = self.snapshots()
         before = self._proxy.private_memory()
-        loads = [self._load(first, 1)]
+        loads = [self.load(first, 1)]
         size = (self._proxy.private_memory() - before) / count / PORTS
+        alone = [self.load(*one) for one in [(other, 2), (first, 1)] * _ALONE]
         changes = self._changes(2)
         periods: dict[str, list[Found]] = {kind: [] for kind in KINDS}
         for number in range(self._setting.plan.close_rounds):
@@ -114,7 +142,7 @@ class _Session:
             for kind in kinds:
                 with sink() as nowhere, self._requests() as found:
                     if kind == "during":
-                        loads += [self._load(other, 2), self._load(first, 1)]
+                        loads += [self.load(other, 2), self.load(first, 1)]
                     elif kind == "elsewhere":
                         for snapshot in (other, first):
                             in_pieces(nowhere, snapshot)
@@ -138,7 +166,8 @@ class _Session:
                 "s",
                 _LOAD_S,
                 f"{min(loads):.2f} to {max(loads):.2f} of {len(loads)}; half of the machines"
-                f" changed, {_RATE:,.0f} requests/s meanwhile",
+                f" changed, {_RATE:,.0f} requests/s meanwhile; {min(alone):.2f} to {max(alone):.2f}"
+                " without",
                 *interval(loads),
             ),
             *slower(count, periods),
@@ -149,7 +178,15 @@ class _Session:
             ),
         ]
 
-    def _load(self, snapshot: bytes, number: int) -> float:
+    def snapshots(self) -> tuple[bytes, bytes]:
+        """Two that turn into each other: half of the machines change. Their numbers: 1 and 2."""
+        upstream, count = self._proxy.place.upstream_port, self._setting.machines
+        return (
+            frames(routes.snapshot(table(count, upstream), 1)),
+            frames(routes.snapshot(table(count, upstream, turned=True), 2)),
+        )
+
+    def load(self, snapshot: bytes, number: int) -> float:
         """Seconds from its first byte until all workers decide by it."""
         began = time.perf_counter()
         self._plane.send(snapshot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import access_log, profile
+from benchmarks import access_log, large_table, profile
 from benchmarks.figures import Figure
 from benchmarks.limit import Limit
 from benchmarks.load import Ends
@@ -28,8 +28,8 @@ def measure(
 ) -> list[Limit]:
     """Of each workload that is not met ours and the rival that it is held against.
 
-    Of the access log, if that is not met, ours with it and without. Memory is not made of calls:
-    its row tells both of its parts.
+    Of the access log, if that is not met, ours with it and without; of snapshots, where their time
+    goes. Memory is not made of calls: its row tells both of its parts.
     """
     by_key = {peer.key: peer for peer in peers}
     found = [
@@ -42,7 +42,22 @@ def measure(
         found.append(
             of_workload("access log", workload, access_log.compared(setting.ours), setting)
         )
+    if any(
+        figure.part == "table" and figure.met is False and "snapshot" in figure.title
+        for figure in figures
+    ):
+        found.append(_of_snapshots(setting))
     return found
+
+
+def _of_snapshots(setting: Setting) -> Limit:
+    title = f"{setting.machines:,} machines: whole snapshots, one after the other, nothing else"
+    limit = Limit(title, "snapshot", {}, [], [])
+    try:
+        limit.functions.extend(large_table.profiled(setting))
+    except ProfileError as error:
+        limit.missing.append(f"a profile: {error}")
+    return _told(limit)
 
 
 def of_workload(title: str, workload: Workload, peers: list[Peer], setting: Setting) -> Limit:
@@ -66,6 +81,11 @@ def of_workload(title: str, workload: Workload, peers: list[Peer], setting: Sett
                 )
             except ProfileError as error:
                 limit.missing.append(f"a profile: {error}")
+    return _told(limit)
+
+
+def _told(limit: Limit) -> Limit:
+    """With a word on what perf has left out."""
     if limit.functions and all(function.where != "kernel" for function in limit.functions):
         limit.missing.append(_WITHOUT_KERNEL)
     return limit

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -31,11 +32,13 @@ def excerpt(results: str) -> str:
     rows = {cells[0]: cells[1:] for cells in map(_cells, results.splitlines()) if cells}
     shown = []
     for workload in chosen(_SHOWN):
-        if (found := rows.get(workload.title)) is not None:
-            ours, rival, ratio, target, verdict = found
-            shown.append(
-                f"| {workload.title} | {ours} | {rival} | {ratio} | {target}: {verdict} |\n"
-            )
+        # Of idle connections with how many there were, and why there were no more.
+        named = re.compile(rf"((?:[\d,]+ )?{re.escape(workload.title)})(?: \(.*\))?")
+        for title, found in rows.items():
+            if row := named.fullmatch(title):
+                ours, rival, ratio, target, verdict = found
+                shown.append(f"| {row[1]} | {ours} | {rival} | {ratio} | {target}: {verdict} |\n")
+                break
     facts = (rows[name][0] for name in ("date", "processor", "versions") if name in rows)
     return f"{_HEAD}{''.join(shown)}\n{'; '.join(facts)}.\n"
 
