@@ -88,12 +88,17 @@ async def with_reason(what: str, path: Path, since: int = 0) -> str:
     return f"{what}; its console's last words:\n{words}" if words else what
 
 
+def outgrown(path: Path) -> bool:
+    """Whether `bound` would cut it."""
+    return size(path) > _MOST_BYTES
+
+
 def bound(path: Path) -> None:
     """Cuts a console that has outgrown its bound down to its last part. Blocks for some ms.
 
     QEMU appends (O_APPEND), so what it writes meanwhile is in order again after the cut.
     """
-    if size(path) <= _MOST_BYTES:
+    if not outgrown(path):
         return
     kept = _read(path, 0, _KEPT_BYTES)
     os.truncate(path, 0)

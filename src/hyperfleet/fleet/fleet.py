@@ -15,6 +15,7 @@ from hyperfleet.errors import (
 from hyperfleet.fleet import console, discovery, layout, leftovers, processes
 from hyperfleet.fleet.admission import Admission, Boots
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.consoles import Consoles
 from hyperfleet.fleet.data_disks import DataDisks
 from hyperfleet.fleet.disk_room import DiskRoom
 from hyperfleet.fleet.disks import Disks
@@ -86,6 +87,7 @@ class Fleet:
             layout=self._layout,
             admission=Admission(config.room, boots),
             slots=Slots(),
+            consoles=Consoles(),
             observer=observer,
             traffic=traffic,
             templating=Templating(driver, boots, disk_room),
@@ -123,6 +125,7 @@ class Fleet:
         """Lets go of every machine; they run on."""
         await self._tools.templating.close()
         await _all(owner.close() for owner in self._roster)
+        await self._tools.consoles.close()
         await self._tools.driver.close()
         await self._tools.networks.close()
 

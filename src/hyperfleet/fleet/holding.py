@@ -97,16 +97,18 @@ class Holding:
         return self.running
 
     def attend(self) -> None:
-        """From here on its end is seen, and its ports are looked at if it runs."""
+        """From here on its end is seen, its console bounded, its ports looked at if it runs."""
         assert self.running is not None  # noqa: S101 - held before
-        log = self._tools.driver.console(self.launch)
-        self.running.attend(self._state.machine.id, log, self._news.ended)
+        machine_id = self._state.machine.id
+        self._tools.consoles.keep(machine_id, self._tools.driver.console(self.launch))
+        self.running.attend(machine_id, self._news.ended)
         if self._state.status is Status.RUNNING:
             self.running.looker.begin()
 
     async def unhold(self) -> Running | None:
         """Nothing is looked at any more; what was held is the caller's."""
         running, self.running = self.running, None
+        self._tools.consoles.leave(self._state.machine.id)
         if running is not None:
             await running.be_still()
         return running

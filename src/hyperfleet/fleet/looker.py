@@ -94,11 +94,12 @@ class Looker:
         return self._exposed
 
     def begin(self) -> None:
-        """Looks at news from now on, and every `interval` seconds, the machines not in step."""
+        """Looks at news from now on, and every `interval` seconds.
+
+        The first time earlier, so that machines which began together are not looked at together.
+        """
         self._watcher.begin()
-        spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval * spread, self._tick)
+        self._look_in(random.uniform(0, self._interval))  # noqa: S311 - no secret
 
     def hear(self) -> None:
         """News have it look from now on; what was before, the look sees that is taken next."""
@@ -168,8 +169,14 @@ class Looker:
         self._now = self._next = None
 
     def _tick(self) -> None:
-        self.begin()
+        self._watcher.begin()
+        # Nor do they fall into step.
+        spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        self._look_in(self._interval * spread)
         self.nudge()
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
 
     async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
         if before is not None:

@@ -1,4 +1,4 @@
-"""A machine's process with what hangs on it: agent, looks, console, its end."""
+"""A machine's process with what hangs on it: agent, looks, its end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from hyperfleet.errors import GuestError, HyperfleetError
-from hyperfleet.fleet import console
 from hyperfleet.fleet.discovery import Sight
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
@@ -28,8 +26,6 @@ _POWER_OFF_S = 10.0
 _AGENT_WAIT_S = 3.0
 # A channel that breaks is mostly the first sign of a process that ends.
 _END_AFTER_BREAK_S = 2.0
-# A guest that floods its console fills the host's disk no further than in this time.
-_CONSOLE_EVERY_S = 10.0
 
 
 class News(Protocol):
@@ -61,17 +57,11 @@ class Running:
         self.looker = looker
         self._watcher: asyncio.Task[None] | None = None
 
-    def attend(self, name: str, log: Path, on_end: Callable[[Process, Exit], None]) -> None:
-        """From here on its console is bounded and its end is seen."""
+    def attend(self, name: str, on_end: Callable[[Process, Exit], None]) -> None:
+        """From here on its end is seen."""
 
         async def watch() -> None:
-            end = asyncio.create_task(self.process.wait())
-            try:
-                while not (await asyncio.wait((end,), timeout=_CONSOLE_EVERY_S))[0]:
-                    _bound(name, log)
-                on_end(self.process, end.result())
-            finally:
-                end.cancel()
+            on_end(self.process, await self.process.wait())
 
         self._watcher = asyncio.create_task(watch(), name=f"end of {name}")
 
@@ -149,10 +139,3 @@ def _starved(want: OutOfMemory) -> str:
         "its processes wanted more memory of the host than its cgroup allows, and were killed: "
         "HYPERFLEET_CGROUP_MEMORY_MIB is what they may have beside the guest's"
     )
-
-
-def _bound(name: str, log: Path) -> None:
-    try:
-        console.bound(log)
-    except OSError:
-        _log.exception("machine %s: its console could not be cut", name)

@@ -6,6 +6,7 @@ import msgspec
 
 from hyperfleet.fleet.admission import Admission
 from hyperfleet.fleet.config import FleetConfig, ImagesLike
+from hyperfleet.fleet.consoles import Consoles
 from hyperfleet.fleet.disk_room import DiskRoom
 from hyperfleet.fleet.disks import Disks
 from hyperfleet.fleet.layout import Layout
@@ -30,6 +31,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     layout: Layout
     admission: Admission
     slots: Slots
+    consoles: Consoles
     observer: Observer
     traffic: Traffic
     templating: Templating

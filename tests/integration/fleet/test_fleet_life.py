@@ -22,6 +22,7 @@ from hyperfleet.fleet import Fleet
 from hyperfleet.fleet.pulse import PulseLimits
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Machine
+from support.data_plane import until
 
 from .world import World, console, get, run, spec
 
@@ -384,3 +385,13 @@ async def test_nothing_is_left_in_the_home(world: World, tmp_path: Path) -> None
     for number in range(3):
         await fleet.delete(f"m{number}", force=True)
     assert [path.name for path in world.home.rglob("*")] == ["machines"]
+
+
+async def test_a_console_is_bounded_while_its_machine_runs(world: World, fleet: Fleet) -> None:
+    machine = await fleet.create(spec())
+    machine = await fleet.start(machine.id)
+    log = world.driver.console(world.launch(machine))
+    with log.open("ab") as guest:
+        guest.write(b"x" * (17 << 20) + b"\nlast\n")
+    await until(lambda: log.stat().st_size == 1 << 20)
+    assert (await console(fleet, machine.id, 1)) == b"last\n"
