@@ -103,12 +103,10 @@ async def _size(size: int, measured: Measured, *, last: bool) -> None:
             await crowd.discovered(idle)
             # What comes now is held against smaller sizes, which are not looked at meanwhile.
             server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = _NEVER_MS
-            server.stop()
+            _end(server)
             await asyncio.to_thread(server.start, _ADOPTION_S)
         await crowd.shrink()
-        if server.stop() != 0:
-            msg = f"the server did not end in order:\n{server.log.read_text()[-2000:]}"
-            raise RuntimeError(msg)
+        _end(server)
     finally:
         server.close()
 
@@ -258,6 +256,12 @@ class _Crowd:
             msg = "/metrics does not count looks"
             raise RuntimeError(msg)
         return float(found[1])
+
+
+def _end(server: Server) -> None:
+    if server.stop() != 0:
+        msg = f"the server did not end in order:\n{server.log.read_text()[-2000:]}"
+        raise RuntimeError(msg)
 
 
 def _often_s(size: int) -> int:

@@ -56,8 +56,13 @@ class Consoles:
 
 
 def _outgrown(logs: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """Those that are to be cut."""
-    return [(machine_id, log) for machine_id, log in logs if console.outgrown(log)]
+    """Those that are to be cut. One that can't be looked at keeps no other from it."""
+    found = []
+    for machine_id, log in logs:
+        with contextlib.suppress(OSError):
+            if console.outgrown(log):
+                found.append((machine_id, log))
+    return found
 
 
 def _bound(machine_id: str, log: Path) -> None:

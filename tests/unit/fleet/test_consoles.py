@@ -43,6 +43,8 @@ async def test_one_that_can_not_be_cut_keeps_no_other_from_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = tmp_path / "bad", tmp_path / "good"
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
     bound = console.bound
 
     def cut(log: Path) -> None:
@@ -54,6 +56,7 @@ async def test_one_that_can_not_be_cut_keeps_no_other_from_it(
     for log in (bad, good):
         log.write_bytes(b"x" * (_BOUND + 1))
     consoles = Consoles(every=0.01)
+    consoles.keep("loop", loop)
     consoles.keep("bad", bad)
     consoles.keep("good", good)
     with caplog.at_level(logging.ERROR):
