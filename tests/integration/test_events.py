@@ -130,7 +130,7 @@ def test_a_machines_whole_life(server: Server) -> None:
 
 
 def test_why_a_machine_failed_and_that_it_comes_up_by_itself(server: Server) -> None:
-    server.create("dies", kernel_args="fake.dies_after=0.3", restart="on-failure")
+    server.create("dies", kernel_args="fake.dies_after=1.5", restart="on-failure")
     with sdk(server) as client:
         ear = Ear(client.follow_events(after=first_id(server)))
         server.start_machine("dies")
