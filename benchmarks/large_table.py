@@ -63,19 +63,14 @@ def measure(setting: Setting) -> list[Figure]:
     with setting.ends.upstream() as upstream:
         few = instructions.of_a_request(setting, upstream, table(FEW, upstream))
         many = instructions.of_a_request(setting, upstream, table(setting.machines, upstream))
-        with (
-            Proxy(
-                controlled(setting.ours), upstream, setting.plan.proxy_cpu, setting.plan.descriptors
-            ) as proxy,
-            ControlPlane(proxy.place.folder / CONTROL) as plane,
-        ):
+        with _session(setting, upstream) as session:
             return [
                 _figure(
                     f"{setting.machines:,} machines: instructions a request, beside {FEW}'s",
                     (many / few, "times", _INSTRUCTIONS),
                     f"{many:,.0f} and {few:,.0f}",
                 ),
-                *_Session(setting, proxy, plane).figures(),
+                *session.figures(),
             ]
 
 
@@ -85,17 +80,10 @@ def profiled(setting: Setting) -> list[Function]:
     Raises:
         ProfileError: it can't be seen here.
     """
-    with (
-        setting.ends.upstream() as upstream,
-        Proxy(
-            controlled(setting.ours), upstream, setting.plan.proxy_cpu, setting.plan.descriptors
-        ) as proxy,
-        ControlPlane(proxy.place.folder / CONTROL) as plane,
-    ):
-        session = _Session(setting, proxy, plane)
-        first, other = session.snapshots()
+    with setting.ends.upstream() as upstream, _session(setting, upstream) as session:
+        first, other = session.snapshot(1), session.snapshot(2)
         session.load(first, 1)
-        with profile.watched(proxy) as data:
+        with profile.watched(session.proxy) as data:
             for _ in range(_PROFILED):
                 session.load(other, 2)
                 session.load(first, 1)
@@ -113,27 +101,37 @@ def table(count: int, upstream: int, *, turned: bool = False) -> list[control.Ma
     ]
 
 
+@contextmanager
+def _session(setting: Setting, upstream: int) -> Iterator[_Session]:
+    plan = setting.plan
+    with (
+        Proxy(controlled(setting.ours), upstream, plan.proxy_cpu, plan.descriptors) as proxy,
+        ControlPlane(proxy.place.folder / CONTROL) as plane,
+    ):
+        yield _Session(setting, proxy, plane)
+
+
 class _Session:
     """One proxy, from a small table to large ones."""
 
     def __init__(self, setting: Setting, proxy: Proxy, plane: ControlPlane) -> None:
         self._setting = setting
-        self._proxy = proxy
+        self.proxy = proxy
         self._plane = plane
         (self._workload,) = chosen("small-get")
 
     def figures(self) -> list[Figure]:
-        upstream = self._proxy.place.upstream_port
+        upstream = self.proxy.place.upstream_port
         count = self._setting.machines
         self.load(frames(routes.snapshot(table(FEW, upstream), 1)), 1)
         machines = table(count, upstream)
         began = time.perf_counter()
-        frames(routes.snapshot(machines, 1))
+        first = frames(routes.snapshot(machines, 1))
         encoded = time.perf_counter() - began
-        first, other = self.snapshots()
-        before = self._proxy.private_memory()
+        other = self.snapshot(2)
+        before = self.proxy.private_memory()
         loads = [self.load(first, 1)]
-        size = (self._proxy.private_memory() - before) / count / PORTS
+        size = (self.proxy.private_memory() - before) / count / PORTS
         alone = [self.load(*one) for one in [(other, 2), (first, 1)] * _ALONE]
         changes = self._changes(2)
         periods: dict[str, list[Found]] = {kind: [] for kind in KINDS}
@@ -178,13 +176,10 @@ class _Session:
             ),
         ]
 
-    def snapshots(self) -> tuple[bytes, bytes]:
-        """Two that turn into each other: half of the machines change. Their numbers: 1 and 2."""
-        upstream, count = self._proxy.place.upstream_port, self._setting.machines
-        return (
-            frames(routes.snapshot(table(count, upstream), 1)),
-            frames(routes.snapshot(table(count, upstream, turned=True), 2)),
-        )
+    def snapshot(self, number: int) -> bytes:
+        """Of all machines; from number 1 to number 2 half of them change, and back."""
+        upstream, count = self.proxy.place.upstream_port, self._setting.machines
+        return frames(routes.snapshot(table(count, upstream, turned=number % 2 == 0), number))
 
     def load(self, snapshot: bytes, number: int) -> float:
         """Seconds from its first byte until all workers decide by it."""
@@ -196,12 +191,12 @@ class _Session:
     def _changes(self, number: int) -> list[float]:
         """Milliseconds that changes took, the first with this number; each is then asked for."""
         took = []
-        client = HTTPConnection(HOST, self._proxy.place.port, timeout=10)
+        client = HTTPConnection(HOST, self.proxy.place.port, timeout=10)
         with self._requests() as found, closing(client):
             for step in range(number, number + _CHANGES):
                 running = step % 2 == 1
                 new = machine(
-                    _CHANGED, running=running, upstream_port=self._proxy.place.upstream_port
+                    _CHANGED, running=running, upstream_port=self.proxy.place.upstream_port
                 )
                 change = frames([control.Change(number=step, upsert=(new,), remove=())])
                 began = time.perf_counter()
@@ -220,8 +215,8 @@ class _Session:
     @contextmanager
     def _requests(self) -> Iterator[Callable[[], Found]]:
         """Requests at a fixed rate while the context lasts, and at least for a sample's length."""
-        place, seconds = self._proxy.place, self._setting.plan.seconds
-        run = self._setting.ends.begin(self._proxy.peer, place.port, self._workload, seconds, _RATE)
+        place, seconds = self.proxy.place, self._setting.plan.seconds
+        run = self._setting.ends.begin(self.proxy.peer, place.port, self._workload, seconds, _RATE)
         with ThreadPoolExecutor(1) as aside:
             yield aside.submit(run.go).result
 

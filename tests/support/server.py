@@ -156,14 +156,7 @@ class Server:
 
     def create(self, name: str, **fields: Any) -> dict[str, Any]:
         """A machine; small and minimal unless told otherwise."""
-        body = {
-            "name": name,
-            "vcpu_count": 1,
-            "mem_size_mib": 128,
-            "rootfs_path": ".hyperfleet/minimal-rootfs.ext4",
-            **fields,
-        }
-        answer = self.api.post("/machines", json=body)
+        answer = self.api.post("/machines", json=asked(name, **fields))
         assert answer.status_code == httpx.codes.CREATED, answer.text
         machine: dict[str, Any] = answer.json()
         return machine
@@ -219,6 +212,17 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def asked(name: str, **fields: Any) -> dict[str, Any]:
+    """The body that asks for a machine; small and minimal unless told otherwise."""
+    return {
+        "name": name,
+        "vcpu_count": 1,
+        "mem_size_mib": 128,
+        "rootfs_path": ".hyperfleet/minimal-rootfs.ext4",
+        **fields,
+    }
 
 
 def hyperfleet() -> Sequence[str]:

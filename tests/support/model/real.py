@@ -15,15 +15,14 @@ import httpx
 
 from hyperfleet.failpoints import VARIABLE, Point
 from hyperfleet.lifecycle import Status
-from support import crash
+from support import crash, server
 from support.model.subject import ANOTHER, Act, Asked, Call, Known, Ran, Refused, kept_as
 from support.server import Server
-from support.soak import reality
+from support.soak import checks, reality
 
 # Seconds are what anything takes; this is what a very busy host gets.
 _PATIENCE = 60.0
 _KILLED = -9
-_UNDER_WAY = (Status.STARTING, Status.STOPPING)
 
 
 class RealMachines:
@@ -41,13 +40,7 @@ class RealMachines:
         self._boots = 0
 
     def create(self, name: str, asked: Asked) -> Status | Refused:
-        body = {
-            "name": name,
-            "vcpu_count": 1,
-            "mem_size_mib": 112,
-            "rootfs_path": ".hyperfleet/minimal-rootfs.ext4",
-            **_fields(asked),
-        }
+        body = server.asked(name, mem_size_mib=112, **_fields(asked))
         return _status(self._ask("POST", "/machines", json=body))
 
     def call(self, call: Call, name: str) -> Status | Refused:
@@ -111,22 +104,21 @@ class RealMachines:
         self._server.start()
 
     def killed_at(self, point: Point, act: Act, name: str) -> None:
-        server = self._server
-        assert server.stop() == 0
-        server.environment[VARIABLE] = point
+        assert self._server.stop() == 0
+        self._server.environment[VARIABLE] = point
         try:
-            server.start()
+            self._server.start()
         except AssertionError:
             # It came to the point by itself.
-            assert server.wait() == _KILLED
+            assert self._server.wait() == _KILLED
             self.kills += 1
         else:
             with contextlib.suppress(httpx.TransportError):
                 self._do(act, name)
             self._kill()
         finally:
-            del server.environment[VARIABLE]
-        server.start()
+            del self._server.environment[VARIABLE]
+        self._server.start()
 
     def settled(self, name: str) -> Status | None:
         deadline = time.monotonic() + _PATIENCE
@@ -135,9 +127,8 @@ class RealMachines:
             if isinstance(answer, Refused):
                 assert answer.code == "NOT_FOUND", answer
                 return None
-            status = Status(answer["status"])
-            if status not in _UNDER_WAY and not answer["next_start_at"]:
-                return status
+            if not checks.under_way(answer):
+                return Status(answer["status"])
             assert time.monotonic() < deadline, answer
             time.sleep(0.02)
 

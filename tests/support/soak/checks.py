@@ -26,6 +26,11 @@ class Reality:
     """How many TCP sockets each QEMU listens on."""
 
 
+def under_way(machine: dict[str, Any]) -> bool:
+    """Whether what the API says of a machine is about to change by itself."""
+    return machine["status"] in ("starting", "stopping") or machine["next_start_at"] is not None
+
+
 def leftovers(reality: Reality) -> list[str]:
     """What no machine of the record accounts for."""
     known = {machine["id"] for machine in reality.machines}

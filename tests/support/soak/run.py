@@ -22,7 +22,6 @@ from support.soak.tally import Tally
 _LATEST_KILL_S = 8.0
 _LONGEST_AFTER_S = 4.0
 _SETTLES_S = 120.0
-_UNDER_WAY = ("starting", "stopping")
 
 
 def _to_stderr(line: str) -> None:
@@ -157,11 +156,10 @@ class _Soak:
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
             machine: dict[str, Any] = answer.json()
-            waits = machine["status"] in _UNDER_WAY or machine["next_start_at"] is not None
             died = machine["status"] == "running" and machine["pid"] not in reality.qemus_in(
                 self._server.home
             )
-            if not (waits or died):
+            if not (checks.under_way(machine) or died):
                 return machine
             if time.monotonic() > limit:
                 self._tally.lost.append(f"{name}: still {machine['status']}")
