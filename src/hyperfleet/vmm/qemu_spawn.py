@@ -27,6 +27,10 @@ QMP_SOCKET = "qmp.sock"
 AGENT_SOCKET = "agent.sock"
 _LOG = "qemu.log"
 _LOG_TAIL_BYTES = 2000
+# A process is nobody's while the kernel puts another program into it: so often it is asked again,
+# and for so long, in seconds. Reading QEMU from a slow disk is the longest part of it.
+_EXEC_AGAIN_S = 0.002
+_EXEC_S = 5.0
 # QEMU sees its environment; ours may hold secrets.
 _KEPT_ENVIRONMENT = ("PATH", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH")
 
@@ -99,14 +103,20 @@ async def spawned(spawning: Callable[[], int]) -> HostProcess:
 
 async def find(machine_id: str, directory: Path) -> HostProcess | None:
     """The process that runs there, whoever started it; None: there is none."""
-    pid = _pid_in(directory / PID_FILE)
-    if pid is not None and (host := _hold(pid, machine_id, directory)) is not None:
-        return host
-    # A control plane may have been killed before it wrote that down.
-    for pid in await asyncio.to_thread(_pids_of, machine_id, directory):
-        if (host := _hold(pid, machine_id, directory)) is not None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _EXEC_S
+    while True:
+        pid = _pid_in(directory / PID_FILE)
+        if pid is not None and (host := _hold(pid, machine_id, directory)) is not None:
             return host
-    return None
+        # A control plane may have been killed before it wrote that down.
+        found, changing = await asyncio.to_thread(_pids_of, machine_id, directory)
+        for pid in found:
+            if (host := _hold(pid, machine_id, directory)) is not None:
+                return host
+        if not (found or changing) or loop.time() > until:
+            return None
+        await asyncio.sleep(_EXEC_AGAIN_S)
 
 
 def clear(directory: Path) -> None:
@@ -147,23 +157,28 @@ def _hold(pid: int, machine_id: str, directory: Path) -> HostProcess | None:
     return None
 
 
-def _is_of(pid: int, machine_id: str, directory: Path) -> bool:
+def _is_of(pid: int, machine_id: str, directory: Path) -> bool | None:
     """Whether a process has the machine's name and runs in its directory.
 
-    The directory too, because a copied home has the same machines.
+    The directory too, because a copied home has the same machines. None: it runs there and has no
+    name at all, as in the middle of execve(2).
     """
     name = qemu_command.process_name(machine_id).encode()
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        named = (b"-name", name) in itertools.pairwise(arguments)
-        return named and Path(f"/proc/{pid}/cwd").samefile(directory)
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        named = (b"-name", name) in itertools.pairwise(line.split(b"\0"))
+        if (line and not named) or not Path(f"/proc/{pid}/cwd").samefile(directory):
+            return False
     except OSError:
         return False
+    return True if named else None
 
 
-def _pids_of(machine_id: str, directory: Path) -> list[int]:
-    pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
-    return [pid for pid in pids if _is_of(pid, machine_id, directory)]
+def _pids_of(machine_id: str, directory: Path) -> tuple[list[int], bool]:
+    """The machine's processes, and whether one there is becoming another program."""
+    pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    judged = [(pid, _is_of(pid, machine_id, directory)) for pid in pids]
+    return [pid for pid, ours in judged if ours], any(ours is None for _, ours in judged)
 
 
 def _pid_in(path: Path) -> int | None:
