@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,21 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class MemoryKeys:
-    """A record of keys in memory; counts last uses, and can lose power before the first key."""
+    """A record of keys in memory; counts reads and last uses.
+
+    It can lose power before the first key, and break off after a revocation is written.
+    """
 
     def __init__(self) -> None:
         self.keys: dict[str, Key] = {}
         self.first = False
+        self.reads = 0
         self.touches: list[datetime] = []
         self.power_fails = False
+        self.breaks_off = False
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.reading = asyncio.Event()
 
     async def add(self, key: Key) -> None:
         self.keys[key.id] = key
@@ -42,7 +51,11 @@ class MemoryKeys:
         return not self.first
 
     async def by_prefix(self, prefix: str) -> list[Key]:
-        return [key for key in self.keys.values() if key.prefix == prefix]
+        self.reads += 1
+        self.reading.set()
+        found = [key for key in self.keys.values() if key.prefix == prefix]
+        await self.may_read.wait()
+        return found
 
     async def all(self) -> list[Key]:
         return list(self.keys.values())
@@ -51,7 +64,10 @@ class MemoryKeys:
         self.touches.append(used_at)
 
     async def revoke(self, key_id: str, revoked_at: datetime) -> bool:
-        return self.keys.pop(key_id, None) is not None
+        found = self.keys.pop(key_id, None) is not None
+        if self.breaks_off:
+            raise asyncio.CancelledError
+        return found
 
 
 def names(folder: Path) -> list[str]:
@@ -136,6 +152,58 @@ async def test_last_use_is_written_at_most_once_a_minute() -> None:
     clock.now = NOW + LAST_USE_EVERY
     await ring.authenticate(made.secret)
     assert store.touches == [NOW, NOW + LAST_USE_EVERY]
+
+
+async def test_a_key_that_is_known_is_not_read_again() -> None:
+    store = MemoryKeys()
+    ring = Keyring(store)
+    made = await ring.create(name="ci", scopes=(Scope.READ,), expires_at=None)
+    for _ in range(5):
+        assert (await ring.authenticate(made.secret)).id == made.key.id
+    assert store.reads == 1
+    # What opens nothing is not kept: whoever tries keys fills nobody's memory.
+    for _ in range(2):
+        with pytest.raises(UnauthorizedError):
+            await ring.authenticate(keys.new_secret())
+    assert store.reads == 3
+
+
+async def test_a_revoked_key_opens_nothing_from_then_on() -> None:
+    ring = Keyring(MemoryKeys())
+    made = await ring.create(name="ci", scopes=(Scope.READ,), expires_at=None)
+    await ring.authenticate(made.secret)
+    await ring.revoke(made.key.id)
+    for _ in range(2):
+        with pytest.raises(UnauthorizedError):
+            await ring.authenticate(made.secret)
+    assert ring.has_met(made.secret)
+
+
+async def test_after_a_revocation_that_was_cut_off_the_record_decides() -> None:
+    store = MemoryKeys()
+    ring = Keyring(store)
+    made = await ring.create(name="ci", scopes=(Scope.READ,), expires_at=None)
+    await ring.authenticate(made.secret)
+    store.breaks_off = True
+    with pytest.raises(asyncio.CancelledError):
+        await ring.revoke(made.key.id)
+    with pytest.raises(UnauthorizedError):
+        await ring.authenticate(made.secret)
+
+
+async def test_a_key_that_is_revoked_while_it_is_read_opens_nothing_after_that() -> None:
+    store = MemoryKeys()
+    ring = Keyring(store)
+    made = await ring.create(name="ci", scopes=(Scope.READ,), expires_at=None)
+    store.may_read.clear()
+    reading = asyncio.create_task(ring.authenticate(made.secret))
+    await store.reading.wait()
+    await ring.revoke(made.key.id)
+    store.may_read.set()
+    # It was asked for before the end of the key, and may say either.
+    assert (await reading).id == made.key.id
+    with pytest.raises(UnauthorizedError):
+        await ring.authenticate(made.secret)
 
 
 async def test_revoking_what_is_not_there() -> None:

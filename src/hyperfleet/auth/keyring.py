@@ -61,15 +61,20 @@ def _now() -> datetime:
 
 
 class Keyring:
-    """The keys of one database."""
+    """The keys of one database, which is this process's alone.
+
+    A key that has opened something is kept in memory: requests don't wait for the record.
+    """
 
     def __init__(self, store: KeyStore, *, now: Callable[[], datetime] = _now) -> None:
         self._store = store
         self._now = now
         # Last uses written by this process, so that a burst of requests is one write.
         self._touched: dict[str, datetime] = {}
-        # Digests of the keys that have opened something since this process began.
-        self._met: set[bytes] = set()
+        # The keys that have opened something since this process began, by digest.
+        self._met: dict[bytes, Key] = {}
+        # The ids of keys that somebody has begun to revoke: for these the record is asked.
+        self._ending: set[str] = set()
 
     async def create(
         self, *, name: str, scopes: tuple[Scope, ...], expires_at: datetime | None
@@ -90,6 +95,8 @@ class Keyring:
         Raises:
             NotFoundError: there is none with that id, or it is revoked already.
         """
+        # First: whether the record has it, should this be cut off, only the record knows.
+        self._ending.add(key_id)
         if not await self._store.revoke(key_id, self._now()):
             raise NotFoundError(f"Key not found: {key_id}")
 
@@ -102,11 +109,11 @@ class Keyring:
         """
         now = self._now()
         if keys.well_formed(secret):
-            for key in await self._store.by_prefix(secret[: keys.SHOWN_LENGTH]):
-                if keys.matches(key, secret) and key.usable(now):
-                    self._met.add(key.digest)
-                    await self._note_use(key, now)
-                    return key
+            key = await self._find(secret)
+            if key is not None and key.usable(now):
+                self._met[key.digest] = key
+                await self._note_use(key, now)
+                return key
         raise UnauthorizedError("The key is unknown, expired or revoked")
 
     def has_met(self, secret: str) -> bool:
@@ -134,6 +141,14 @@ class Keyring:
         if not await self._store.add_first(key):
             return None
         return Issued(key, secret)
+
+    async def _find(self, secret: str) -> Key | None:
+        """The key as it stands in memory or, where that may have changed, in the record."""
+        met = self._met.get(keys.digest(secret))
+        if met is not None and met.id not in self._ending:
+            return met
+        found = await self._store.by_prefix(secret[: keys.SHOWN_LENGTH])
+        return next((key for key in found if keys.matches(key, secret)), None)
 
     async def _note_use(self, key: Key, now: datetime) -> None:
         last = max((at for at in (self._touched.get(key.id), key.last_used_at) if at), default=None)
