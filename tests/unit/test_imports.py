@@ -19,6 +19,7 @@ RULES: dict[str, frozenset[str]] = {
     "durable": frozenset(),
     "errors": frozenset(),
     "failpoints": frozenset({"errors"}),
+    "garbage": frozenset(),
     "lifecycle": frozenset(),
     "machine": frozenset({"lifecycle"}),
     "settings": frozenset({"errors"}),
@@ -35,7 +36,16 @@ RULES: dict[str, frozenset[str]] = {
     "client": frozenset({"errors"}),
     # It talks to the client; the rest are the entry points that it starts.
     "cli": frozenset(
-        {"client", "controls", "errors", "settings", "server", "doctor", "images.command"}
+        {
+            "client",
+            "controls",
+            "errors",
+            "garbage",
+            "settings",
+            "server",
+            "doctor",
+            "images.command",
+        }
     ),
 }
 # The composition root puts everything together.

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hyperfleet import garbage
 from hyperfleet.cli.connect import ENV_FILE
 from hyperfleet.settings import load
 
@@ -16,8 +17,9 @@ from hyperfleet.settings import load
 
 def serve() -> None:
     """Run the control plane: the API, the machines, and the proxy beside it."""
-    from hyperfleet.server.backend import Backend  # noqa: PLC0415
-    from hyperfleet.server.serve import serve as run  # noqa: PLC0415
+    with garbage.lasting(tidy=False):
+        from hyperfleet.server.backend import Backend  # noqa: PLC0415
+        from hyperfleet.server.serve import serve as run  # noqa: PLC0415
 
     raise typer.Exit(run(load(os.environ, ENV_FILE), Backend))
 

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from hyperfleet import __version__, failpoints
+from hyperfleet import __version__, failpoints, garbage
 from hyperfleet.api.app import create_app
 from hyperfleet.api.exec_stream import MOST_INPUT
 from hyperfleet.api.interface import Machines, Metrics, Templates
@@ -28,7 +28,7 @@ from hyperfleet.auth.keyring import Issued, Keyring
 from hyperfleet.errors import RecordError, SettingsError, SetupError
 from hyperfleet.lifecycle import ALIVE
 from hyperfleet.machine import Machine
-from hyperfleet.server import garbage, logs, notify, ports
+from hyperfleet.server import logs, notify, ports
 from hyperfleet.server.http11 import http11
 from hyperfleet.server.lock import locked
 from hyperfleet.settings import Loaded, Settings
@@ -79,6 +79,7 @@ def serve(loaded: Loaded, build: Build) -> int:
     Returns:
         0, or 2 when it could not start: the reason is on stderr, a line for each.
     """
+    garbage.rarely()
     logs.configure(loaded.settings.log_level, loaded.settings.log_format)
     for warning in loaded.warnings:
         log.warning(warning)
