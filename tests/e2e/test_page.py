@@ -80,7 +80,12 @@ def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str
 
     path_3000 = f"{reader.server.proxy_url}/proxy/{machine['id']}/3000/"
     assert httpx.get(path_3000).status_code == httpx.codes.FORBIDDEN
-    reader.server.sh(machine["id"], "test-server 127.0.0.1:3000 > /tmp/log2 2>&1 & echo started")
+    # Until it listens: what is asked here is whether the new port leads there at once.
+    reader.server.sh(
+        machine["id"],
+        "test-server 127.0.0.1:3000 > /tmp/log2 2>&1 &"
+        " until grep -q ':0BB8 ' /proc/net/tcp; do sleep 0.05; done",
+    )
     (changed,) = reader.types(PAGE.block_with("curl -X PATCH"))
     assert json.loads(changed)["exposed_ports"] == [80, 8080, 3000]
     assert httpx.get(path_3000).status_code == httpx.codes.OK

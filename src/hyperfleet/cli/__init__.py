@@ -1,10 +1,16 @@
 """The command line, on the SDK."""
 
+import sys
+
 from hyperfleet import garbage
 
 
 def main() -> None:
     """Runs a command and exits."""
+    if sys.argv[1:] == ["serve"]:
+        from hyperfleet.cli.serving import serve  # noqa: PLC0415
+
+        sys.exit(serve())
     with garbage.lasting(tidy=False):
         from hyperfleet.cli.main import main as run  # noqa: PLC0415
 

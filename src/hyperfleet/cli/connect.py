@@ -13,9 +13,8 @@ from dotenv import dotenv_values
 
 from hyperfleet.client import Client, Machine
 from hyperfleet.errors import SettingsError
-from hyperfleet.settings import Settings, is_loopback, load
+from hyperfleet.settings import ENV_FILE, Settings, is_loopback, load
 
-ENV_FILE = Path(".env")
 # As many as one page of the list may hold.
 _PAGE = 500
 

@@ -8,11 +8,11 @@ import signal
 
 import typer
 
-from hyperfleet.cli.connect import ENV_FILE, connect, every_machine
+from hyperfleet.cli.connect import connect, every_machine
 from hyperfleet.cli.output import complain, say
 from hyperfleet.client import ApiError, Client
 from hyperfleet.server.lock import holder_of
-from hyperfleet.settings import load
+from hyperfleet.settings import ENV_FILE, load
 
 _ALIVE = ("starting", "running", "paused", "stopping")
 _LAST_REQUESTS = 60.0

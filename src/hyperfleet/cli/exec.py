@@ -15,9 +15,10 @@ import typer
 
 from hyperfleet.cli.arguments import EnvOption, Machine, variables
 from hyperfleet.cli.attached import IN, forwarding, show, terminal_size
-from hyperfleet.cli.connect import ENV_FILE, find
+from hyperfleet.cli.connect import find
 from hyperfleet.cli.output import complain, say
 from hyperfleet.client import ProcessStream
+from hyperfleet.settings import ENV_FILE
 
 _PIECE = 64 * 1024
 _SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"

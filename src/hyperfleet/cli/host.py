@@ -8,20 +8,15 @@ from typing import Annotated
 
 import typer
 
-from hyperfleet import garbage
-from hyperfleet.cli.connect import ENV_FILE
-from hyperfleet.settings import load
+from hyperfleet.cli import serving
+from hyperfleet.settings import ENV_FILE, load
 
 # What these commands stand on is imported where it runs: `hyperfleet keys` need not wait for it.
 
 
 def serve() -> None:
     """Run the control plane: the API, the machines, and the proxy beside it."""
-    with garbage.lasting(tidy=False):
-        from hyperfleet.server.backend import Backend  # noqa: PLC0415
-        from hyperfleet.server.serve import serve as run  # noqa: PLC0415
-
-    raise typer.Exit(run(load(os.environ, ENV_FILE), Backend))
+    raise typer.Exit(serving.serve())
 
 
 def setup(

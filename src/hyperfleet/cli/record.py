@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hyperfleet.cli.connect import ENV_FILE
 from hyperfleet.cli.output import say
-from hyperfleet.settings import load
+from hyperfleet.settings import ENV_FILE, load
 
 # What these stand on is imported where it runs: `hyperfleet keys` need not wait for it.
 

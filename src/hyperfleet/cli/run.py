@@ -29,9 +29,10 @@ from hyperfleet.cli.arguments import (
     variables,
 )
 from hyperfleet.cli.attached import forwarding, show
-from hyperfleet.cli.connect import ENV_FILE, Target, find
+from hyperfleet.cli.connect import Target, find
 from hyperfleet.cli.output import complain, working
 from hyperfleet.client import ApiError, Client, Machine, ProcessStream, UnreachableError
+from hyperfleet.settings import ENV_FILE
 
 # Seconds between two looks at ports that are waited for; and for a process to end after a signal.
 _LOOK_EVERY = 0.5

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hyperfleet.cli.connect import ENV_FILE
 from hyperfleet.cli.output import complain, say_json, say_table
-from hyperfleet.settings import SETTINGS, load, show
+from hyperfleet.settings import ENV_FILE, SETTINGS, load, show
 
 
 def settings(

@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
-from pyroute2 import NFCTSocket
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from hyperfleet.errors import GuestError
+from hyperfleet.network import netlink
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +36,11 @@ def cut(address: str, unwanted: Callable[[Flow], bool] = lambda _flow: True) -> 
     """
     count = 0
     try:
-        with NFCTSocket() as table:
+        with netlink.tracking() as table:
             for entry, flow in [*_of(table)]:
                 if address in (flow.source, flow.destination) and unwanted(flow):
                     count += _forget(table, entry)
-    except (OSError, NetlinkError) as error:
+    except OSError as error:
         raise GuestError(f"tracked connections can't be cut: {error}") from error
     return count
 
@@ -55,15 +53,18 @@ def spoken_to(addresses: Collection[str]) -> set[str]:
     """
     wanted, found = set(addresses), set[str]()
     try:
-        with NFCTSocket() as table:
+        with netlink.tracking() as table:
             for _, flow in _of(table):
                 found |= wanted & {flow.source, flow.destination}
-    except (OSError, NetlinkError) as error:
+    except OSError as error:
         raise GuestError(f"tracked connections can't be read: {error}") from error
     return found
 
 
 def _of(table: Any) -> Iterator[tuple[Any, Flow]]:
+    # As late as `netlink` loads the rest of it.
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple  # noqa: PLC0415
+
     for message in table.dump():
         first = message.get_attr("CTA_TUPLE_ORIG")
         entry = NFCTAttrTuple.from_netlink(socket.AF_INET, first)
@@ -80,10 +81,11 @@ def _of(table: Any) -> Iterator[tuple[Any, Flow]]:
 
 def _forget(table: Any, entry: Any) -> int:
     try:
-        table.entry("del", tuple_orig=entry)
-    except NetlinkError as error:
+        with netlink.refusals():
+            table.entry("del", tuple_orig=entry)
+    except OSError as error:
         # It ended meanwhile.
-        if error.code != errno.ENOENT:
+        if error.errno != errno.ENOENT:
             raise
         return 0
     return 1

@@ -16,11 +16,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from hyperfleet.errors import GuestError
 from hyperfleet.machine import MachineNetwork
+from hyperfleet.network import netlink
 
 TUN = Path("/dev/net/tun")
 # The rest is the machine's id; a name has 15 characters (linux/if.h, IFNAMSIZ).
@@ -80,7 +78,7 @@ def make(network: MachineNetwork) -> int:
             # A host without IPv6 has no such file, and needs none.
             with contextlib.suppress(FileNotFoundError):
                 (_SYSCTL / path.format(tap=tap)).write_text(value)
-        with IPRoute() as route:
+        with netlink.routing() as route:
             _must_be_free(route, network)
             index = socket.if_nametoindex(tap)
             route.addr("add", index=index, address=network.tap_ip, prefixlen=PREFIX_LENGTH)
@@ -98,8 +96,8 @@ def make(network: MachineNetwork) -> int:
             # A program that is just being started elsewhere may have a copy for a moment.
             with contextlib.suppress(GuestError):
                 remove(tap)
-        if isinstance(error, (OSError, NetlinkError)):
-            raise GuestError(f"the tap {tap} could not be made: {_words(error)}") from error
+        if isinstance(error, OSError):
+            raise GuestError(f"the tap {tap} could not be made: {error.strerror}") from error
         raise
     return descriptor
 
@@ -115,11 +113,11 @@ def remove(tap: str) -> None:
     except OSError:
         return
     try:
-        with IPRoute() as route:
+        with netlink.routing() as route:
             route.link("del", index=index)
-    except (OSError, NetlinkError) as error:
-        if _code(error) != errno.ENODEV:
-            raise GuestError(f"the tap {tap} could not be removed: {_words(error)}") from error
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise GuestError(f"the tap {tap} could not be removed: {error.strerror}") from error
 
 
 def turn_forwarding_on() -> bool:
@@ -150,7 +148,7 @@ def routes() -> list[tuple[str, str]]:
     """
     found = []
     try:
-        with IPRoute() as route:
+        with netlink.routing() as route:
             names = {link["index"]: link.get("ifname") for link in route.get_links()}
             for one in route.get_routes(family=socket.AF_INET):
                 attributes = dict(one["attrs"])
@@ -158,17 +156,18 @@ def routes() -> list[tuple[str, str]]:
                 if to is not None:
                     name = names.get(attributes.get("RTA_OIF"), "?")
                     found.append((f"{to}/{one['dst_len']}", str(name)))
-    except (OSError, NetlinkError) as error:
-        raise GuestError(f"the host's routes can't be read: {_words(error)}") from error
+    except OSError as error:
+        raise GuestError(f"the host's routes can't be read: {error.strerror}") from error
     return found
 
 
 def _must_be_free(route: Any, network: MachineNetwork) -> None:
     """Two homes may have been given one subnet, which neither saw when it was opened."""
     try:
-        ways = route.route("get", dst=network.guest_ip)
-    except NetlinkError as error:
-        if error.code != errno.ENETUNREACH:
+        with netlink.refusals():
+            ways = route.route("get", dst=network.guest_ip)
+    except OSError as error:
+        if error.errno != errno.ENETUNREACH:
             raise
         return
     for one in ways:
@@ -180,11 +179,3 @@ def _must_be_free(route: Any, network: MachineNetwork) -> None:
                     f"{network.guest_ip} is in use by another home's machine (its tap is {name}):"
                     " give each home a HYPERFLEET_SUBNET of its own"
                 )
-
-
-def _code(error: OSError | NetlinkError) -> int:
-    return error.code if isinstance(error, NetlinkError) else error.errno or 0
-
-
-def _words(error: OSError | NetlinkError) -> str:
-    return os.strerror(_code(error))

@@ -16,6 +16,8 @@ from hyperfleet.settings import values as value
 from hyperfleet.settings.setting import Setting
 from hyperfleet.settings.table import CLIENT_NAMES, SETTINGS, TEST_NAMES, Settings
 
+# Of the folder that a command is given in.
+ENV_FILE = Path(".env")
 _LONGEST_SHOWN = 100
 
 
