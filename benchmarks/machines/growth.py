@@ -46,7 +46,7 @@ def figures(measured: Sequence[Work]) -> list[Figure]:
         rate = f"p99 {last.p99_ms:.1f} ms, {last.cpu_ms:.2f} ms of CPU each"
         title = f"{last.machines:,} machines: {what}"
         found.append(Figure("crowd", title, last.rate, "a second", None, rate))
-        found += [_growth(what, fewer, more) for fewer, more in pairwise(sizes)]
+        found += [_growth(what, fewer, more) for fewer, more in pairwise(sizes) if fewer.cpu_s > 0]
     return found
 
 
@@ -54,7 +54,7 @@ def _growth(what: str, fewer: Work, more: Work) -> Figure:
     return Figure(
         "growth",
         f"{what}: CPU of one among {more.machines:,}, beside among {fewer.machines:,}",
-        more.cpu_ms / fewer.cpu_ms if fewer.cpu_ms else 0.0,
+        more.cpu_ms / fewer.cpu_ms,
         "times",
         LINEAR,
         f"{more.cpu_ms:.2f} and {fewer.cpu_ms:.2f} ms",
@@ -62,7 +62,10 @@ def _growth(what: str, fewer: Work, more: Work) -> Figure:
 
 
 def of_sizes(title: str, unit: str, values: Sequence[tuple[int, float]]) -> list[Figure]:
-    """Something that each machine takes, by the number of machines: it must not grow with it."""
+    """Something that each machine takes, by the number of machines: it must not grow with it.
+
+    What a number of machines took nothing of, as far as could be seen, tells nothing of growth.
+    """
     ordered = sorted(values)
     machines, value = ordered[-1]
     told = ", ".join(f"{one:.3g} with {size:,}" for size, one in ordered[:-1])
@@ -71,12 +74,13 @@ def of_sizes(title: str, unit: str, values: Sequence[tuple[int, float]]) -> list
         Figure(
             "growth",
             f"{title}: with {more[0]:,}, beside {fewer[0]:,}",
-            more[1] / fewer[1] if fewer[1] else 0.0,
+            more[1] / fewer[1],
             "times",
             LINEAR,
             f"{more[1]:.3g} and {fewer[1]:.3g} {unit}",
         )
         for fewer, more in pairwise(ordered)
+        if fewer[1] > 0
     ]
     return found
 

@@ -37,6 +37,14 @@ def test_what_each_machine_takes_is_told_for_the_most_and_compared():
     assert step.value == pytest.approx(0.5)
 
 
+def test_what_took_nothing_tells_nothing_of_growth() -> None:
+    sizes = [(100, -0.5), (1000, 6.0), (10_000, 2.0)]
+    told, step = growth.of_sizes("memory", "KiB", sizes)
+    assert told.beside == "-0.5 with 100, 6 with 1,000"
+    assert step.title == "memory: with 10,000, beside 1,000"
+    assert len(growth.figures([work(100, 0.0), work(1000, 0.3)])) == 1
+
+
 def test_disturbance_is_a_ratio_of_p99s():
     figure = growth.disturbance("list", 10, 25, 900)
     assert figure.value == pytest.approx(2.5)
