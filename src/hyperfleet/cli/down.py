@@ -8,8 +8,9 @@ import signal
 
 import typer
 
+from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import connect, every_machine
-from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.output import say
 from hyperfleet.client import ApiError, Client
 from hyperfleet.server.lock import holder_of
 from hyperfleet.settings import ENV_FILE, load

@@ -15,8 +15,9 @@ import typer
 
 from hyperfleet.cli.arguments import EnvOption, Machine, variables
 from hyperfleet.cli.attached import IN, forwarding, show, terminal_size
+from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import find
-from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.output import say
 from hyperfleet.client import ProcessStream
 from hyperfleet.settings import ENV_FILE
 

@@ -10,8 +10,9 @@ import msgspec
 import typer
 
 from hyperfleet.cli.arguments import Machine, machine_names
+from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import connect
-from hyperfleet.cli.output import complain, say, standing
+from hyperfleet.cli.output import say, standing
 from hyperfleet.client import Event, Missed, to_json
 from hyperfleet.controls import without_controls
 

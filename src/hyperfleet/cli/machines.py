@@ -34,9 +34,9 @@ from hyperfleet.cli.arguments import (
     seconds,
     variables,
 )
+from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import connect, every_machine
 from hyperfleet.cli.output import (
-    complain,
     moment,
     say,
     say_json,

@@ -13,19 +13,20 @@ import typer
 
 from hyperfleet import __version__
 from hyperfleet.cli import disks, follow, keys, machines, snapshots, templates
+from hyperfleet.cli.complaints import FAILED, complain, give_up
 from hyperfleet.cli.cp import cp
 from hyperfleet.cli.down import down
 from hyperfleet.cli.exec import attach, run_in_machine, shell
 from hyperfleet.cli.host import doctor, serve, setup
-from hyperfleet.cli.output import complain, say
+from hyperfleet.cli.output import say
 from hyperfleet.cli.ps import kill, ps
 from hyperfleet.cli.record import backup, restore
 from hyperfleet.cli.run import run
 from hyperfleet.cli.settings import settings
 from hyperfleet.client import ApiError, UnreachableError
-from hyperfleet.errors import HyperfleetError, SettingsError
+from hyperfleet.errors import HyperfleetError
 
-FAILED, USAGE, UNREACHABLE, NO_ENTRY = 1, 2, 3, 4
+UNREACHABLE, NO_ENTRY = 3, 4
 
 app = typer.Typer(
     name="hyperfleet",
@@ -102,13 +103,8 @@ def main() -> None:
     except UnreachableError as error:
         complain(f"{error}; start one with `hyperfleet serve`, or set HYPERFLEET_URL")
         sys.exit(UNREACHABLE)
-    except SettingsError as error:
-        for line in error.message.splitlines():
-            complain(line)
-        sys.exit(USAGE)
     except HyperfleetError as error:
-        complain(error.message)
-        sys.exit(FAILED)
+        sys.exit(give_up(error))
 
 
 def _with_advice(error: ApiError) -> str:

@@ -1,4 +1,4 @@
-"""How commands speak: tables and plain lines for people, JSON for programs, errors on stderr."""
+"""How commands speak: tables and plain lines for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ _MIB = 1 << 20
 def say(line: str) -> None:
     """One line on stdout, as it is."""
     sys.stdout.write(f"{line}\n")
-
-
-def complain(line: str) -> None:
-    """One line on stderr, named as ours."""
-    sys.stderr.write(f"hyperfleet: {line}\n")
 
 
 def say_json(value: Any) -> None:

@@ -29,8 +29,9 @@ from hyperfleet.cli.arguments import (
     variables,
 )
 from hyperfleet.cli.attached import forwarding, show
+from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import Target, find
-from hyperfleet.cli.output import complain, working
+from hyperfleet.cli.output import working
 from hyperfleet.client import ApiError, Client, Machine, ProcessStream, UnreachableError
 from hyperfleet.settings import ENV_FILE
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from hyperfleet import garbage
-from hyperfleet.errors import HyperfleetError, SettingsError
+from hyperfleet.cli.complaints import give_up
+from hyperfleet.errors import HyperfleetError
 from hyperfleet.settings import ENV_FILE, load
 
 
@@ -24,6 +24,4 @@ def serve() -> int:
     try:
         return run(load(os.environ, ENV_FILE), Backend)
     except HyperfleetError as error:
-        for line in error.message.splitlines():
-            sys.stderr.write(f"hyperfleet: {line}\n")
-        return 2 if isinstance(error, SettingsError) else 1
+        return give_up(error)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hyperfleet.cli.output import complain, say_json, say_table
+from hyperfleet.cli.complaints import complain
+from hyperfleet.cli.output import say_json, say_table
 from hyperfleet.settings import ENV_FILE, SETTINGS, load, show
 
 
