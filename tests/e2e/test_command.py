@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from hyperfleet.client import AsyncClient, CommandState, Event
+from support import plain
 from support.server import Server
 
 pytestmark = pytest.mark.vm
@@ -85,7 +86,7 @@ async def _create(client: AsyncClient, script: str, **fields: object) -> None:
 
 
 def _page(server: Server, path: str = "") -> str:
-    answer = httpx.get(f"{server.proxy_url}/proxy/web/80/{path}")
+    answer = plain.get(f"{server.proxy_url}/proxy/web/80/{path}")
     assert answer.status_code == httpx.codes.OK
     return answer.text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-import httpx
 import pytest
 
 from hyperfleet.network import gate, user
+from support import plain
 from support.server import Server
 
 SERVE = "mkdir -p /www; echo hello > /www/index.html; httpd -h /www"
@@ -30,5 +30,5 @@ def test_a_restricted_guest_serves_and_reaches_nothing(images: Path) -> None:
         with pytest.raises(BlockingIOError):
             local.accept()
         server.sh("web", SERVE)
-        assert httpx.get(f"{server.proxy_url}/proxy/web/80/").text == "hello\n"
+        assert plain.get(f"{server.proxy_url}/proxy/web/80/").text == "hello\n"
         server.run("down")

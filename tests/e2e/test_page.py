@@ -21,6 +21,7 @@ import httpx
 import pytest
 import websockets
 
+from support import plain
 from support.nginx import nginx as running_nginx
 from support.page import Page, Reader, promised
 from support.ports import free_port
@@ -79,7 +80,7 @@ def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str
     asyncio.run(_websocket_of_the_page(reader))
 
     path_3000 = f"{reader.server.proxy_url}/proxy/{machine['id']}/3000/"
-    assert httpx.get(path_3000).status_code == httpx.codes.FORBIDDEN
+    assert plain.get(path_3000).status_code == httpx.codes.FORBIDDEN
     # Until it listens: what is asked here is whether the new port leads there at once.
     reader.server.sh(
         machine["id"],
@@ -88,7 +89,7 @@ def test_exposing_and_routing(reader: Reader, install_test_server: Callable[[str
     )
     (changed,) = reader.types(PAGE.block_with("curl -X PATCH"))
     assert json.loads(changed)["exposed_ports"] == [80, 8080, 3000]
-    assert httpx.get(path_3000).status_code == httpx.codes.OK
+    assert plain.get(path_3000).status_code == httpx.codes.OK
     reader.server.api.post(f"/machines/{reader.machine}/stop")
 
 
@@ -114,7 +115,7 @@ async def _websocket_of_the_page(reader: Reader) -> None:
 
 def _until_reached(url: str) -> None:
     deadline = time.monotonic() + 20
-    while httpx.get(url).status_code == httpx.codes.BAD_GATEWAY:
+    while plain.get(url).status_code == httpx.codes.BAD_GATEWAY:
         assert time.monotonic() < deadline
 
 

@@ -7,6 +7,7 @@ import time
 import httpx
 import pytest
 
+from support import plain
 from support.server import Server
 
 pytestmark = pytest.mark.vm
@@ -20,16 +21,16 @@ def test_a_machine_is_paused_and_resumed(server: Server) -> None:
     server.start_machine("web")
     server.sh("web", "echo hi > /index.html; httpd -p 80 -h /")
     page = f"{server.proxy_url}/proxy/web/80/"
-    assert httpx.get(page).text == "hi\n"
+    assert plain.get(page).text == "hi\n"
     paused = server.api.post("/machines/web/pause")
     assert paused.json()["status"] == "paused"
-    assert httpx.get(page).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert plain.get(page).status_code == httpx.codes.SERVICE_UNAVAILABLE
     refused = server.api.post("/machines/web/exec", json={"cmd": ["true"]})
     assert refused.status_code == httpx.codes.CONFLICT
     assert "resume it first" in refused.json()["error"]["message"]
     time.sleep(PAUSE_S)
     assert server.api.post("/machines/web/resume").json()["status"] == "running"
-    assert httpx.get(page).text == "hi\n"
+    assert plain.get(page).text == "hi\n"
     said = server.api.post("/machines/web/exec", json={"cmd": ["date", "+%s"]}).json()["stdout"]
     assert abs(int(said) - time.time()) < PAUSE_S - 0.5
     server.api.post("/machines/web/pause")

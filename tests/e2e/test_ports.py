@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from hyperfleet.client import AsyncClient, Event, Missed
+from support import plain
 from support.server import Server
 
 pytestmark = pytest.mark.vm
@@ -63,11 +64,11 @@ async def test_servers_are_known_at_their_machines_word(images: Path) -> None:
 
 
 def _ask(server: Server, page: str) -> None:
-    assert httpx.get(f"{server.proxy_url}/proxy/web/80/cgi-bin/{page}").text == "done\n"
+    assert plain.get(f"{server.proxy_url}/proxy/web/80/cgi-bin/{page}").text == "done\n"
 
 
 def _is_reached(server: Server) -> None:
-    answer = httpx.get(f"{server.proxy_url}/proxy/web/8080/nothing")
+    answer = plain.get(f"{server.proxy_url}/proxy/web/8080/nothing")
     # The server's own answer: it has no such page.
     assert answer.status_code == httpx.codes.NOT_FOUND
 

@@ -23,6 +23,7 @@ import httpx
 import pytest
 
 from hyperfleet import __version__
+from support import plain
 from support.need import Need
 from support.page import CHECKOUT, Page
 from support.ports import free_port
@@ -219,7 +220,7 @@ def until_ready(host: Host, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            if httpx.get(f"{host.api}/ready").is_success:
+            if plain.get(f"{host.api}/ready").is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 
-import httpx
 import pytest
 
+from support import plain
 from support.server import END, Server
 
 pytestmark = pytest.mark.vm
@@ -31,7 +31,7 @@ def test_from_nothing_to_a_url_and_back(server: Server) -> None:
             url = line.removeprefix(words).strip()
             # `.local.dev` is nobody's to resolve here.
             host = url.removeprefix("http://").split(":")[0]
-            page = httpx.get(server.proxy_url, headers={"Host": host})
+            page = plain.get(server.proxy_url, headers={"Host": host})
             assert (page.status_code, page.text) == (200, "hi\n")
             running.send_signal(signal.SIGINT)
             assert running.wait(END) == 128 + signal.SIGINT

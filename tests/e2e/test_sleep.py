@@ -6,9 +6,9 @@ import json
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
+from support import plain
 from support.counting import COUNTS, counting
 from support.server import Server
 
@@ -21,14 +21,14 @@ def asleep(server: Server) -> Server:
     server.create("web", rootfs_path=".hyperfleet/minimal-rootfs.ext4", exposed_ports=[80])
     server.start_machine("web")
     server.sh("web", counting("hi"))
-    assert httpx.get(f"{server.proxy_url}/proxy/web/80/").text == "hi\n"
+    assert plain.get(f"{server.proxy_url}/proxy/web/80/").text == "hi\n"
     assert server.api.post("/machines/web/sleep").json()["status"] == "sleeping"
     return server
 
 
 def test_it_has_no_process_and_nobody_is_led_to_it(asleep: Server) -> None:
     assert asleep.machine_processes() == []
-    assert httpx.get(f"{asleep.proxy_url}/proxy/web/80/").status_code == 503
+    assert plain.get(f"{asleep.proxy_url}/proxy/web/80/").status_code == 503
     memory = _memory(asleep)
     # What the guest has never touched takes no room.
     assert 10 << 20 < memory.stat().st_size < 256 << 20
@@ -39,7 +39,7 @@ def test_it_goes_on_where_it_was(asleep: Server) -> None:
     time.sleep(1)
     woken = asleep.api.post("/machines/web/start").json()
     assert (woken["status"], woken["last_start"]["how"]) == ("running", "memory")
-    assert httpx.get(f"{asleep.proxy_url}/proxy/web/80/").text == "hi\n"
+    assert plain.get(f"{asleep.proxy_url}/proxy/web/80/").text == "hi\n"
     kept, clock = asleep.sh("web", f"{COUNTS}; date +%s").split()
     assert kept == "kept"
     assert abs(int(clock) - time.time()) < 2
@@ -74,7 +74,7 @@ def test_it_falls_asleep_when_nobody_uses_it(asleep: Server) -> None:
     page = f"{asleep.proxy_url}/proxy/web/80/"
     until = time.monotonic() + 4
     while time.monotonic() < until:
-        assert httpx.get(page).text == "hi\n"
+        assert plain.get(page).text == "hi\n"
         time.sleep(0.2)
     waited = asleep.api.get("/machines/web/wait", params={"status": "sleeping", "timeout": "30"})
     assert waited.json()["status"] == "sleeping"

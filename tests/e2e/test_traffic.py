@@ -15,6 +15,7 @@ import httpx
 import pytest
 import websockets
 
+from support import plain
 from support.server import Server
 
 pytestmark = pytest.mark.vm
@@ -42,7 +43,7 @@ def machine(server: Server, install_test_server: Callable[[str], None]) -> dict[
 
 def _until_reached(url: str) -> None:
     deadline = time.monotonic() + 20
-    while (answer := httpx.get(url)).status_code == httpx.codes.BAD_GATEWAY:
+    while (answer := plain.get(url)).status_code == httpx.codes.BAD_GATEWAY:
         assert time.monotonic() < deadline, answer.text
     assert answer.status_code == httpx.codes.OK, answer.text
 
@@ -56,7 +57,7 @@ def base(server: Server, machine: dict[str, Any]) -> str:
 def test_a_server_is_reached_whatever_it_binds(
     server: Server, machine: dict[str, Any], port: int
 ) -> None:
-    answer = httpx.get(f"{server.proxy_url}/proxy/{machine['id']}/{port}/a//b%2Fc?d=%20")
+    answer = plain.get(f"{server.proxy_url}/proxy/{machine['id']}/{port}/a//b%2Fc?d=%20")
     seen = answer.json()
     assert seen["target"] == "/a//b%2Fc?d=%20"
     headers = dict(seen["headers"])
@@ -69,8 +70,8 @@ def test_a_server_is_reached_whatever_it_binds(
 
 def test_a_machine_is_reached_by_name_and_by_host(server: Server, machine: dict[str, Any]) -> None:
     for ref in (machine["id"], machine["name"]):
-        assert httpx.get(f"{server.proxy_url}/proxy/{ref}/8080/x").json()["target"] == "/x"
-        answer = httpx.get(f"{server.proxy_url}/y", headers={"Host": f"{ref}-8080.local.dev:4000"})
+        assert plain.get(f"{server.proxy_url}/proxy/{ref}/8080/x").json()["target"] == "/x"
+        answer = plain.get(f"{server.proxy_url}/y", headers={"Host": f"{ref}-8080.local.dev:4000"})
         assert answer.json()["target"] == "/y"
         assert dict(answer.json()["headers"])["host"] == f"{ref}-8080.local.dev:4000"
 
@@ -83,7 +84,7 @@ def test_a_server_gets_the_host_and_the_path_that_its_port_is_told(
     def told(**options: Any) -> tuple[str, str, str, str | None]:
         body = {"port_options": {"8081": options}}
         assert server.api.patch(f"/machines/{machine['id']}", json=body).status_code == 200
-        seen = httpx.get(f"{server.proxy_url}{path}").json()
+        seen = plain.get(f"{server.proxy_url}{path}").json()
         headers = dict(seen["headers"])
         forwarded = headers["x-forwarded-host"]
         return seen["target"], headers["host"], forwarded, headers.get("x-forwarded-prefix")
@@ -141,7 +142,7 @@ async def test_a_websocket_echoes_text_binary_and_1_mib(
 
 def test_events_arrive_one_by_one(base: str) -> None:
     with (
-        httpx.Client(timeout=30) as client,
+        httpx.Client(verify=plain.NOBODY, timeout=30) as client,
         client.stream("GET", f"{base}/events") as stream,
     ):
         lines = stream.iter_lines()
@@ -235,9 +236,9 @@ def test_a_stop_answers_503_at_once_and_a_delete_404(server: Server) -> None:
     server.sh(made["id"], "mkdir -p /www && echo here > /www/index.html && httpd -h /www -p 80")
     url = f"{server.proxy_url}/proxy/short-lived/80/"
     _until_reached(url)
-    assert httpx.get(url).text == "here\n"
+    assert plain.get(url).text == "here\n"
     assert server.api.post("/machines/short-lived/stop").json()["status"] == "stopped"
-    assert httpx.get(url).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert plain.get(url).status_code == httpx.codes.SERVICE_UNAVAILABLE
     # Its disk is its own and stays.
     server.start_machine(made["id"])
     assert server.sh(made["id"], "cat /www/index.html") == "here\n"
@@ -245,25 +246,25 @@ def test_a_stop_answers_503_at_once_and_a_delete_404(server: Server) -> None:
     _until_reached(url)
     assert server.api.delete("/machines/short-lived").status_code == httpx.codes.CONFLICT
     assert server.api.delete("/machines/short-lived?force=true").status_code == 204
-    assert httpx.get(url).status_code == httpx.codes.NOT_FOUND
+    assert plain.get(url).status_code == httpx.codes.NOT_FOUND
 
 
 def test_a_server_or_port_added_a_moment_ago_is_reached_at_once(server: Server) -> None:
     made = server.create("prompt", exposed_ports=[81])
     server.start_machine(made["id"])
     url = f"{server.proxy_url}/proxy/prompt/81/"
-    assert httpx.get(url).status_code == httpx.codes.BAD_GATEWAY
+    assert plain.get(url).status_code == httpx.codes.BAD_GATEWAY
     server.sh(made["id"], "mkdir -p /www && echo now > /www/index.html && httpd -h /www -p 81")
-    assert httpx.get(url).text == "now\n"
+    assert plain.get(url).text == "now\n"
 
     other = f"{server.proxy_url}/proxy/prompt/82/"
-    assert httpx.get(other).status_code == httpx.codes.FORBIDDEN
+    assert plain.get(other).status_code == httpx.codes.FORBIDDEN
     server.sh(made["id"], "httpd -h /www -p 82")
-    with httpx.Client() as kept:
+    with httpx.Client(verify=plain.NOBODY) as kept:
         assert kept.get(url).text == "now\n"
         changed = server.api.patch("/machines/prompt", json={"exposed_ports": [82]})
         assert [port["port"] for port in changed.json()["ports"]] == [82]
-        assert httpx.get(other).text == "now\n"
+        assert plain.get(other).text == "now\n"
         assert kept.get(url).status_code == httpx.codes.FORBIDDEN
 
     before = changed.json()
@@ -271,10 +272,10 @@ def test_a_server_or_port_added_a_moment_ago_is_reached_at_once(server: Server) 
     assert (after["status"], after["exposed_ports"]) == ("running", [82])
     assert after["pid"] != before["pid"]
     assert after["started_at"] > before["started_at"]
-    assert httpx.get(other).status_code == httpx.codes.BAD_GATEWAY
+    assert plain.get(other).status_code == httpx.codes.BAD_GATEWAY
     # The disk is the machine's and stays.
     server.sh(made["id"], "httpd -h /www -p 82")
-    assert httpx.get(other).text == "now\n"
+    assert plain.get(other).text == "now\n"
     server.api.delete("/machines/prompt?force=true")
 
 

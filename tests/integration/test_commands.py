@@ -12,13 +12,12 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 import typer
 
 from hyperfleet.cli import arguments
 from hyperfleet.client import EgressRule
-from support import proxy
+from support import plain, proxy
 from support.need import Need
 from support.server import END, Server
 
@@ -75,7 +74,7 @@ def test_a_machines_life(server: Server) -> None:
         ["80", "listens", "0.0.0.0", url],
         ["81", "-", "-", url.replace("/80/", "/81/")],
     ]
-    assert httpx.get(url).text == "b=c\n"
+    assert plain.get(url).text == "b=c\n"
     table = [line.split() for line in said(server, "list").splitlines()]
     assert table[0] == ["NAME", "ID", "STATUS", "CPUS", "MEMORY", "PORTS", "SINCE"]
     assert table[1][:8] == ["web", machine["id"], "running", "2", "1024", "MiB", "80*", "81"]
@@ -210,7 +209,7 @@ def test_a_program_in_a_machine_of_its_own(server: Server) -> None:
         line = running.stderr.readline().decode()
         words = "hyperfleet: port 80 is served at "
         assert line.startswith(words)
-        assert httpx.get(line.removeprefix(words).strip()).text == "hi\n"
+        assert plain.get(line.removeprefix(words).strip()).text == "hi\n"
         running.send_signal(signal.SIGINT)
         # What it died of, as a shell tells it.
         assert running.wait(END) == 128 + signal.SIGINT

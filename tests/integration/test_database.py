@@ -17,10 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from support import proxy
+from support import plain, proxy
 from support.need import Need
 from support.server import Server, hyperfleet
 
@@ -181,7 +180,7 @@ def _asked(server: Server, method: str, path: str, **body: Any) -> tuple[int, st
 
 def _serves(server: Server, name: str) -> bool:
     """Whether the guest's own server answers; its disk is empty."""
-    return httpx.get(f"{server.proxy_url}/proxy/{name}/80/").text == "404\n"
+    return plain.get(f"{server.proxy_url}/proxy/{name}/80/").text == "404\n"
 
 
 def _machines(server: Server) -> dict[str, str]:

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from support import proxy
+from support import plain, proxy
 from support.need import Need, mounts
 from support.server import Server
 from support.small_disk import fill, grow, small_disk
@@ -50,7 +49,7 @@ def _asked(server: Server, method: str, path: str, **body: Any) -> tuple[int, st
 
 def _serves(server: Server, name: str) -> bool:
     """Whether the guest's own server answers; its disk is empty."""
-    answer = httpx.get(f"{server.proxy_url}/proxy/{name}/80/")
+    answer = plain.get(f"{server.proxy_url}/proxy/{name}/80/")
     return answer.text == "404\n"
 
 

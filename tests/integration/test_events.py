@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from hyperfleet.client import ApiError, AsyncClient, Client, Event, Missed, UnreachableError
-from support import proxy
+from support import plain, proxy
 from support.need import Need
 from support.page import Page
 from support.server import Server
@@ -164,7 +164,7 @@ def test_what_is_asked_wrongly(server: Server) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "VALIDATION_ERROR")
     answer = server.api.get("/events", headers={"Last-Event-ID": "x"})
     assert "Last-Event-ID must be the id of an event" in answer.json()["error"]["message"]
-    assert httpx.get(f"{server.api_url}/events").status_code == httpx.codes.UNAUTHORIZED
+    assert plain.get(f"{server.api_url}/events").status_code == httpx.codes.UNAUTHORIZED
 
 
 def test_head_ends(server: Server) -> None:

@@ -18,7 +18,7 @@ from typing import IO
 import httpx
 import pytest
 
-from support import proxy, table
+from support import plain, proxy, table
 from support.need import Need
 from support.server import Server
 from support.soak import checks, reality
@@ -104,7 +104,7 @@ def test_a_guest_that_turns(server: Server, rows: list[str], lie: str) -> None:
     assert answer.is_success or answer.json()["error"]["message"].isprintable()
     # It runs on, and what it serves does not go through its agent.
     assert liar["status"] == "running"
-    assert httpx.get(f"{server.proxy_url}/proxy/{lie}/80/").status_code == httpx.codes.NOT_FOUND
+    assert plain.get(f"{server.proxy_url}/proxy/{lie}/80/").status_code == httpx.codes.NOT_FOUND
     assert server.api.get("/machines/good").json()["guest_fault"] is None
     assert most < MOST_MIB
     assert max(waits) < PATIENCE / 4
@@ -171,7 +171,7 @@ def test_nothing_is_left_of_them(server: Server) -> None:
     assert [one["name"] for one in found.machines] == ["good"]
     assert checks.leftovers(found) == checks.disagreements(found) == []
     for name in names:
-        route = httpx.get(f"{server.proxy_url}/proxy/{name}/80/")
+        route = plain.get(f"{server.proxy_url}/proxy/{name}/80/")
         assert route.json() == {"error": "Machine not found"}
     # Nothing of a guest's moves the terminal of whoever reads the log.
     said = server.log.read_text()
@@ -184,7 +184,7 @@ def _others_are_served(server: Server) -> float:
     acts: tuple[tuple[Callable[[], str], str], ...] = (
         (lambda: server.sh("good", "echo heard"), "heard\n"),
         (lambda: server.api.get("/machines/good").json()["name"], "good"),
-        (lambda: httpx.get(f"{server.proxy_url}/proxy/good/80/").text, "sound\n"),
+        (lambda: plain.get(f"{server.proxy_url}/proxy/good/80/").text, "sound\n"),
     )
     for act, right in acts:
         assert act() == right

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from hyperfleet.settings import load
-from support import proxy
+from support import plain, proxy
 from support.need import Need
 from support.netns import own_network, run, taps
 from support.page import Page
@@ -78,7 +78,7 @@ def serves(server: Server, reader: ReaderHost, block: str) -> subprocess.Popen[b
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{server.api_url}/ready").is_success:
+            if plain.get(f"{server.api_url}/ready").is_success:
                 return process
         except httpx.TransportError:
             time.sleep(0.05)
@@ -132,7 +132,7 @@ def test_access_log(running: tuple[Server, ReaderHost], need: Need) -> None:
     documented = load(dict([ACCESS_LOG.blocks("ini")[0].strip().split("=")]), None)
     path = str(documented.settings.proxy_access_log)
     log = reader.place(path)
-    assert httpx.get(f"{server.proxy_url}/proxy/nobody/80/").status_code == 404
+    assert plain.get(f"{server.proxy_url}/proxy/nobody/80/").status_code == 404
 
     def lines() -> list[str]:
         deadline = time.monotonic() + PATIENCE
@@ -152,7 +152,7 @@ def test_access_log(running: tuple[Server, ReaderHost], need: Need) -> None:
     assert "copytruncate" in rotation
     shutil.copy(log, f"{log}.1")
     os.truncate(log, 0)
-    assert httpx.get(f"{server.proxy_url}/proxy/nobody/81/").status_code == 404
+    assert plain.get(f"{server.proxy_url}/proxy/nobody/81/").status_code == 404
     [line] = lines()
     assert json.loads(line)["port"] == 81
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from support import proxy
+from support import plain, proxy
 from support.metrics import Exposition
 from support.need import Need
 from support.page import Page, promised, types
@@ -31,8 +30,8 @@ def test_the_page_works_as_it_is_written(server: Server) -> None:
     server.create("web", exposed_ports=[80])
     server.start_machine("web")
     server.sh("web", "echo hello > /www/index.html; httpd -p 80 -h /www")
-    assert "hello" in httpx.get(f"{server.proxy_url}/proxy/web/80/").text
-    assert httpx.get(f"{server.proxy_url}/proxy/nobody/80/").status_code == 404
+    assert "hello" in plain.get(f"{server.proxy_url}/proxy/web/80/").text
+    assert plain.get(f"{server.proxy_url}/proxy/nobody/80/").status_code == 404
     text = server.api.get("/metrics").text
     samples = {sample.name for family in Exposition(text).families for sample in family.samples}
     queries = PAGE.blocks("promql") + PAGE.blocks("yaml")

@@ -12,10 +12,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from hyperfleet import binaries
+from support import plain
 from support.ports import free_port
 
 PROGRAMS = (binaries.PROXY, binaries.GUEST_AGENT, binaries.GATE, binaries.CONFINE)
@@ -96,7 +96,7 @@ def server(installed: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_server_starts_from_it(server: str) -> None:
-    assert httpx.get(f"{server}/health", timeout=30).raise_for_status().json()["status"] == "ok"
+    assert plain.get(f"{server}/health", timeout=30).raise_for_status().json()["status"] == "ok"
 
 
 def run(*command: str, cwd: Path | None = None) -> str:

@@ -7,15 +7,15 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from hyperfleet.failpoints import CONTROL_PLANE, Point
-from support import crash, proxy
+from support import crash, plain, proxy
 from support.need import Need
 from support.page import Page
 from support.server import Server
 from support.table import printed
+from support.zygote import Zygote
 
 _P = Point
 # What is found after a crash there: what was asked for, what was before, or a failure with words.
@@ -47,7 +47,7 @@ def server(need: Need) -> Iterator[Server]:
 
 
 def _page(server: Server, path: str, **headers: str) -> tuple[int, str]:
-    answer = httpx.get(f"{server.proxy_url}{path}", headers=headers)
+    answer = plain.get(f"{server.proxy_url}{path}", headers=headers)
     return answer.status_code, answer.text.strip()
 
 
@@ -70,7 +70,7 @@ def test_a_page_through_the_proxy_and_each_of_its_errors(server: Server) -> None
         "path": f"http://localhost:{server.proxy_port}{path}",
         "host": f"http://{ref}-80.local.dev:{server.proxy_port}/",
     }
-    assert httpx.get(port["urls"]["path"]).text.strip() == "hello"
+    assert plain.get(port["urls"]["path"]).text.strip() == "hello"
     assert server.api.post("/machines/web/stop").json()["status"] == "stopped"
     assert _page(server, path) == (503, '{"error":"Machine is not running"}')
     assert server.api.delete("/machines/web").status_code == 204
@@ -150,12 +150,27 @@ def test_bounds_of_driver_and_host(server: Server) -> None:
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """A row for each point."""
-    with printed(request, "killed by SIGKILL at  found    seconds to mend") as rows:
+    with printed(request, "killed by SIGKILL at  found    seconds to mend, Python loaded") as rows:
         yield rows
 
 
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as made:
+        yield made
+
+
+@pytest.fixture
+def forked(zygote: Zygote) -> Iterator[Server]:
+    made = Server(HYPERFLEET_VMM="fake", zygote=zygote)
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("point", CONTROL_PLANE)
-def test_killed_at_a_point(server: Server, point: Point, table: list[str]) -> None:
+def test_killed_at_a_point(need: Need, forked: Server, point: Point, table: list[str]) -> None:
+    proxy.binary(need)
+    server = forked
     crash.killed_at(server, point)
     found, seconds = crash.mended(server)
     table.append(f"{point:18} -> {found:8} {seconds:.1f}")

@@ -12,7 +12,7 @@ import pytest
 
 from hyperfleet.failpoints import VARIABLE, Point
 from hyperfleet.network import user
-from support import sockets
+from support import plain, sockets
 from support.server import Server
 from support.soak import checks, reality
 from support.soak.checks import Reality
@@ -73,7 +73,7 @@ def mended(server: Server) -> tuple[str, float]:
         assert gone.status_code == httpx.codes.NO_CONTENT
     kinds = ("machines", "snapshots", "data")
     assert [path for kind in kinds for path in (server.home / kind).glob("*")] == []
-    gone = httpx.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
+    gone = plain.get(f"{server.proxy_url}/proxy/web/80/", timeout=30)
     assert (gone.status_code, gone.json()) == (404, {"error": "Machine not found"})
     listening = sockets.listening(Path("/proc/net/tcp"))
     assert [one for one in listening if one.address == ways] == []
@@ -148,7 +148,7 @@ def _use(server: Server, name: str) -> None:
     server.sh(name, "echo hi > /index.html")
     # In vain where the one from before the crash serves on.
     server.exec(name, "httpd", "-p", "80", "-h", "/")
-    page = httpx.get(f"{server.proxy_url}/proxy/{name}/80/", timeout=30)
+    page = plain.get(f"{server.proxy_url}/proxy/{name}/80/", timeout=30)
     assert (page.status_code, page.text) == (httpx.codes.OK, "hi\n")
     assert server.api.post(f"/machines/{name}/stop").json()["status"] == "stopped"
     assert server.api.delete(f"/machines/{name}").status_code == httpx.codes.NO_CONTENT
@@ -159,7 +159,7 @@ def _use_snapshot(server: Server, name: str) -> None:
     clone = server.api.post(f"/snapshots/{name}/clone", json={"name": "clone"})
     assert clone.json()["status"] == "sleeping", clone.text
     server.start_machine("clone")
-    page = httpx.get(f"{server.proxy_url}/proxy/clone/80/", timeout=30)
+    page = plain.get(f"{server.proxy_url}/proxy/clone/80/", timeout=30)
     assert (page.status_code, page.text) == (httpx.codes.OK, "hi\n")
     gone = server.api.delete("/machines/clone", params={"force": "true"})
     assert gone.status_code == httpx.codes.NO_CONTENT

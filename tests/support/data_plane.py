@@ -16,6 +16,7 @@ from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
 from hyperfleet.proxy.data_plane import DataPlane
 from hyperfleet.proxy.interface import Answer
 from hyperfleet.proxy.process import DataPlaneConfig
+from support import plain
 
 # Seconds; generous, for a loaded machine.
 PATIENCE = 30.0
@@ -75,8 +76,7 @@ async def opened(
 
 
 async def page(config: DataPlaneConfig, machine_id: str = WEB) -> tuple[int, str]:
-    # Without certificates, whose loading takes longer than all of the rest.
-    async with httpx.AsyncClient(verify=False) as client:  # noqa: S501
+    async with httpx.AsyncClient(verify=plain.NOBODY) as client:
         url = f"http://127.0.0.1:{config.port}/proxy/{machine_id}/80/"
         answer = await client.get(url, timeout=PATIENCE)
         return answer.status_code, answer.text

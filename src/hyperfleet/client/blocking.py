@@ -22,6 +22,7 @@ from hyperfleet.client.http import (
     options,
     refused,
     stat_of,
+    trusted,
     unreachable,
 )
 
@@ -40,7 +41,11 @@ class Client:
         """`url` is the server's, `http://127.0.0.1:3000`; `key` begins with `hf_`."""
         self._url = url
         self._http = httpx.Client(
-            base_url=url, headers=headers_for(key), transport=transport, trust_env=False
+            base_url=url,
+            headers=headers_for(key),
+            verify=trusted(url),
+            transport=transport,
+            trust_env=False,
         )
 
     def __enter__(self) -> Self:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 
-from support import frames
+from support import frames, plain
 from support.far import connect
 from support.netns import run, taps
 from support.reach import (
@@ -49,7 +48,7 @@ def test_who_reaches_whom(world: World, matrix: Matrix) -> None:
         ("an allowed port by its own address", f"tcp {HOST} {ALLOWED}", "refused"),
     )
     matrix.tries(world, "one", *asked)
-    page = httpx.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
+    page = plain.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
     matrix.row("the proxy", "an exposed port", "two", page)
     matrix.row("root on the host", "a machine", "open", connect(two["guest_ip"], 80))
     assert world.another_user_tries(HOST, SERVICE) == "open"
@@ -69,7 +68,7 @@ def test_a_server_on_the_machines_loopback_is_reached_by_the_proxy(world: World)
     server.sh("two", "cat > /near.conf && nginx -c /near.conf -g 'pid /near.pid;'", stdin=config)
     ports = server.api.get("/machines/two/ports").json()["ports"]
     assert [port["address"] for port in ports] == ["0.0.0.0", "127.0.0.1"]
-    assert httpx.get(f"{server.proxy_url}/proxy/two/8081/").text == "two\n"
+    assert plain.get(f"{server.proxy_url}/proxy/two/8081/").text == "two\n"
 
 
 def test_a_scan_of_the_host_finds_what_is_allowed_and_nothing_else(world: World) -> None:

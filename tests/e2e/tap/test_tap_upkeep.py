@@ -8,6 +8,7 @@ import sqlite3
 import httpx
 import pytest
 
+from support import plain
 from support.netns import run, taps
 from support.page import Page, types
 from support.reach import ELSEWHERE, HOST, INTERNET, METADATA, SERVICE, World
@@ -38,7 +39,7 @@ def test_egress_is_changed_while_the_machine_runs(world: World) -> None:
     world.change("one", "none")
     assert seen(world, *all_three) == ["refused", "refused", "refused"]
     # Answers are not egress.
-    assert httpx.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
+    assert plain.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
     world.change("one", "all")
     assert seen(world, *all_three) == ["open", "open", "open"]
 

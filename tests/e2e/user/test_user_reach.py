@@ -9,11 +9,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from hyperfleet.network import gate, user
-from support import frames, sockets
+from support import frames, plain, sockets
 from support.far import connect
 from support.netns import run, taps
 from support.reach import (
@@ -129,7 +128,7 @@ def test_what_no_kernel_would_send_comes_nowhere(
     )
     # By either card, all that was sent before has come through when these have.
     assert last == "answered"
-    assert httpx.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
+    assert plain.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
     heard = world.host_heard()
     for kind in kinds:
         matrix.row("machine", f"{kind}, in a frame by {card}", "0", str(heard.count(kind)))
@@ -142,7 +141,7 @@ def test_what_no_kernel_would_send_comes_nowhere(
 
 def test_who_is_let_in(world: World, matrix: Matrix, way: tuple[str, int]) -> None:
     address, port = way
-    page = httpx.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
+    page = plain.get(f"{world.server.proxy_url}/proxy/two/80/").text.strip()
     matrix.row("the proxy", "an exposed port", "two", page)
     # It is what the rows above were to make.
     assert sockets.connected(TABLE, address, port) > 0
@@ -181,7 +180,7 @@ def test_a_scan_of_the_host_finds_what_is_let_in_and_nothing_else(world: World) 
 def test_without_its_way_out_a_machine_still_serves(world: World) -> None:
     log = world.server.home / "machines" / world.machines["one"]["id"] / gate.LOG
     os.kill(_gate_that_writes(log), signal.SIGKILL)
-    assert httpx.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
+    assert plain.get(f"{world.server.proxy_url}/proxy/one/80/").text == "one\n"
     (seen,) = world.tries("one", f"tcp {INTERNET} 80")
     assert seen != f"open {HOST}"
     world.server.api.post("/machines/one/restart").raise_for_status()

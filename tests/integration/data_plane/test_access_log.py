@@ -11,6 +11,7 @@ import pytest
 from hyperfleet.proxy.process import DataPlaneConfig
 from hyperfleet.server.backend import data_plane_config
 from hyperfleet.settings import load
+from support import plain
 from support.data_plane import OK, PATIENCE, WEB, a_machine, opened, page, until
 
 
@@ -52,6 +53,6 @@ def test_unset_it_is_nowhere(config: DataPlaneConfig) -> None:
 async def test_clients_are_told_times_if_they_are_to_be(config: DataPlaneConfig) -> None:
     for setting, told in (("true", True), ("false", False)):
         ours = configured(config, PROXY_SERVER_TIMING=setting)
-        async with opened(ours), httpx.AsyncClient(verify=False) as client:  # noqa: S501
+        async with opened(ours), httpx.AsyncClient(verify=plain.NOBODY) as client:
             answer = await client.get(f"http://127.0.0.1:{ours.port}/", timeout=PATIENCE)
             assert ("server-timing" in answer.headers) is told

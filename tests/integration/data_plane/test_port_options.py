@@ -14,6 +14,7 @@ from websockets.typing import Origin
 
 from hyperfleet.machine import Machine, PortOptions
 from hyperfleet.proxy.process import DataPlaneConfig
+from support import plain
 from support.data_plane import PATIENCE, WEB, a_machine, opened
 
 SITE = "dev.example.com:4000"
@@ -61,7 +62,7 @@ async def test_pages_and_websockets_get_what_the_options_say(
     prefix = f"/proxy/{WEB}/80"
 
     async def both() -> tuple[tuple[str, str, str, str | None], ...]:
-        async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 - no certificates here
+        async with httpx.AsyncClient(verify=plain.NOBODY) as client:
             answer = await client.get(
                 f"http://127.0.0.1:{config.port}{path}", headers={"Host": SITE}
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from support import plain
 from support.server import Server
 from support.soak.kills import Disturbance
 from support.soak.tally import Tally
@@ -42,7 +43,9 @@ class Life:
         self._proved: set[int] = set()
         self._token = ""
         self._disturbed = Disturbance()
-        self._proxy = httpx.Client(base_url=server.proxy_url, timeout=_ANSWER_S)
+        self._proxy = httpx.Client(
+            base_url=server.proxy_url, verify=plain.NOBODY, timeout=_ANSWER_S
+        )
         self._api: httpx.Client | None = None
 
     def round(self, disturbed: Disturbance) -> None:
@@ -67,6 +70,7 @@ class Life:
         self._api = httpx.Client(
             base_url=self._server.api_url,
             headers={"Authorization": f"Bearer {self._server.key}"},
+            verify=plain.NOBODY,
             timeout=_ANSWER_S,
         )
 
