@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,25 @@ import pytest
 
 from support.need import Need
 from support.shared import SHARED, Shared
+from support.zygote import Zygote
 
 # Fast ones first; a folder that is not here comes last.
 STAGES = ("unit", "contract", "integration", "e2e")
+# What takes a minute and more comes first in its folder: at the end all others would wait for it.
+LONG = ("e2e/test_killed.py", "e2e/test_model.py", "e2e/test_twenty.py", "e2e/user/")
 _TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
 def need() -> Need:
     return Need()
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """For files that start a server for each of their tests, and again in it."""
+    with Zygote() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +69,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _stage(item.path))
+    items.sort(key=lambda item: (_stage(item.path), not _is_long(item.path)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,6 +101,10 @@ def _of_worker(config: pytest.Config) -> str | None:
     """Where what is shared lies, if this is a worker."""
     given: dict[str, str] | None = getattr(config, "workerinput", None)
     return None if given is None else given["shared"]
+
+
+def _is_long(path: Path) -> bool:
+    return path.relative_to(_TESTS).as_posix().startswith(LONG)
 
 
 def _stage(path: Path) -> int:

@@ -18,6 +18,7 @@ from support import crash
 from support.need import Need
 from support.server import Server
 from support.table import printed
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -42,16 +43,18 @@ POINTS = {
 
 
 @pytest.fixture
-def server(images: Path, need: Need) -> Iterator[Server]:
+def server(images: Path, need: Need, zygote: Zygote) -> Iterator[Server]:
     need("qemu-system-x86_64")
-    made = Server(images=images)
+    made = Server(images=images, zygote=zygote)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    with printed(request, "a real machine, killed at  found  seconds to mend") as rows:
+    with printed(
+        request, "a real machine, killed at  found  seconds to mend, Python loaded"
+    ) as rows:
         yield rows
 
 

@@ -21,6 +21,7 @@ from support.model.rules import ASKED, Rules
 from support.model.subject import Asked
 from support.need import Need
 from support.table import printed
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -58,14 +59,16 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         yield rows
 
 
-def test_real_machines_are_what_the_model_says(images: Path, need: Need, table: list[str]) -> None:
+def test_real_machines_are_what_the_model_says(
+    images: Path, need: Need, zygote: Zygote, table: list[str]
+) -> None:
     need("qemu-system-x86_64")
     begun: list[Machines] = []
 
     class Begun(Machines):
         def begin(self) -> RealMachines:
             begun.append(self)
-            return RealMachines(images)
+            return RealMachines(images, zygote)
 
     chosen = SEED or secrets.randbits(32)
     # Not shrunk: each takes half a minute. Hypothesis prints the steps of one that fails.

@@ -19,15 +19,16 @@ from support import plain, proxy
 from support.need import Need
 from support.page import Page
 from support.server import Server
+from support.zygote import Zygote
 
 LIMIT = 30
 SURVIVES = "fake.survives=true"
 
 
 @pytest.fixture
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    made = Server(HYPERFLEET_VMM="fake")
+    made = Server(HYPERFLEET_VMM="fake", zygote=zygote)
     made.start()
     yield made
     made.close()

@@ -154,12 +154,6 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         yield rows
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as made:
-        yield made
-
-
 @pytest.fixture
 def forked(zygote: Zygote) -> Iterator[Server]:
     made = Server(HYPERFLEET_VMM="fake", zygote=zygote)

@@ -19,6 +19,7 @@ from support import crash, server
 from support.model.subject import ANOTHER, Act, Asked, Call, Known, Ran, Refused, kept_as
 from support.server import Server
 from support.soak import checks, reality
+from support.zygote import Zygote
 
 # Seconds are what anything takes; this is what a very busy host gets.
 _PATIENCE = 60.0
@@ -28,11 +29,12 @@ _KILLED = -9
 class RealMachines:
     """`subject.Subject` over HTTP. `kills` and `deaths` count what was done to it."""
 
-    def __init__(self, images: Path) -> None:
+    def __init__(self, images: Path, zygote: Zygote) -> None:
         self.kills = 0
         self.deaths = 0
         self._server = Server(
             images=images,
+            zygote=zygote,
             HYPERFLEET_RESTART_WAIT_MS="1",
             HYPERFLEET_RESTART_LONGEST_WAIT_MS="1",
             HYPERFLEET_RESTART_TRIES="0",
