@@ -7,13 +7,15 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.need import Need
 from support.shared import SHARED, Shared
-from support.zygote import Zygote
+
+if TYPE_CHECKING:
+    from support.zygote import Zygote
 
 # Fast ones first; a folder that is not here comes last.
 STAGES = ("unit", "contract", "integration", "e2e")
@@ -30,6 +32,8 @@ def need() -> Need:
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
     """For files that start a server for each of their tests, and again in it."""
+    from support.zygote import Zygote  # noqa: PLC0415 - few tests need it
+
     with Zygote() as made:
         yield made
 

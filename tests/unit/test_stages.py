@@ -50,6 +50,15 @@ def test_fast_folders_come_first(suite: Path) -> None:
     assert sorted(names, key=lambda name: output.index(f"tests/{name}/")) == list(names)
 
 
+def test_what_takes_long_comes_first_in_its_folder(suite: Path) -> None:
+    (suite / "tests/e2e/test_killed.py").write_text(PASSES)
+    (suite / "tests/e2e/user").mkdir()
+    (suite / "tests/e2e/user/test_user.py").write_text(PASSES)
+    output = run(suite, "-v")
+    names = ("integration/test_it", "e2e/test_killed", "e2e/user/test_user", "e2e/test_it")
+    assert sorted(names, key=lambda name: output.index(f"tests/{name}.py")) == list(names)
+
+
 def test_what_comes_after_a_folder_that_failed_is_not_run(suite: Path) -> None:
     (suite / "tests/contract/test_it.py").write_text(FAILS + PASSES)
     output = run(suite, "-rs")
