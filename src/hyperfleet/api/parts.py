@@ -27,12 +27,13 @@ class Parts(msgspec.Struct, frozen=True):
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
-def _parts(request: Request) -> Parts:
+# Coroutines that wait for nothing: FastAPI calls plain functions in a thread, for every request.
+async def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
-def _caller(request: Request) -> str:
+async def _caller(request: Request) -> str:
     return getattr(request.state, "key_id", "")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import anyio.to_thread
 import httpx
 import msgspec
 import pytest
@@ -96,6 +98,24 @@ async def test_scopes(api: Api, name: str) -> None:
             assert answer.status_code not in (401, 403), scope
         else:
             assert error(answer) == (403, "FORBIDDEN", f"This key lacks the scope {needed}")
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_no_request_takes_a_turn_of_a_thread(
+    api: Api, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI calls what is no coroutine in one, also a dependency that gives what is there."""
+    turns: list[object] = []
+    run_sync = anyio.to_thread.run_sync
+
+    async def run(call: Any, *arguments: Any, **options: Any) -> Any:
+        turns.append(call)
+        return await run_sync(call, *arguments, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run)
+    answer = await _ask(api, name, api.keys[ALL])
+    assert answer.status_code not in (401, 403)
+    assert turns == []
 
 
 @pytest.mark.parametrize(
