@@ -1,6 +1,7 @@
-"""Keeps the consoles of all machines within their bound: one look at all of them now and then.
+"""Keeps the consoles of all machines within their bound: one task looks at them all, in turns.
 
-A look for each machine by itself would cost the loop a third of a millisecond, ten thousand times.
+A task for each machine would cost the loop a third of a millisecond, ten thousand times. Nor does a
+thread look at them: it would keep the interpreter from the loop for 5 ms at a time.
 """
 
 from __future__ import annotations
@@ -8,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from hyperfleet.fleet import console
 
 _log = logging.getLogger(__name__)
 
-# A guest that floods its console fills the host's disk no further than in this time.
+# A guest that floods its console fills the host's disk no further than in twice this time.
 _EVERY_S = 2.0
+# So many are looked at without a pause, which takes half a millisecond.
+_AT_ONCE = 100
 
 
 class Consoles:
     """One for a fleet."""
 
     def __init__(self, every: float = _EVERY_S) -> None:
-        """`every`: seconds between two looks."""
+        """`every`: seconds in which each is looked at once."""
         self._every = every
         self._logs: dict[str, Path] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -48,21 +50,22 @@ class Consoles:
 
     async def _keep(self) -> None:
         while self._logs:
-            await asyncio.sleep(self._every)
-            for machine_id, log in await asyncio.to_thread(_outgrown, [*self._logs.items()]):
-                # Else the machine is somebody's who puts another file there.
-                if self._logs.get(machine_id) == log:
-                    _bound(machine_id, log)
+            logs = [*self._logs.items()]
+            pieces = [logs[at : at + _AT_ONCE] for at in range(0, len(logs), _AT_ONCE)]
+            for piece in pieces:
+                await asyncio.sleep(self._every / len(pieces))
+                for machine_id, log in piece:
+                    # Else the machine is somebody's who puts another file there.
+                    if self._logs.get(machine_id) == log and _has_outgrown(log):
+                        _bound(machine_id, log)
 
 
-def _outgrown(logs: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """Those that are to be cut. One that can't be looked at keeps no other from it."""
-    found = []
-    for machine_id, log in logs:
-        with contextlib.suppress(OSError):
-            if console.outgrown(log):
-                found.append((machine_id, log))
-    return found
+def _has_outgrown(log: Path) -> bool:
+    """Whether it is to be cut. One that can't be looked at keeps no other from it."""
+    try:
+        return console.outgrown(log)
+    except OSError:
+        return False
 
 
 def _bound(machine_id: str, log: Path) -> None:

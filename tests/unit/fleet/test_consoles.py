@@ -63,3 +63,14 @@ async def test_one_that_can_not_be_cut_keeps_no_other_from_it(
         await until(lambda: console.size(good) == 1024 * 1024)
     assert "machine bad: its console could not be cut" in caplog.text
     await consoles.close()
+
+
+async def test_each_of_many_has_its_turn(tmp_path: Path) -> None:
+    logs = [tmp_path / str(number) for number in range(250)]
+    consoles = Consoles(every=0.01)
+    for log in logs:
+        consoles.keep(log.name, log)
+    for number in (0, 99, 100, 249):
+        logs[number].write_bytes(b"x" * (_BOUND + 1))
+        await until(lambda: console.size(logs[number]) == 1024 * 1024)  # noqa: B023 - awaited here
+    await consoles.close()
