@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from hyperfleet.failpoints import VARIABLE, Point
-from hyperfleet.network import user
+from hyperfleet.network.interface import host_address
 from support import plain, sockets
 from support.server import Server
 from support.soak import checks, reality
@@ -55,7 +55,7 @@ def mended(server: Server) -> tuple[str, float]:
     machine = _settled(server)
     names = {one["name"] for one in agreed(server).machines}
     seconds = time.perf_counter() - begun
-    ways = sockets.shown(user.host_address(machine["id"])) if machine else None
+    ways = sockets.shown(host_address(machine["id"])) if machine else None
     assert seconds < _MENDED_S
     found: str = machine["status"] if machine else "none"
     assert names <= {"web", "copy"}

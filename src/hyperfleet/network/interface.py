@@ -166,6 +166,15 @@ def guest_mac(machine_id: str) -> str:
     return ":".join(f"{octet:02x}" for octet in (0x52, *digest[:5]))
 
 
+def host_address(machine_id: str) -> str:
+    """Where on the host's loopback the machine's forwards are: one of 16 million addresses.
+
+    Never in 127.0.0.0/16, where the host's own servers are.
+    """
+    digest = hashlib.sha256(f"forwards of {machine_id}".encode()).digest()
+    return f"127.{1 + digest[0] % 255}.{digest[1]}.{1 + digest[2] % 254}"
+
+
 def template_mac(number: int) -> str:
     """The hardware address of card `number` (from 0) in a template, until a clone has its own."""
     return f"52:54:00:ff:ff:{number:02x}"

@@ -16,7 +16,6 @@ server is there; only the agent's word does.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Collection
@@ -26,7 +25,7 @@ from hyperfleet.guest.values import GuestNetwork
 from hyperfleet.machine import Egress, Machine, MachineNetwork
 from hyperfleet.network import gate
 from hyperfleet.network.gate import Gates
-from hyperfleet.network.interface import Card, Joint, Monitor, guest_mac, template_mac
+from hyperfleet.network.interface import Card, Joint, Monitor, guest_mac, host_address, template_mac
 from hyperfleet.vmm.driver import LaunchSpec
 
 _log = logging.getLogger(__name__)
@@ -46,15 +45,6 @@ _FORWARD = re.compile(
     r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(?P<host>[\d.]+)\s+(?P<port>\d+)\s+[\d.]+\s+(?P<guest>\d+)\s",
     re.MULTILINE,
 )
-
-
-def host_address(machine_id: str) -> str:
-    """Where on the host's loopback the machine's forwards are: one of 16 million addresses.
-
-    Never in 127.0.0.0/16, where the host's own servers are.
-    """
-    digest = hashlib.sha256(f"forwards of {machine_id}".encode()).digest()
-    return f"127.{1 + digest[0] % 255}.{digest[1]}.{1 + digest[2] % 254}"
 
 
 def parse_forwards(usernet: str) -> dict[int, str]:

@@ -21,6 +21,7 @@ import msgspec
 from hyperfleet.errors import GuestError, ValidationError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import How, TemplateInfo
+from hyperfleet.network.interface import host_address
 from hyperfleet.vmm import fake_disks, fake_saved
 from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
 from hyperfleet.vmm.fake_faults import Boot, Clone, Faults, from_kernel_args
@@ -75,6 +76,7 @@ class FakeProcess:
         self._booted = beginning.how is How.MEMORY
         self.is_paused = self.refuses_to_pause = self.refuses_to_save = False
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
+        self._address = host_address(launch.id)
         self._ways: dict[int, Way] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._disks = launch.disks
@@ -134,7 +136,7 @@ class FakeProcess:
         self._must_live()
         way = self._ways.get(guest_port)
         if way is None:
-            way = self._ways[guest_port] = Way(self.guest, guest_port)
+            way = self._ways[guest_port] = Way(self.guest, guest_port, self._address)
         address = await way.open()
         self._must_live()
         return address

@@ -12,10 +12,15 @@ from hyperfleet.vmm.fake_guest import FakeGuest
 class Way:
     """A port of the host's loopback that leads to a port of the guest."""
 
-    def __init__(self, guest: FakeGuest, guest_port: int) -> None:
+    def __init__(self, guest: FakeGuest, guest_port: int, address: str) -> None:
+        """`address`: of the host's loopback, one for each machine.
+
+        On one for all, the kernel would look for a free port the longer, the more there are: for
+        some thousands that is most of what a start takes.
+        """
         self._guest = guest
         self._port = guest_port
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server((address, 0))
         host, port = self._socket.getsockname()
         self._address = f"{host}:{port}"
         self._serving = asyncio.ensure_future(

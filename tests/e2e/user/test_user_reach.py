@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyperfleet.network import gate, user
+from hyperfleet.network.interface import host_address
 from support import frames, plain, sockets
 from support.far import connect
 from support.netns import run, taps
@@ -45,7 +46,7 @@ def matrix(request: pytest.FixtureRequest) -> Iterator[Matrix]:
 @pytest.fixture(scope="module")
 def way(world: World) -> tuple[str, int]:
     """Where on the host's loopback the other machine's port 80 is."""
-    address = user.host_address(world.machines["two"]["id"])
+    address = host_address(world.machines["two"]["id"])
     found = [one for one in sockets.listening(TABLE) if one.address == sockets.shown(address)]
     assert len(found) == 1
     return address, found[0].port

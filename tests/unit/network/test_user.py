@@ -12,7 +12,7 @@ from hyperfleet.errors import GuestError
 from hyperfleet.machine import new_machine_id
 from hyperfleet.network import user
 from hyperfleet.network.gate import Gates
-from hyperfleet.network.interface import guest_mac
+from hyperfleet.network.interface import guest_mac, host_address
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import LaunchSpec
 
@@ -30,7 +30,7 @@ LAUNCH = LaunchSpec(
     network=user.assigned(ID),
     ports=(80, 8080),
 )
-HERE = user.host_address(ID)
+HERE = host_address(ID)
 USERNET = """Hub -1 (n0):\r
   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
   TCP[ESTABLISHED]   16       10.0.2.15 33456    93.184.216.34   443     0     0\r
@@ -138,7 +138,7 @@ async def test_where_there_can_be_none_it_is_told_once(caplog: pytest.LogCapture
 
 def test_no_two_machines_share_an_address_of_the_hosts() -> None:
     ids = [new_machine_id() for _ in range(200)]
-    addresses = {user.host_address(one) for one in ids}
+    addresses = {host_address(one) for one in ids}
     # 200 of 16 million: two alike once in 800 runs, and it takes the same port besides.
     assert len(addresses) >= len(ids) - 1
     for address in map(IPv4Address, addresses):
