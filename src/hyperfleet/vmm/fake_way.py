@@ -15,8 +15,8 @@ class Way:
     def __init__(self, guest: FakeGuest, guest_port: int, address: str) -> None:
         """`address`: of the host's loopback, one for each machine.
 
-        On one for all, the kernel would look for a free port the longer, the more there are: for
-        some thousands that is most of what a start takes.
+        On one for all, the kernel would look for a free port the longer, the more there are: among
+        ten thousand that is a third of what an adoption takes.
         """
         self._guest = guest
         self._port = guest_port
