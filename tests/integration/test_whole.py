@@ -155,18 +155,17 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def forked(zygote: Zygote) -> Iterator[Server]:
+def forked(need: Need, zygote: Zygote) -> Iterator[Server]:
+    proxy.binary(need)
     made = Server(HYPERFLEET_VMM="fake", zygote=zygote)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("point", CONTROL_PLANE)
-def test_killed_at_a_point(need: Need, forked: Server, point: Point, table: list[str]) -> None:
-    proxy.binary(need)
-    server = forked
-    crash.killed_at(server, point)
-    found, seconds = crash.mended(server)
+def test_killed_at_a_point(forked: Server, point: Point, table: list[str]) -> None:
+    crash.killed_at(forked, point)
+    found, seconds = crash.mended(forked)
     table.append(f"{point:18} -> {found:8} {seconds:.1f}")
     assert found == FOUND.get(point, _RUNS)
 
