@@ -182,7 +182,8 @@ class Fifo:
         return asyncio.create_task(self.read())
 
     async def opened(self) -> asyncio.Task[bytes]:
-        """Waits until a process has it open for writing; then as `end`."""
+        """Waits until a process has it open for writing; then as `end`, which has to be awaited:
+        a loop that closes before its thread has begun leaves the file open."""
         reading = await asyncio.wait_for(asyncio.to_thread(self.path.open, "rb"), LIMIT)
 
         def read() -> bytes:

@@ -134,11 +134,13 @@ async def test_cancelling_kills_the_whole_group(agent, fifo):
 
 
 async def test_a_call_ends_with_its_process_not_with_the_daemon_it_left(agent, fifo):
-    result = await agent.exec(shell(f"(sleep 1000; echo) > {fifo.path} & echo $!"))
+    result = await agent.exec(shell(f"exec sleep 1000 > {fifo.path} & echo $!"))
     assert result.exit_code == 0
     end = await fifo.opened()
     assert not end.done()
-    await agent.exec(shell(f"kill {result.stdout.decode()}"))
+    # It lives until it is killed.
+    assert (await agent.exec(shell(f"kill {result.stdout.decode()}"))).exit_code == 0
+    assert await end == b""
 
 
 async def test_a_daemon_that_floods_does_not_keep_its_call_open(agent):
