@@ -9,8 +9,12 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from hyperfleet.client import Output, ProcessStream
+from hyperfleet.client import Output
+
+if TYPE_CHECKING:
+    from hyperfleet.client import ProcessStream
 
 IN, OUT, ERR = 0, 1, 2
 # What a process in a machine is told in our place, where no terminal turns keys into them.

@@ -9,8 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from hyperfleet.cli import archive
 from hyperfleet.cli.connect import connect
@@ -134,16 +132,19 @@ def _read(descriptor: int) -> Iterator[bytes]:
 
 def _shown(pieces: Iterable[bytes], what: str, size: int | None) -> Iterator[bytes]:
     """The same, with a bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield from pieces
+        return
+    from rich import progress  # noqa: PLC0415 - see output.py
+    from rich.console import Console  # noqa: PLC0415
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=size)
         for piece in pieces:
             yield piece

@@ -9,7 +9,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,11 @@ from hyperfleet.cli.attached import IN, forwarding, show, terminal_size
 from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import find
 from hyperfleet.cli.output import say
-from hyperfleet.client import ProcessStream
 from hyperfleet.settings import ENV_FILE
+
+# Where it is needed: WebSockets, which it brings along, take longer to load than most commands.
+if TYPE_CHECKING:
+    from hyperfleet.client import ProcessStream
 
 _PIECE = 64 * 1024
 _SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"
@@ -77,6 +80,8 @@ def attach(
 
     What nobody has seen of its output comes first. At a terminal it gets the keys.
     """
+    from hyperfleet.client import ProcessStream  # noqa: PLC0415
+
     server = find(os.environ, ENV_FILE)
     with ProcessStream.attach(server.url, server.key, machine, name) as stream:
         found = stream.attachment
@@ -111,6 +116,8 @@ def _run(
         raise typer.BadParameter("the input is no terminal; leave -t out to pass it on as it is")
     if terminal and "TERM" in os.environ:
         env = {"TERM": os.environ["TERM"], **env}
+    from hyperfleet.client import ProcessStream  # noqa: PLC0415
+
     server = find(os.environ, ENV_FILE)
     stream = ProcessStream(
         server.url,

@@ -10,6 +10,8 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.main import get_command_name
+from typer.models import CommandInfo
 
 from hyperfleet import __version__
 from hyperfleet.cli import disks, follow, keys, machines, snapshots, templates
@@ -95,6 +97,7 @@ def version() -> None:
 
 def main() -> None:
     """Runs a command and exits."""
+    _leave_only(sys.argv[1:2])
     try:
         app()
     except ApiError as error:
@@ -105,6 +108,23 @@ def main() -> None:
         sys.exit(UNREACHABLE)
     except HyperfleetError as error:
         sys.exit(give_up(error))
+
+
+def _leave_only(asked: list[str]) -> None:
+    """Leaves out all commands but the one whose name is given, if it is one's.
+
+    Typer builds every command, with all that checks its arguments, before it looks at which is
+    asked for.
+    """
+
+    def name(command: CommandInfo) -> str:
+        assert command.callback is not None  # noqa: S101 - the decorator's own
+        return command.name or get_command_name(command.callback.__name__)
+
+    commands = [command for command in app.registered_commands if name(command) in asked]
+    groups = [group for group in app.registered_groups if group.name in asked]
+    if commands or groups:
+        app.registered_commands, app.registered_groups = commands, groups
 
 
 def _with_advice(error: ApiError) -> str:

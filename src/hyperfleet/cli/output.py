@@ -1,4 +1,7 @@
-"""How commands speak: tables and plain lines for people, JSON for programs."""
+"""How commands speak: tables and plain lines for people, JSON for programs.
+
+Rich is loaded where it is needed: that takes longer than most commands that do without.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hyperfleet.client import CommandState
 
@@ -32,6 +31,10 @@ def say_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, headed: bool = True
 ) -> None:
     """A table; cells are shown as they are, whatever they hold."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -45,6 +48,12 @@ def say_table(
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Says on a terminal what is waited for, while the block lasts."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     with Console(stderr=True).status(Text(what)):
         yield
 

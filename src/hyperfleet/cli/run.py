@@ -32,7 +32,7 @@ from hyperfleet.cli.attached import forwarding, show
 from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import Target, find
 from hyperfleet.cli.output import working
-from hyperfleet.client import ApiError, Client, Machine, ProcessStream, UnreachableError
+from hyperfleet.client import ApiError, Client, Machine, UnreachableError
 from hyperfleet.settings import ENV_FILE
 
 # Seconds between two looks at ports that are waited for; and for a process to end after a signal.
@@ -113,6 +113,8 @@ def _attend(
     client: Client, server: Target, machine: Machine, command: list[str], cwd: str | None
 ) -> int:
     """Shows the program's output to its end; its exit code."""
+    from hyperfleet.client import ProcessStream  # noqa: PLC0415 - see exec.py
+
     interrupted: list[str] = []
 
     def hears(name: str) -> None:
