@@ -9,8 +9,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TypeVar
 
 import httpx
@@ -18,7 +19,7 @@ import httpx
 from benchmarks.figures import Figure
 from benchmarks.machines import growth, process
 from benchmarks.machines.api import Ask, Connection, Timing, time_all
-from benchmarks.machines.growth import Work
+from benchmarks.machines.growth import Turns, Work
 from benchmarks.progress import Progress
 from support.server import Server
 
@@ -28,7 +29,11 @@ SIZES = (100, 1_000, 10_000)
 _CONNECTIONS = 32
 # Of requests that change nothing: enough for a p99, from a hundred machines on.
 _READS = 1_000
+_LISTS = 400
 _PAGE = 100
+# Rounds in which all numbers of machines take turns, and requests of a turn.
+ROUNDS = 15
+_TURN = {"get": 100, "list": 20, "create": 32, "start": 32, "stop": 32, "delete": 32}
 # Descriptors that serve needs beside one for each machine's port.
 _SPARE = 1_000
 # Far beyond what is expected: a busy host is to give a figure, too.
@@ -38,8 +43,8 @@ _NEVER_MS = "3600000"
 _LEAST_OFTEN = 1
 # Seconds after which a long kind of work tells how far it is.
 _TELL_S = 10.0
-# A guess of what a machine takes from its making to its end, and a size besides.
-_MACHINE_S, _SIZE_S = 0.03, 10.0
+# A guess of what a machine takes from its making to its end, a size besides, and a round.
+_MACHINE_S, _SIZE_S, _ROUND_S = 0.03, 10.0, 5.0
 # The fake's machines outlive a control plane, and serve a port from their boot on.
 _KERNEL_ARGS = "fake.survives=true fake.listens=80"
 _SEEN = re.compile(
@@ -52,6 +57,7 @@ class Measured:
     """What is found out about all sizes."""
 
     works: list[Work] = field(default_factory=list)
+    turns: Turns = field(default_factory=dict)
     memory: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     adoption: list[tuple[int, float]] = field(default_factory=list)
     discovery: list[Figure] = field(default_factory=list)
@@ -61,12 +67,10 @@ def measure(sizes: tuple[int, ...]) -> list[Figure]:
     """Runs every size on a home of its own; figures of the largest, and the growth between."""
     _raise_descriptors(max(sizes) + _SPARE)
     measured = Measured()
-    progress = Progress({f"{size} machines": _SIZE_S + size * _MACHINE_S for size in sizes})
-    for size in sizes:
-        asyncio.run(_size(size, measured, last=size == max(sizes)))
-        progress.done(f"{size} machines")
+    asyncio.run(_measure(sorted(sizes), measured))
     return [
         *growth.figures(measured.works),
+        *growth.of_turns(measured.turns),
         *growth.of_sizes("adoption after kill -9, for one", "ms", measured.adoption),
         *(
             figure
@@ -89,34 +93,50 @@ def _server() -> Server:
     )
 
 
-async def _size(size: int, measured: Measured, *, last: bool) -> None:
-    server = _server()
-    try:
-        server.start()
-        crowd = _Crowd(server, size, measured)
-        await crowd.grow()
-        idle = await crowd.reads()
-        often = str(_often_s(size) * 1000) if last else _NEVER_MS
-        server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = often
-        await crowd.adopted()
-        if last:
-            await crowd.discovered(idle)
-            # What comes now is held against smaller sizes, which are not looked at meanwhile.
-            server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = _NEVER_MS
-            _end(server)
-            await asyncio.to_thread(server.start, _ADOPTION_S)
-        await crowd.shrink()
-        _end(server)
-    finally:
-        server.close()
+async def _measure(sizes: Sequence[int], measured: Measured) -> None:
+    """All grow; then they are asked in turns; then each has its end, with what only it can tell."""
+    progress = Progress(
+        {
+            **{f"{size} machines grow": _SIZE_S + size * _MACHINE_S / 2 for size in sizes},
+            "turns": ROUNDS * len(sizes) * _ROUND_S,
+            **{f"{size} machines end": _SIZE_S + size * _MACHINE_S / 2 for size in sizes},
+        }
+    )
+    with ExitStack() as servers:
+        crowds = []
+        for size in sizes:
+            server = _server()
+            servers.callback(server.close)
+            server.start()
+            crowds.append(_Crowd(server, size, measured))
+            await crowds[-1].grow()
+            progress.done(f"{size} machines grow")
+        await _turns(crowds, measured.turns)
+        progress.done("turns")
+        for crowd, size in zip(crowds, sizes, strict=True):
+            await crowd.ends(last=size == sizes[-1])
+            progress.done(f"{size} machines end")
+
+
+async def _turns(crowds: Sequence[_Crowd], turns: Turns) -> None:
+    """The same requests to every fleet, again and again: what the host does meanwhile hits all."""
+    chance = random.Random(len(crowds))  # noqa: S311 - no secret
+    for number in range(ROUNDS):
+        for what in _TURN:
+            for crowd in chance.sample(crowds, len(crowds)):
+                cpu_ms = await crowd.turn(what, number)
+                turns.setdefault(what, {}).setdefault(crowd.size, []).append(cpu_ms)
+    for what, sizes in turns.items():
+        told = ", ".join(f"{median(each):.2f} of {size}" for size, each in sizes.items())
+        print(f"  {what} in turns, ms of CPU: {told}", file=sys.stderr)
 
 
 class _Crowd:
     """Machines of one server, all alike."""
 
     def __init__(self, server: Server, size: int, measured: Measured) -> None:
+        self.size = size
         self._server = server
-        self._size = size
         self._measured = measured
         self._names = [f"m{number:05d}" for number in range(size)]
 
@@ -127,42 +147,58 @@ class _Crowd:
             "data plane": process.running_in(self._server.home, "hyperfleet-proxy"),
         }
         bare = {of: process.memory(pid) for of, pid in pids.items()}
-
-        async def create(connection: Connection, name: str) -> None:
-            body = {
-                "name": name,
-                "vcpu_count": 1,
-                "mem_size_mib": 4,
-                "kernel_args": _KERNEL_ARGS,
-                "exposed_ports": [80],
-                "labels": {"half": "one" if int(name[1:]) % 2 else "other"},
-            }
-            await connection.ask("POST", "/machines", body, wanted=201)
-
-        await self._timed("create", self._names, create)
+        await self._timed("create", self._names, _create)
         await self._timed("start", self._names, _post("start"))
         for of, pid in pids.items():
             grown = process.memory(pid) - bare[of]
-            self._measured.memory.setdefault(of, []).append((self._size, grown / self._size / 1024))
+            self._measured.memory.setdefault(of, []).append((self.size, grown / self.size / 1024))
         await self._all_are("running")
 
     async def reads(self, suffix: str = "") -> dict[str, Timing]:
         """What changes nothing, a page of a list and a list by label among it."""
-        chance = random.Random(self._size)  # noqa: S311 - no secret
-        reads = min(_READS, self._size * 10)
+        chance = random.Random(self.size)  # noqa: S311 - no secret
+        reads = min(_READS, self.size * 10)
         names = [chance.choice(self._names) for _ in range(reads)]
-        offsets = [chance.randrange(max(1, self._size - _PAGE)) for _ in range(reads // 20)]
-
-        async def get(connection: Connection, name: str) -> None:
-            await connection.ask("GET", f"/machines/{name}")
-
-        async def page(connection: Connection, offset: int) -> None:
-            await connection.ask("GET", f"/machines?limit={_PAGE}&offset={offset}")
-
+        lists = min(_LISTS, self.size)
+        offsets = [chance.randrange(max(1, self.size - _PAGE)) for _ in range(lists)]
         return {
-            "get": await self._timed(f"get{suffix}", names, get, connections=1),
-            "list": await self._timed(f"list of {_PAGE}{suffix}", offsets, page, connections=1),
+            "get": await self._timed(f"get{suffix}", names, _get, connections=1),
+            "list": await self._timed(f"list of {_PAGE}{suffix}", offsets, _page, connections=1),
         }
+
+    async def turn(self, what: str, number: int) -> float:
+        """Requests of one kind; those that change something have machines of their own.
+
+        After a turn of every kind, in their order, nothing of them is left.
+
+        Returns:
+            The control plane's CPU time for one, milliseconds.
+        """
+        count = _TURN[what]
+        chance = random.Random(number)  # noqa: S311 - no secret
+        if what == "list":
+            offsets = [chance.randrange(max(1, self.size - _PAGE)) for _ in range(count)]
+            _, cpu = await self._ask(offsets, _page, connections=1)
+        elif what == "get":
+            _, cpu = await self._ask(chance.choices(self._names, k=count), _get, connections=1)
+        else:
+            ask = {"create": _create, "delete": _delete}.get(what) or _post(what)
+            _, cpu = await self._ask([f"x{one:05d}" for one in range(count)], ask)
+        return cpu / count * 1000
+
+    async def ends(self, *, last: bool) -> None:
+        """What follows a crash, and at `last` what discovery does to others; then no machine."""
+        idle = await self.reads() if last else {}
+        often = str(_often_s(self.size) * 1000) if last else _NEVER_MS
+        self._server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = often
+        await self.adopted()
+        if last:
+            await self.discovered(idle)
+            self._server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = _NEVER_MS
+            _end(self._server)
+            await asyncio.to_thread(self._server.start, _ADOPTION_S)
+        await self.shrink()
+        _end(self._server)
 
     async def adopted(self) -> None:
         """The control plane is killed, and the next one has them all."""
@@ -170,23 +206,23 @@ class _Crowd:
         began = time.monotonic()
         await asyncio.to_thread(self._server.start, _ADOPTION_S)
         seconds = time.monotonic() - began
-        self._measured.adoption.append((self._size, seconds / self._size * 1000))
+        self._measured.adoption.append((self.size, seconds / self.size * 1000))
         await self._all_are("running")
-        print(f"{self._size} machines adopted: ready after {seconds:.1f} s", file=sys.stderr)
+        print(f"{self.size} machines adopted: ready after {seconds:.1f} s", file=sys.stderr)
 
     async def discovered(self, idle: dict[str, Timing]) -> None:
         """The same reads while every machine is looked at, again and again."""
         seen, began = self._seen(), time.monotonic()
         cpu = process.cpu_seconds(self._server.pid)
         # One whole round of looks, with nothing else to do.
-        await asyncio.sleep(_often_s(self._size))
+        await asyncio.sleep(_often_s(self.size))
         busy = (process.cpu_seconds(self._server.pid) - cpu) / (time.monotonic() - began)
         looks = (self._seen() - seen) / (time.monotonic() - began)
         meanwhile = await self.reads(", while all are discovered")
         self._measured.discovery.append(
             Figure(
                 "crowd",
-                f"{self._size:,} machines: all seen every {_often_s(self._size)} s",
+                f"{self.size:,} machines: all seen every {_often_s(self.size)} s",
                 looks,
                 "machines a second",
                 None,
@@ -201,32 +237,42 @@ class _Crowd:
     async def shrink(self) -> None:
         """Every machine is stopped, and deleted."""
         await self._timed("stop", self._names, _post("stop"))
-
-        async def delete(connection: Connection, name: str) -> None:
-            await connection.ask("DELETE", f"/machines/{name}", wanted=204)
-
-        await self._timed("delete", self._names, delete)
+        await self._timed("delete", self._names, _delete)
 
     async def _timed(
         self, what: str, items: Sequence[T], ask: Ask[T], *, connections: int = 0
     ) -> Timing:
-        async with AsyncExitStack() as stack:
-            opened = []
-            for _ in range(connections or min(_CONNECTIONS, self._size)):
-                one = await Connection.open(self._server.api_url, self._server.key)
-                stack.callback(one.close)
-                opened.append(one)
-            cpu = process.cpu_seconds(self._server.pid)
-            timing = await time_all(opened, items, ask, self._teller(what, len(items)))
-            cpu = process.cpu_seconds(self._server.pid) - cpu
-        work = Work(what, self._size, len(items), timing.seconds, timing.p99_ms, cpu)
+        """Asked of every item, and told as a kind of work of this size."""
+        timing, cpu = await self._ask(
+            items, ask, self._teller(what, len(items)), connections=connections
+        )
+        work = Work(what, self.size, len(items), timing.seconds, timing.p99_ms, cpu)
         self._measured.works.append(work)
         print(
-            f"  {self._size} {what}: {work.rate:.0f}/s, p99 {work.p99_ms:.1f} ms, "
+            f"  {self.size} {what}: {work.rate:.0f}/s, p99 {work.p99_ms:.1f} ms, "
             f"CPU {work.cpu_ms:.2f} ms",
             file=sys.stderr,
         )
         return timing
+
+    async def _ask(
+        self,
+        items: Sequence[T],
+        ask: Ask[T],
+        told: Callable[[int], None] = lambda _: None,
+        *,
+        connections: int = 0,
+    ) -> tuple[Timing, float]:
+        """Asked of every item; with it the control plane's CPU time for all, seconds."""
+        with ExitStack() as stack:
+            opened = []
+            for _ in range(connections or min(_CONNECTIONS, self.size)):
+                one = await Connection.open(self._server.api_url, self._server.key)
+                stack.callback(one.close)
+                opened.append(one)
+            before = process.cpu_seconds(self._server.pid)
+            timing = await time_all(opened, items, ask, told)
+            return timing, process.cpu_seconds(self._server.pid) - before
 
     def _teller(self, what: str, count: int) -> Callable[[int], None]:
         """Tells now and then how many of `count` are done."""
@@ -236,7 +282,7 @@ class _Crowd:
             nonlocal last
             if time.monotonic() - last > _TELL_S:
                 last = time.monotonic()
-                print(f"  {self._size} {what}: {done} of {count}", file=sys.stderr)
+                print(f"  {self.size} {what}: {done} of {count}", file=sys.stderr)
 
         return told
 
@@ -246,8 +292,8 @@ class _Crowd:
             answer = await connection.ask("GET", f"/machines?limit=1&status={status}")
         finally:
             connection.close()
-        if answer["total"] != self._size:
-            msg = f"{answer['total']} of {self._size} machines are {status}"
+        if answer["total"] != self.size:
+            msg = f"{answer['total']} of {self.size} machines are {status}"
             raise RuntimeError(msg)
 
     def _seen(self) -> float:
@@ -266,6 +312,30 @@ def _end(server: Server) -> None:
 
 def _often_s(size: int) -> int:
     return max(_LEAST_OFTEN, size // 1000)
+
+
+async def _create(connection: Connection, name: str) -> None:
+    body = {
+        "name": name,
+        "vcpu_count": 1,
+        "mem_size_mib": 4,
+        "kernel_args": _KERNEL_ARGS,
+        "exposed_ports": [80],
+        "labels": {"half": "one" if int(name[1:]) % 2 else "other"},
+    }
+    await connection.ask("POST", "/machines", body, wanted=201)
+
+
+async def _get(connection: Connection, name: str) -> None:
+    await connection.ask("GET", f"/machines/{name}")
+
+
+async def _page(connection: Connection, offset: int) -> None:
+    await connection.ask("GET", f"/machines?limit={_PAGE}&offset={offset}")
+
+
+async def _delete(connection: Connection, name: str) -> None:
+    await connection.ask("DELETE", f"/machines/{name}", wanted=204)
 
 
 def _post(verb: str) -> Ask[str]:

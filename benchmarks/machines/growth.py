@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 from benchmarks.figures import Figure
 
@@ -12,6 +13,10 @@ from benchmarks.figures import Figure
 LINEAR = 1.25
 # API calls while everything is discovered, beside the same calls while nothing is.
 UNDISTURBED = 2.0
+
+
+# Of each kind of request, by the number of machines: milliseconds of CPU for one, by rounds.
+Turns = dict[str, dict[int, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -38,27 +43,26 @@ class Work:
 
 
 def figures(measured: Sequence[Work]) -> list[Figure]:
-    """Every kind of work at the largest size, and its growth from each size to the next."""
+    """Every kind of work at the largest size."""
     found: list[Figure] = []
     for what in dict.fromkeys(work.what for work in measured):
-        sizes = sorted((work for work in measured if work.what == what), key=lambda w: w.machines)
-        last = sizes[-1]
-        rate = f"p99 {last.p99_ms:.1f} ms, {last.cpu_ms:.2f} ms of CPU each"
+        last = max((one for one in measured if one.what == what), key=lambda one: one.machines)
+        how = f"p99 {last.p99_ms:.1f} ms, {last.cpu_ms:.2f} ms of CPU each"
         title = f"{last.machines:,} machines: {what}"
-        found.append(Figure("crowd", title, last.rate, "a second", None, rate))
-        found += [_growth(what, fewer, more) for fewer, more in pairwise(sizes) if fewer.cpu_s > 0]
+        found.append(Figure("crowd", title, last.rate, "a second", None, how))
     return found
 
 
-def _growth(what: str, fewer: Work, more: Work) -> Figure:
-    return Figure(
-        "growth",
-        f"{what}: CPU of one among {more.machines:,}, beside among {fewer.machines:,}",
-        more.cpu_ms / fewer.cpu_ms,
-        "times",
-        LINEAR,
-        f"{more.cpu_ms:.2f} and {fewer.cpu_ms:.2f} ms",
-    )
+def of_turns(turns: Turns) -> list[Figure]:
+    """The growth of every kind of request from each size to the next, compared within rounds."""
+    found: list[Figure] = []
+    for what, sizes in turns.items():
+        for fewer, more in pairwise(sorted(sizes)):
+            title = f"{what}: CPU of one among {more:,}, beside among {fewer:,}"
+            ratios = [much / little for little, much in zip(sizes[fewer], sizes[more], strict=True)]
+            told = f"{median(sizes[more]):.2f} and {median(sizes[fewer]):.2f} ms"
+            found.append(Figure.of_ratios("growth", title, ratios, LINEAR, told))
+    return found
 
 
 def of_sizes(title: str, unit: str, values: Sequence[tuple[int, float]]) -> list[Figure]:

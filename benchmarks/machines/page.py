@@ -36,8 +36,10 @@ HTTP on kept connections, every answer checked, every change a durable commit of
 number of machines has a home of its own. The guests of the fake are in the control plane's process,
 so its CPU time and memory hold theirs.
 
-- **CPU** is the control plane's, by the kernel's account: rates move with what else the host
-  does, it hardly does. Growth is of it: linear is 1.0, what is more grows with the number.
+- **CPU** is the control plane's, by the kernel's account. Growth is of it: linear is 1.0, what is
+  more grows with the number. All numbers of machines are there at once and take turns, so that what
+  the host does meanwhile hits all of them; told is the median of all rounds' ratios. Changes are
+  made to 32 machines more.
 - **Adoption**: kill -9, then from the start of the next process until `/ready` says so, divided by
   the number of machines. A second of it is the start itself.
 - **While all are discovered**: every machine is asked what listens, ten

@@ -20,13 +20,19 @@ def work(machines: int, cpu_s: float, what: str = "get") -> Work:
     return Work(what, machines, requests=100, seconds=2.0, p99_ms=5.0, cpu_s=cpu_s)
 
 
-def test_growth_is_the_cost_of_one_from_each_size_to_the_next():
-    rate, first, second = growth.figures([work(1000, 0.3), work(100, 0.2), work(10_000, 0.3)])
-    assert (rate.value, rate.target) == (50, None)
-    assert "10,000 machines: get" in rate.title
-    assert first.value == pytest.approx(1.5)
+def test_the_most_machines_are_told_and_growth_is_compared_within_rounds():
+    (told,) = growth.figures([work(1000, 0.3), work(100, 0.2), work(10_000, 0.4)])
+    assert (told.value, told.target) == (50, None)
+    assert told.title == "10,000 machines: get"
+    assert "4.00 ms of CPU" in told.beside
+    # The host was slow in the second round: for all alike.
+    turns = {"get": {10_000: [1.0, 3.0, 0.9], 100: [1.0, 3.0, 1.0], 1000: [2.0, 6.0, 1.8]}}
+    first, second = growth.of_turns(turns)
+    assert first.title == "get: CPU of one among 1,000, beside among 100"
+    assert first.value == pytest.approx(2.0)
     assert first.met is False
-    assert second.value == pytest.approx(1.0)
+    assert second.value == pytest.approx(0.5)
+    assert second.beside.startswith("1.00 and 2.00 ms; 0.50 to 0.50, rounds: 3")
     assert second.met
 
 
@@ -42,7 +48,6 @@ def test_what_took_nothing_tells_nothing_of_growth() -> None:
     told, step = growth.of_sizes("memory", "KiB", sizes)
     assert told.beside == "-0.5 with 100, 6 with 1,000"
     assert step.title == "memory: with 10,000, beside 1,000"
-    assert len(growth.figures([work(100, 0.0), work(1000, 0.3)])) == 1
 
 
 def test_disturbance_is_a_ratio_of_p99s():
