@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.images import images as made_by_setup
 from support.need import Need
 from support.shared import SHARED, Shared
 
@@ -36,6 +37,21 @@ def zygote() -> Iterator[Zygote]:
 
     with Zygote() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def images(need: Need) -> Path:
+    """The folder of kernel, initramfs and root disks."""
+    return made_by_setup(need)
+
+
+@pytest.fixture(scope="session")
+def templates(request: pytest.FixtureRequest, need: Need, images: Path) -> Path:
+    """Of which machines are cloned where their start is not the point; see `support.templates`."""
+    from support.templates import made  # noqa: PLC0415 - few tests need it
+
+    need("qemu-system-x86_64")
+    return made(request.config.stash[SHARED].folder, images)
 
 
 @pytest.fixture(scope="session")

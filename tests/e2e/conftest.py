@@ -8,25 +8,16 @@ from typing import Any
 
 import pytest
 
+from support.images import CHECKOUT
 from support.server import Server
 
-CHECKOUT = Path(__file__).parents[2]
-ARTEFACTS = CHECKOUT / ".hyperfleet"
 TEST_SERVER = CHECKOUT / "target/x86_64-unknown-linux-gnu/agent/hyperfleet-test-server"
 
 
-@pytest.fixture(scope="session")
-def images(need: Any) -> Path:
-    """The folder of kernel, initramfs and root disks."""
-    for name in ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4", "debian-rootfs.ext4"):
-        need.that((ARTEFACTS / name).exists(), f"{ARTEFACTS / name} is missing: run make setup")
-    return ARTEFACTS
-
-
 @pytest.fixture(scope="module")
-def server(images: Path) -> Iterator[Server]:
+def server(images: Path, templates: Path) -> Iterator[Server]:
     """One server a test module, with host routing under .local.dev."""
-    with Server(images=images, PROXY_HOST_SUFFIX=".local.dev") as running:
+    with Server(images=images, templates=templates, PROXY_HOST_SUFFIX=".local.dev") as running:
         yield running
 
 

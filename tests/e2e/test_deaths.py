@@ -19,7 +19,6 @@ import pytest
 
 from hyperfleet.client import Client, Event
 from hyperfleet.client.answers import UnreachableError
-from support.need import Need
 from support.server import Server
 from support.table import printed
 
@@ -79,10 +78,12 @@ class Deaths:
 
 
 @pytest.fixture
-def server(images: Path, need: Need) -> Iterator[Server]:
-    need("qemu-system-x86_64")
+def server(images: Path, templates: Path) -> Iterator[Server]:
     with Server(
-        images=images, HYPERFLEET_RESTART_WAIT_MS="100", HYPERFLEET_RESTART_TRIES=str(TRIES)
+        images=images,
+        templates=templates,
+        HYPERFLEET_RESTART_WAIT_MS="100",
+        HYPERFLEET_RESTART_TRIES=str(TRIES),
     ) as made:
         yield made
 

@@ -14,9 +14,9 @@ from support.server import Server
 SERVE = "mkdir -p /www; echo hello > /www/index.html; httpd -h /www"
 
 
-def test_a_restricted_guest_serves_and_reaches_nothing(images: Path) -> None:
+def test_a_restricted_guest_serves_and_reaches_nothing(images: Path, templates: Path) -> None:
     with (
-        Server(images=images, HYPERFLEET_NETWORK_RESTRICT="true") as server,
+        Server(images=images, templates=templates, HYPERFLEET_NETWORK_RESTRICT="true") as server,
         socket.create_server(("127.0.0.1", 0)) as local,
     ):
         local.setblocking(False)

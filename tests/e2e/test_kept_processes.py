@@ -25,8 +25,8 @@ NUMBERS = "".join(f"{number}\n" for number in range(1, 100001)).encode()
 
 
 @pytest.fixture(scope="module")
-def server(images: Path) -> Iterator[Server]:
-    with Server(images=images) as running:
+def server(images: Path, templates: Path) -> Iterator[Server]:
+    with Server(images=images, templates=templates) as running:
         running.create("web", mem_size_mib=112)
         running.start_machine("web")
         yield running

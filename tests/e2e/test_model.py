@@ -19,7 +19,6 @@ from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 from support.model.real import RealMachines
 from support.model.rules import ASKED, Rules
 from support.model.subject import Asked
-from support.need import Need
 from support.table import printed
 from support.zygote import Zygote
 
@@ -60,15 +59,14 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 def test_real_machines_are_what_the_model_says(
-    images: Path, need: Need, zygote: Zygote, table: list[str]
+    images: Path, templates: Path, zygote: Zygote, table: list[str]
 ) -> None:
-    need("qemu-system-x86_64")
     begun: list[Machines] = []
 
     class Begun(Machines):
         def begin(self) -> RealMachines:
             begun.append(self)
-            return RealMachines(images, zygote)
+            return RealMachines(images, templates, zygote)
 
     chosen = SEED or secrets.randbits(32)
     # Not shrunk: each takes half a minute. Hypothesis prints the steps of one that fails.

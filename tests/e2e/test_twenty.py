@@ -18,8 +18,8 @@ MACHINES = [f"m{number:02d}" for number in range(20)]
 
 
 @pytest.fixture
-def server(images: Path) -> Iterator[Server]:
-    with Server(images=images, HYPERFLEET_BOOTS_AT_ONCE="4") as running:
+def server(images: Path, templates: Path) -> Iterator[Server]:
+    with Server(images=images, templates=templates, HYPERFLEET_BOOTS_AT_ONCE="4") as running:
         yield running
 
 

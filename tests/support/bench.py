@@ -1,18 +1,17 @@
 """A driver under test, with the machines that a test starts on it.
 
-QEMU's boot real guests from what `hyperfleet setup` makes: HYPERFLEET_TEST_HOME names the home that
-holds it, the checkout's own unless told.
+QEMU's boot real guests from what `hyperfleet setup` makes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from hyperfleet import binaries
 from hyperfleet.guest.agent import Agent
@@ -23,11 +22,16 @@ from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
 from hyperfleet.vmm.qemu import QemuDriver
+from hyperfleet.vmm.templates import Templates
+from support.images import images
 from support.need import Need
+from support.server import link_templates
+from support.templates import SHAPES
 
 BOOT_S = 60.0
-CHECKOUT = Path(__file__).parents[2]
-FILES = Path(os.environ.get("HYPERFLEET_TEST_HOME", CHECKOUT / ".hyperfleet"))
+# What a bench can be of. QEMU's machines are cloned; all could boot, as one test has them do.
+DRIVERS = ("fake", pytest.param("qemu", marks=pytest.mark.vm))
+BOOTS = pytest.param("qemu, booting", marks=pytest.mark.vm)
 
 
 class Bench:
@@ -124,11 +128,23 @@ async def page(upstream: str) -> bytes:
         writer.close()
 
 
-def qemu_driver() -> QemuDriver:
-    """Skips the test (in CI: fails it) where something that real guests need is missing."""
+def qemu_driver(templates: Templates | None = None) -> QemuDriver:
+    """Skips the test (in CI: fails it) where something that real guests need is missing.
+
+    Without `templates` every machine boots.
+    """
     need = Need()
     for program in ("qemu-system-x86_64", "qemu-img"):
         need(program)
-    for name in ("vmlinux", "initramfs.cpio", "minimal-rootfs.ext4", "debian-rootfs.ext4"):
-        need.that((FILES / name).is_file(), f"{FILES / name} is missing: run make setup")
-    return QemuDriver(networks=Networks(UserNetwork()), kvm=False, confine=binaries.confine)
+    images(need)
+    return QemuDriver(
+        networks=Networks(UserNetwork()), kvm=False, confine=binaries.confine, templates=templates
+    )
+
+
+async def warm_driver(templates: Path, home: Path) -> QemuDriver:
+    """One that clones what `support.templates` has made, whose folder is given; opened."""
+    link_templates(templates, home)
+    driver = qemu_driver(Templates(home, most=len(SHAPES), confine=binaries.confine))
+    await driver.open()
+    return driver

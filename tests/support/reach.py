@@ -134,7 +134,7 @@ def hosted(images: Path, **environment: str) -> Iterator[World]:
         host_udp.bind(("::", UDP))
         host_udp.setblocking(False)
         environment["HYPERFLEET_NETWORK_HOST_PORTS"] = str(ALLOWED)
-        server = Server(images=images, within=None, zygote=None, **environment)
+        server = Server(images=images, within=None, zygote=None, templates=None, **environment)
         stack.callback(server.close)
         server.start()
         yield World(server, far, host_udp)

@@ -38,11 +38,13 @@ class Server:
         images: Path | None = None,
         within: Path | None = None,
         zygote: Zygote | None = None,
+        templates: Path | None = None,
         **environment: str,
     ) -> None:
         """`images`: a home whose artefacts its own has too. `within`: where `folder` is made.
 
-        `zygote`: what starts it, instead of the command.
+        `zygote`: what starts it, instead of the command. `templates`: see `support.templates`;
+        without, its first machine of a shape boots.
         """
         # Short, since sockets lie in it (sun_path holds 107 bytes).
         self.folder = Path(tempfile.mkdtemp(prefix="hf-", dir=within))
@@ -68,6 +70,8 @@ class Server:
                 ):
                     (self.home / artefact.name).symlink_to(artefact.resolve())
             self.environment["HYPERFLEET_IMAGE_DIRS"] = str(images)
+        if templates is not None:
+            link_templates(templates, self.home)
         self._zygote = zygote
         self._process: subprocess.Popen[bytes] | Forked | None = None
         self._client: httpx.Client | None = None
@@ -258,6 +262,16 @@ def link_artefacts(images: Path, home: Path) -> None:
             place.mkdir()
         elif path.suffix in (".ext4", ".cpio", ".recipe", "") or path.parent != images:
             place.symlink_to(path)
+
+
+def link_templates(templates: Path, home: Path) -> None:
+    """Gives the templates of a folder to a home on the same file system; its server is to come."""
+    for template in templates.iterdir():
+        place = home / "templates" / template.name
+        place.mkdir(mode=0o700, parents=True)
+        for file in template.iterdir():
+            # They are never written to.
+            os.link(file, place / file.name)
 
 
 def kill_all_in(folder: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from hyperfleet import binaries
 from hyperfleet.guest.values import ExecRequest
 from hyperfleet.vmm import cgroup, cgroup_base, cgroup_tree
-from support.bench import FILES, Bench, qemu_driver
+from support.bench import Bench, qemu_driver
+from support.images import FILES
 
 pytestmark = pytest.mark.vm
 

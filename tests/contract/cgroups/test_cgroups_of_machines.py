@@ -25,7 +25,8 @@ from hyperfleet.vmm.cgroup_tree import Kernel
 from hyperfleet.vmm.driver import Exit
 from hyperfleet.vmm.qemu import QemuDriver
 from hyperfleet.vmm.shape import shape_of
-from support.bench import BOOT_S, FILES, Bench, qemu_driver
+from support.bench import BOOT_S, Bench, qemu_driver
+from support.images import FILES
 from support.need import Need
 
 QEMU = "qemu-system-x86_64"

@@ -7,20 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
-from support.bench import FILES, Bench, qemu_driver
+from support.bench import DRIVERS, Bench, qemu_driver, warm_driver
+from support.images import FILES
 
 
-@pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.vm)])
+@pytest.fixture(params=DRIVERS)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    driver = qemu_driver() if request.param == "qemu" else FakeDriver()
+    if request.param == "fake":
+        driver: Driver = FakeDriver()
+    elif request.param == "qemu":
+        templates = request.getfixturevalue("templates")
+        driver = await warm_driver(templates, tmp_path / "home")
+    else:
+        driver = qemu_driver()
     bench = Bench(driver, tmp_path, FILES)
     yield bench
     await bench.close()
+    await driver.close()
 
 
 @pytest.fixture
-async def qemu(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(qemu_driver(), tmp_path, FILES)
+async def qemu(tmp_path: Path, templates: Path) -> AsyncIterator[Bench]:
+    driver = await warm_driver(templates, tmp_path / "home")
+    bench = Bench(driver, tmp_path, FILES)
     yield bench
     await bench.close()
+    await driver.close()

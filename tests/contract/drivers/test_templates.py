@@ -17,11 +17,11 @@ import pytest
 from hyperfleet import binaries
 from hyperfleet.errors import GuestError, NotFoundError
 from hyperfleet.machine import CommandPhase, Restart
-from hyperfleet.network.interface import Networks
 from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.qemu import QemuDriver
 from hyperfleet.vmm.templates import Templates
-from support.bench import BOOT_S, CHECKOUT, FILES, Bench, Guest, qemu_driver
+from support.bench import BOOT_S, Bench, Guest, qemu_driver
+from support.images import CHECKOUT, FILES
 
 pytestmark = pytest.mark.vm
 
@@ -54,10 +54,7 @@ def templates_in(home: Path, most: int = 4) -> Templates:
 
 
 def driver_with(templates: Templates) -> QemuDriver:
-    qemu_driver()
-    return QemuDriver(
-        networks=Networks(UserNetwork()), kvm=False, confine=binaries.confine, templates=templates
-    )
+    return qemu_driver(templates)
 
 
 @pytest.fixture

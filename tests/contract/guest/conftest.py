@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from support.bench import FILES, Bench, Guest, qemu_driver
+from support.bench import Bench, Guest, qemu_driver
+from support.images import FILES
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -16,7 +16,8 @@ from hyperfleet.images import cpio
 from hyperfleet.vmm.driver import Exit, LaunchSpec
 from hyperfleet.vmm.qemu_command import KERNEL_ARGS
 from hyperfleet.vmm.qemu_disk import DISK
-from support.bench import BOOT_S, FILES, Bench, Guest
+from support.bench import BOOT_S, Bench, Guest
+from support.images import FILES
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
 

@@ -21,7 +21,8 @@ from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu import QemuDriver
 from hyperfleet.vmm.templates import Templates
-from support.bench import BOOT_S, FILES, Bench, Guest, qemu_driver
+from support.bench import BOOT_S, Bench, Guest, qemu_driver
+from support.images import FILES
 from support.need import Need
 from support.netns import own_network, taps
 

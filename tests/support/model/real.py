@@ -29,11 +29,12 @@ _KILLED = -9
 class RealMachines:
     """`subject.Subject` over HTTP. `kills` and `deaths` count what was done to it."""
 
-    def __init__(self, images: Path, zygote: Zygote) -> None:
+    def __init__(self, images: Path, templates: Path, zygote: Zygote) -> None:
         self.kills = 0
         self.deaths = 0
         self._server = Server(
             images=images,
+            templates=templates,
             zygote=zygote,
             HYPERFLEET_RESTART_WAIT_MS="1",
             HYPERFLEET_RESTART_LONGEST_WAIT_MS="1",
