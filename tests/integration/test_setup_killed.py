@@ -6,6 +6,7 @@ The real program with the host's real tools, in a home of the test's.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -41,10 +42,9 @@ WAYS: dict[str, tuple[Point, ...]] = {
 class Home:
     """A home in which `hyperfleet setup` has the minimal disk made, with a kernel of the test's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kernel: Path) -> None:
         self.path = folder / "home"
-        self._kernel = folder / "kernel"
-        self._kernel.write_bytes(PLAIN_KERNEL)
+        self._kernel = kernel
 
     def setup(self, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [*hyperfleet(), "setup", "--flavour", "minimal", "--kernel", str(self._kernel)]
@@ -103,11 +103,27 @@ class Home:
         assert "making" not in self.setup().stdout
 
 
-@pytest.fixture
-def home(tmp_path: Path, need: Need) -> Home:
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Path:
     for program in ("mke2fs", "debugfs", "e2fsck", "busybox", "fakeroot"):
         need(program)
-    return Home(tmp_path)
+    kernel = tmp_path_factory.mktemp("kernel") / "kernel"
+    kernel.write_bytes(PLAIN_KERNEL)
+    return kernel
+
+
+@pytest.fixture
+def home(tmp_path: Path, kernel: Path) -> Home:
+    """An empty one."""
+    return Home(tmp_path, kernel)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, kernel: Path) -> Path:
+    """One in which all is made, to be copied."""
+    made = Home(tmp_path_factory.mktemp("whole"), kernel)
+    made.mended()
+    return made.path
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +153,9 @@ def test_killed_in_an_empty_home(home: Home, point: Point, table: list[str]) -> 
     ("artefact", "point"), [(name, point) for name, ways in WAYS.items() for point in ways]
 )
 def test_killed_when_it_makes_one_anew(
-    home: Home, artefact: str, point: Point, table: list[str]
+    home: Home, whole: Path, artefact: str, point: Point, table: list[str]
 ) -> None:
-    home.mended()
+    shutil.copytree(whole, home.path, symlinks=True)
     before = home.disk()
     (home.path / f"{artefact}.recipe").unlink()
     home.killed_at(point)
