@@ -34,6 +34,7 @@ def suite(tmp_path: Path) -> Path:
     (tmp_path / "tests/support").mkdir()
     for name in (
         "conftest.py",
+        "support/images.py",
         "support/need.py",
         "support/shared.py",
         "support/scheduling.py",
