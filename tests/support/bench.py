@@ -6,6 +6,7 @@ QEMU's boot real guests from what `hyperfleet setup` makes.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from hyperfleet import binaries
+from hyperfleet.fleet.pulse import PulseLimits, until_stuck
 from hyperfleet.guest.agent import Agent
 from hyperfleet.guest.values import ExecRequest, ExecResult, GuestNetwork, Mount
 from hyperfleet.machine import new_machine_id
@@ -23,10 +25,9 @@ from hyperfleet.network.user import UserNetwork
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Process
 from hyperfleet.vmm.qemu import QemuDriver
 from hyperfleet.vmm.templates import Templates
-from support.images import images
+from support.images import FILES, images
 from support.need import Need
 from support.server import link_templates
-from support.templates import SHAPES
 
 BOOT_S = 60.0
 # What a bench can be of. QEMU's machines are cloned; all could boot, as one test has them do.
@@ -64,7 +65,20 @@ class Bench:
         return launch
 
     async def start(self, launch: LaunchSpec) -> Guest:
+        """One that hangs before its agent speaks is started anew, once, as a fleet does it."""
         mounts = [Mount(serial=disk.serial, path=disk.mount_path) for disk in launch.disks]
+        process = await self.driver.start(launch)
+        hangs = asyncio.create_task(until_stuck(process, PulseLimits(), launch.vcpu_count))
+        comes = asyncio.create_task(Guest.new(process, mounts))
+        await asyncio.wait((hangs, comes), return_when=asyncio.FIRST_COMPLETED)
+        if comes.done():
+            hangs.cancel()
+            return await comes
+        said = self.driver.console(launch).read_text(errors="replace")
+        sys.stderr.write(f"{launch.id} hung: {hangs.result()}\n{said}\n")
+        comes.cancel()
+        await asyncio.wait((comes,))
+        await process.kill()
         return await Guest.new(await self.driver.start(launch), mounts)
 
     async def close(self) -> None:
@@ -145,6 +159,21 @@ def qemu_driver(templates: Templates | None = None) -> QemuDriver:
 async def warm_driver(templates: Path, home: Path) -> QemuDriver:
     """One that clones what `support.templates` has made, whose folder is given; opened."""
     link_templates(templates, home)
-    driver = qemu_driver(Templates(home, most=len(SHAPES), confine=binaries.confine))
+    driver = qemu_driver(_templates(home))
     await driver.open()
     return driver
+
+
+async def make_template(home: Path) -> None:
+    """Has a bench's shape made, in a home whose driver does not run."""
+    driver = qemu_driver(_templates(home))
+    bench = Bench(driver, home, FILES)
+    launch = bench.launch()
+    await (await driver.start(launch)).kill()
+    await driver.prepare(launch)
+    await bench.close()
+    await driver.close()
+
+
+def _templates(home: Path) -> Templates:
+    return Templates(home, most=4, confine=binaries.confine, limit=BOOT_S)

@@ -5,13 +5,17 @@ For tests in which how a machine starts is not the point: a boot is most of what
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from support.bench import make_template
 from support.server import Server, kill_all_in
 
-# Memory of the shapes that most tests have, MiB.
+# Memory of the shapes that most tests have of a server, MiB. A bench's is another one: its network
+# is simpler.
 SHAPES = (112, 128)
 # Seconds; a few are what all of them take.
 _MADE = 120.0
@@ -44,6 +48,9 @@ def _make(shared: Path, images: Path) -> Path:
             assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.1)
         assert server.stop() == 0
+        # Not on this thread: an event loop may run on it.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, make_template(server.home)).result()
     finally:
         kill_all_in(server.folder)
     return server.home / "templates"
