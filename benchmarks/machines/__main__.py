@@ -19,15 +19,20 @@ def main() -> int:
     parser.add_argument("what", choices=sorted(page.COMMANDS))
     sizes = ",".join(map(str, crowd.SIZES))
     parser.add_argument("--machines", help=f"of the fleet, numbers between commas [{sizes}]")
-    rounds = f"{real.ROUNDS}, {starts.ROUNDS}"
     parser.add_argument(
-        "--rounds", type=int, help=f"of starts [{rounds}], of servers [{ports.ROUNDS}]"
+        "--rounds",
+        type=int,
+        help=f"of starts [{real.ROUNDS}, {starts.ROUNDS}], of servers [{ports.ROUNDS}], "
+        f"of turns of the fleets [{crowd.ROUNDS}]",
     )
     parser.add_argument("--crowds", type=int, help=f"of twenty starts at once [{starts.CROWDS}]")
     arguments = parser.parse_args()
     if arguments.what == "fleet":
         asked = tuple(int(size) for size in (arguments.machines or sizes).split(","))
-        figures, versions = crowd.measure(asked), f"Hyperfleet {__version__}"
+        figures, versions = (
+            crowd.measure(asked, arguments.rounds or crowd.ROUNDS),
+            f"Hyperfleet {__version__}",
+        )
     elif arguments.what == "starts":
         crowds = starts.CROWDS if arguments.crowds is None else arguments.crowds
         figures = starts.measure(_ROOT, arguments.rounds or starts.ROUNDS, crowds)

@@ -63,11 +63,14 @@ class Measured:
     discovery: list[Figure] = field(default_factory=list)
 
 
-def measure(sizes: tuple[int, ...]) -> list[Figure]:
-    """Runs every size on a home of its own; figures of the largest, and the growth between."""
+def measure(sizes: tuple[int, ...], rounds: int = ROUNDS) -> list[Figure]:
+    """Runs every size on a home of its own; figures of the largest, and the growth between.
+
+    `rounds`: in which all sizes take turns.
+    """
     _raise_descriptors(max(sizes) + _SPARE)
     measured = Measured()
-    asyncio.run(_measure(sorted(sizes), measured))
+    asyncio.run(_measure(sorted(sizes), measured, rounds))
     return [
         *growth.figures(measured.works),
         *growth.of_turns(measured.turns),
@@ -93,12 +96,12 @@ def _server() -> Server:
     )
 
 
-async def _measure(sizes: Sequence[int], measured: Measured) -> None:
+async def _measure(sizes: Sequence[int], measured: Measured, rounds: int) -> None:
     """All grow; then they are asked in turns; then each has its end, with what only it can tell."""
     progress = Progress(
         {
             **{f"{size} machines grow": _SIZE_S + size * _MACHINE_S / 2 for size in sizes},
-            "turns": ROUNDS * len(sizes) * _ROUND_S,
+            "turns": rounds * len(sizes) * _ROUND_S,
             **{f"{size} machines end": _SIZE_S + size * _MACHINE_S / 2 for size in sizes},
         }
     )
@@ -111,17 +114,17 @@ async def _measure(sizes: Sequence[int], measured: Measured) -> None:
             crowds.append(_Crowd(server, size, measured))
             await crowds[-1].grow()
             progress.done(f"{size} machines grow")
-        await _turns(crowds, measured.turns)
+        await _turns(crowds, measured.turns, rounds)
         progress.done("turns")
         for crowd, size in zip(crowds, sizes, strict=True):
             await crowd.ends(last=size == sizes[-1])
             progress.done(f"{size} machines end")
 
 
-async def _turns(crowds: Sequence[_Crowd], turns: Turns) -> None:
+async def _turns(crowds: Sequence[_Crowd], turns: Turns, rounds: int) -> None:
     """The same requests to every fleet, again and again: what the host does meanwhile hits all."""
     chance = random.Random(len(crowds))  # noqa: S311 - no secret
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for what in _TURN:
             for crowd in chance.sample(crowds, len(crowds)):
                 cpu_ms = await crowd.turn(what, number)

@@ -81,7 +81,7 @@ def test_what_is_not_met_is_shown_with_calls_and_functions(need, built, tmp_path
 
 def test_a_small_fleet_goes_through_its_whole_life(built):
     done = run(
-        *("benchmarks.machines", "fleet", "--machines=8"),
+        *("benchmarks.machines", "fleet", "--machines=4,8", "--rounds=1"),
         PYTHONPATH=os.pathsep.join((str(ROOT / "tests"), str(ROOT))),
     )
     for work in ("create", "start", "get", "list of 100", "stop", "delete"):
@@ -89,4 +89,5 @@ def test_a_small_fleet_goes_through_its_whole_life(built):
         assert f"  8 {work}: " in done.stderr
     assert "| 8 machines: adoption after kill -9, for one |" in done.stdout
     assert "| 8 machines: all seen every 1 s |" in done.stdout
-    assert "steps: 1, about " in done.stderr
+    assert "| get: CPU of one among 8, beside among 4 |" in done.stdout
+    assert "steps: 5, about " in done.stderr

@@ -129,7 +129,10 @@ async def stream_exec(websocket: WebSocket) -> None:
         stream = await _begin(websocket, parts, guard, ref)
         if stream is not None:
             end = await _Carriage(websocket, stream).carry()
-            outcome = "gone" if end is None else f"exit {end.exit_code}"
+            if end is not None:
+                outcome = f"exit {end.exit_code}"
+                # Whoever reads of it may rely on what goes before: a name that is free.
+                await _reaches(websocket.close(_NORMAL))
     except HyperfleetError as error:
         outcome = error.code
         await _fail(websocket, error)
@@ -209,7 +212,10 @@ class _Carriage:
         self._end_taken = asyncio.Event()
 
     async def carry(self) -> ProcessEnd | None:
-        """Returns how the process ended, when the client has been told; None: the client has gone.
+        """Carries until one of the two is done, and tells the agent that nobody is attached.
+
+        Returns:
+            How the process ended, when the client has been told; None: the client has gone.
 
         Raises:
             ValidationError, TooLargeError: the client said what is not to be said.
@@ -249,11 +255,9 @@ class _Carriage:
             "signal": end.signal,
             "timed_out": end.timed_out,
         }
-        if await self._say(said):
-            if attachment is not None:
-                self._end_told = True
-                await self._end_taken.wait()
-            await _reaches(self._websocket.close(_NORMAL))
+        if await self._say(said) and attachment is not None:
+            self._end_told = True
+            await self._end_taken.wait()
         return end
 
     async def _say(self, said: dict[str, Any]) -> bool:
