@@ -9,19 +9,15 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-from hyperfleet.client import Output
-
-if TYPE_CHECKING:
-    from hyperfleet.client import ProcessStream
+from hyperfleet import client as sdk
 
 IN, OUT, ERR = 0, 1, 2
 # What a process in a machine is told in our place, where no terminal turns keys into them.
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def show(output: Output) -> None:
+def show(output: sdk.Output) -> None:
     """Writes a piece of its output where it belongs, as it is."""
     descriptor = ERR if output.is_error else OUT
     unwritten = memoryview(output.data)
@@ -37,7 +33,7 @@ def terminal_size() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def forwarding(
-    stream: ProcessStream,
+    stream: sdk.ProcessStream,
     *,
     terminal: bool = False,
     stays: bool = False,

@@ -9,20 +9,17 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from hyperfleet import client as sdk
 from hyperfleet.cli.arguments import EnvOption, Machine, variables
 from hyperfleet.cli.attached import IN, forwarding, show, terminal_size
 from hyperfleet.cli.complaints import complain
 from hyperfleet.cli.connect import find
 from hyperfleet.cli.output import say
 from hyperfleet.settings import ENV_FILE
-
-# Where it is needed: WebSockets, which it brings along, take longer to load than most commands.
-if TYPE_CHECKING:
-    from hyperfleet.client import ProcessStream
 
 _PIECE = 64 * 1024
 _SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"
@@ -80,10 +77,8 @@ def attach(
 
     What nobody has seen of its output comes first. At a terminal it gets the keys.
     """
-    from hyperfleet.client import ProcessStream  # noqa: PLC0415
-
     server = find(os.environ, ENV_FILE)
-    with ProcessStream.attach(server.url, server.key, machine, name) as stream:
+    with sdk.ProcessStream.attach(server.url, server.key, machine, name) as stream:
         found = stream.attachment
         if found is None:
             raise typer.Exit(1)
@@ -116,10 +111,8 @@ def _run(
         raise typer.BadParameter("the input is no terminal; leave -t out to pass it on as it is")
     if terminal and "TERM" in os.environ:
         env = {"TERM": os.environ["TERM"], **env}
-    from hyperfleet.client import ProcessStream  # noqa: PLC0415
-
     server = find(os.environ, ENV_FILE)
-    stream = ProcessStream(
+    stream = sdk.ProcessStream(
         server.url,
         server.key,
         machine,
@@ -138,7 +131,7 @@ def _run(
         _carry(stream, keys=keys, terminal=terminal, stays=name is not None)
 
 
-def _carry(stream: ProcessStream, *, keys: bool, terminal: bool, stays: bool) -> None:
+def _carry(stream: sdk.ProcessStream, *, keys: bool, terminal: bool, stays: bool) -> None:
     """Shows it to its end, and ends with its exit code."""
     with (
         forwarding(stream, terminal=terminal, stays=stays),
@@ -166,7 +159,7 @@ def _raw(descriptor: int, *, wanted: bool) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _feed(stream: ProcessStream) -> None:
+def _feed(stream: sdk.ProcessStream) -> None:
     while data := os.read(IN, _PIECE):
         stream.write(data)
     stream.end_input()

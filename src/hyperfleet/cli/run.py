@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from hyperfleet import client as sdk
 from hyperfleet.cli.arguments import (
     Cpus,
     EgressOption,
@@ -113,8 +114,6 @@ def _attend(
     client: Client, server: Target, machine: Machine, command: list[str], cwd: str | None
 ) -> int:
     """Shows the program's output to its end; its exit code."""
-    from hyperfleet.client import ProcessStream  # noqa: PLC0415 - see exec.py
-
     interrupted: list[str] = []
 
     def hears(name: str) -> None:
@@ -124,7 +123,7 @@ def _attend(
         complain(f"{name} is passed on; once more, and the machine is deleted at once")
         giving_up.start()
 
-    stream = ProcessStream(server.url, server.key, machine.id, command, cwd=cwd, stdin=False)
+    stream = sdk.ProcessStream(server.url, server.key, machine.id, command, cwd=cwd, stdin=False)
     giving_up = threading.Timer(_ENDS_WITHIN, stream.close)
     giving_up.daemon = True
     over = threading.Event()
