@@ -29,10 +29,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.what == "fleet":
         asked = tuple(int(size) for size in (arguments.machines or sizes).split(","))
-        figures, versions = (
-            crowd.measure(asked, arguments.rounds or crowd.ROUNDS),
-            f"Hyperfleet {__version__}",
-        )
+        figures = crowd.measure(asked, arguments.rounds or crowd.ROUNDS)
+        versions = f"Hyperfleet {__version__}"
     elif arguments.what == "starts":
         crowds = starts.CROWDS if arguments.crowds is None else arguments.crowds
         figures = starts.measure(_ROOT, arguments.rounds or starts.ROUNDS, crowds)

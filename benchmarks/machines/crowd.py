@@ -116,9 +116,9 @@ async def _measure(sizes: Sequence[int], measured: Measured, rounds: int) -> Non
             progress.done(f"{size} machines grow")
         await _turns(crowds, measured.turns, rounds)
         progress.done("turns")
-        for crowd, size in zip(crowds, sizes, strict=True):
-            await crowd.ends(last=size == sizes[-1])
-            progress.done(f"{size} machines end")
+        for crowd in crowds:
+            await crowd.ends(last=crowd is crowds[-1])
+            progress.done(f"{crowd.size} machines end")
 
 
 async def _turns(crowds: Sequence[_Crowd], turns: Turns, rounds: int) -> None:
@@ -158,12 +158,11 @@ class _Crowd:
         await self._all_are("running")
 
     async def reads(self, suffix: str = "") -> dict[str, Timing]:
-        """What changes nothing, a page of a list and a list by label among it."""
+        """What changes nothing: machines, and pages of the list."""
         chance = random.Random(self.size)  # noqa: S311 - no secret
         reads = min(_READS, self.size * 10)
         names = [chance.choice(self._names) for _ in range(reads)]
-        lists = min(_LISTS, self.size)
-        offsets = [chance.randrange(max(1, self.size - _PAGE)) for _ in range(lists)]
+        offsets = self._offsets(chance, min(_LISTS, self.size))
         return {
             "get": await self._timed(f"get{suffix}", names, _get, connections=1),
             "list": await self._timed(f"list of {_PAGE}{suffix}", offsets, _page, connections=1),
@@ -180,8 +179,7 @@ class _Crowd:
         count = _TURN[what]
         chance = random.Random(number)  # noqa: S311 - no secret
         if what == "list":
-            offsets = [chance.randrange(max(1, self.size - _PAGE)) for _ in range(count)]
-            _, cpu = await self._ask(offsets, _page, connections=1)
+            _, cpu = await self._ask(self._offsets(chance, count), _page, connections=1)
         elif what == "get":
             _, cpu = await self._ask(chance.choices(self._names, k=count), _get, connections=1)
         else:
@@ -191,15 +189,16 @@ class _Crowd:
 
     async def ends(self, *, last: bool) -> None:
         """What follows a crash, and at `last` what discovery does to others; then no machine."""
-        idle = await self.reads() if last else {}
-        often = str(_often_s(self.size) * 1000) if last else _NEVER_MS
-        self._server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = often
-        await self.adopted()
         if last:
+            idle = await self.reads()
+            self._are_seen_every(str(_often_s(self.size) * 1000))
+            await self.adopted()
             await self.discovered(idle)
-            self._server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = _NEVER_MS
+            self._are_seen_every(_NEVER_MS)
             _end(self._server)
             await asyncio.to_thread(self._server.start, _ADOPTION_S)
+        else:
+            await self.adopted()
         await self.shrink()
         _end(self._server)
 
@@ -276,6 +275,14 @@ class _Crowd:
             before = process.cpu_seconds(self._server.pid)
             timing = await time_all(opened, items, ask, told)
             return timing, process.cpu_seconds(self._server.pid) - before
+
+    def _are_seen_every(self, milliseconds: str) -> None:
+        """From the server's next start on."""
+        self._server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = milliseconds
+
+    def _offsets(self, chance: random.Random, count: int) -> list[int]:
+        """Of pages of the list."""
+        return [chance.randrange(max(1, self.size - _PAGE)) for _ in range(count)]
 
     def _teller(self, what: str, count: int) -> Callable[[int], None]:
         """Tells now and then how many of `count` are done."""
