@@ -6,8 +6,9 @@ QEMU's boot real guests from what `hyperfleet setup` makes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,14 @@ class Bench:
         await asyncio.wait((comes,))
         await process.kill()
         return await Guest.new(await self.driver.start(launch), mounts)
+
+    async def teach(self, **changes: object) -> None:
+        """Has a template made, as a fleet has it: after a machine of its shape has booted."""
+        launch = self.launch(**changes)
+        process = await self.driver.start(launch)
+        assert process.beginning.template is None
+        await process.kill()
+        await self.driver.prepare(launch)
 
     async def close(self) -> None:
         for launch in self.launches:
@@ -156,24 +165,23 @@ def qemu_driver(templates: Templates | None = None) -> QemuDriver:
     )
 
 
-async def warm_driver(templates: Path, home: Path) -> QemuDriver:
-    """One that clones what `support.templates` has made, whose folder is given; opened."""
+def warm_driver(templates: Path, home: Path) -> QemuDriver:
+    """One that clones what `support.templates` has made, whose folder is given."""
     link_templates(templates, home)
-    driver = qemu_driver(_templates(home))
+    return qemu_driver(templates_in(home))
+
+
+def templates_in(home: Path, most: int = 4) -> Templates:
+    return Templates(home, most=most, confine=binaries.confine, limit=BOOT_S)
+
+
+@contextlib.asynccontextmanager
+async def opened(driver: Driver, home: Path) -> AsyncIterator[Bench]:
+    """A bench of a driver that runs while the block lasts."""
     await driver.open()
-    return driver
-
-
-async def make_template(home: Path) -> None:
-    """Has a bench's shape made, in a home whose driver does not run."""
-    driver = qemu_driver(_templates(home))
     bench = Bench(driver, home, FILES)
-    launch = bench.launch()
-    await (await driver.start(launch)).kill()
-    await driver.prepare(launch)
-    await bench.close()
-    await driver.close()
-
-
-def _templates(home: Path) -> Templates:
-    return Templates(home, most=4, confine=binaries.confine, limit=BOOT_S)
+    try:
+        yield bench
+    finally:
+        await bench.close()
+        await driver.close()

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support.bench import make_template
+from support.bench import opened, qemu_driver, templates_in
 from support.server import Server, kill_all_in
 
 # Memory of the shapes that most tests have of a server, MiB. A bench's is another one: its network
@@ -50,10 +50,15 @@ def _make(shared: Path, images: Path) -> Path:
         assert server.stop() == 0
         # Not on this thread: an event loop may run on it.
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(asyncio.run, make_template(server.home)).result()
+            pool.submit(asyncio.run, _teach(server.home)).result()
     finally:
         kill_all_in(server.folder)
     return server.home / "templates"
+
+
+async def _teach(home: Path) -> None:
+    async with opened(qemu_driver(templates_in(home)), home) as bench:
+        await bench.teach()
 
 
 def _kept(server: Server) -> list[dict[str, int]]:

@@ -9,8 +9,7 @@ import pytest
 
 from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
-from support.bench import DRIVERS, Bench, qemu_driver, warm_driver
-from support.images import FILES
+from support.bench import DRIVERS, Bench, opened, qemu_driver, warm_driver
 
 
 @pytest.fixture(params=DRIVERS)
@@ -19,19 +18,14 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         driver: Driver = FakeDriver()
     elif request.param == "qemu":
         templates = request.getfixturevalue("templates")
-        driver = await warm_driver(templates, tmp_path / "home")
+        driver = warm_driver(templates, tmp_path / "home")
     else:
         driver = qemu_driver()
-    bench = Bench(driver, tmp_path, FILES)
-    yield bench
-    await bench.close()
-    await driver.close()
+    async with opened(driver, tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture
 async def qemu(tmp_path: Path, templates: Path) -> AsyncIterator[Bench]:
-    driver = await warm_driver(templates, tmp_path / "home")
-    bench = Bench(driver, tmp_path, FILES)
-    yield bench
-    await bench.close()
-    await driver.close()
+    async with opened(warm_driver(templates, tmp_path / "home"), tmp_path) as bench:
+        yield bench

@@ -14,13 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hyperfleet import binaries
 from hyperfleet.errors import GuestError, NotFoundError
 from hyperfleet.machine import CommandPhase, Restart
 from hyperfleet.network.user import UserNetwork
-from hyperfleet.vmm.qemu import QemuDriver
-from hyperfleet.vmm.templates import Templates
-from support.bench import BOOT_S, Bench, Guest, qemu_driver
+from support.bench import BOOT_S, Bench, Guest, opened, qemu_driver, templates_in
 from support.images import CHECKOUT, FILES
 
 pytestmark = pytest.mark.vm
@@ -49,33 +46,12 @@ perl -MSocket -e '
 """
 
 
-def templates_in(home: Path, most: int = 4) -> Templates:
-    return Templates(home, most=most, confine=binaries.confine, limit=BOOT_S)
-
-
-def driver_with(templates: Templates) -> QemuDriver:
-    return qemu_driver(templates)
-
-
 @pytest.fixture
 async def warm(tmp_path: Path) -> AsyncIterator[Bench]:
     """A driver that keeps templates, and has none yet."""
-    driver = driver_with(templates_in(tmp_path / "home"))
-    await driver.open()
-    bench = Bench(driver, tmp_path, FILES)
-    yield bench
-    await bench.close()
-    await driver.close()
+    async with opened(qemu_driver(templates_in(tmp_path / "home")), tmp_path) as bench:
+        yield bench
     assert not list((tmp_path / "home/templates").glob("*.new"))
-
-
-async def taught(bench: Bench, **changes: object) -> None:
-    """Has a template made, as a fleet has it: after a machine of its shape has booted."""
-    launch = bench.launch(**changes)
-    process = await bench.driver.start(launch)
-    assert process.beginning.template is None
-    await process.kill()
-    await bench.driver.prepare(launch)
 
 
 async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
@@ -90,7 +66,7 @@ async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
 
 
 async def test_clones_tell_of_their_own_servers_and_commands(warm: Bench) -> None:
-    await taught(warm)
+    await warm.teach()
     for number in range(2):
         guest = await introduced(warm, number)
         await guest.agent.supervise(("sh", "-c", f"exit {number}"), {}, None, Restart.NEVER)
@@ -111,7 +87,7 @@ async def test_twenty_clones_have_nothing_of_each_others(
     program = Path(need("ssh-keygen"))  # type: ignore[operator]
     ssh_keygen = await asyncio.to_thread(program.read_bytes)
     disk = FILES / "debian-rootfs.ext4"
-    await taught(warm, mem_size_mib=112)
+    await warm.teach(mem_size_mib=112)
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def identity(number: int) -> list[str]:
@@ -151,7 +127,7 @@ def test_near_numbers_are_told() -> None:
 
 
 async def test_a_disk_lives_through_boots_and_clones(warm: Bench) -> None:
-    await taught(warm)
+    await warm.teach()
     launch = warm.launch()
     words = []
     for number in range(3):
@@ -169,9 +145,9 @@ async def test_a_template_outlives_its_server_and_not_what_it_was_made_of(
 ) -> None:
     initramfs = tmp_path / "initramfs.cpio"
     shutil.copy(FILES / "initramfs.cpio", initramfs)
-    await taught(warm, initramfs=initramfs)
+    await warm.teach(initramfs=initramfs)
     (template,) = warm.driver.templates()
-    again = Bench(driver_with(templates_in(tmp_path / "home")), tmp_path, FILES)
+    again = Bench(qemu_driver(templates_in(tmp_path / "home")), tmp_path, FILES)
     await again.driver.open()
     assert again.driver.templates() == [template]
     guest = await introduced(again, 1, initramfs=initramfs)
@@ -191,10 +167,10 @@ async def test_a_template_outlives_its_server_and_not_what_it_was_made_of(
 
 @pytest.mark.parametrize("name", ["memory", "state", "about.json"])
 async def test_a_template_that_is_cut_short_is_none(warm: Bench, tmp_path: Path, name: str) -> None:
-    await taught(warm)
+    await warm.teach()
     (template,) = warm.driver.templates()
     os.truncate(tmp_path / "home/templates" / template.id / name, 4096 if name == "memory" else 0)
-    again = Bench(driver_with(templates_in(tmp_path / "home")), tmp_path, FILES)
+    again = Bench(qemu_driver(templates_in(tmp_path / "home")), tmp_path, FILES)
     process = await again.driver.start(again.launch())
     assert process.beginning.template is None
     await again.close()
@@ -202,11 +178,11 @@ async def test_a_template_that_is_cut_short_is_none(warm: Bench, tmp_path: Path,
 
 
 async def test_a_clone_that_qemu_will_not_take_boots(warm: Bench, tmp_path: Path) -> None:
-    await taught(warm)
+    await warm.teach()
     (template,) = warm.driver.templates()
     state = tmp_path / "home/templates" / template.id / "state"
     state.write_bytes(b"no state of a machine")
-    again = Bench(driver_with(templates_in(tmp_path / "home")), tmp_path, FILES)
+    again = Bench(qemu_driver(templates_in(tmp_path / "home")), tmp_path, FILES)
     process = await again.driver.start(again.launch())
     assert process.beginning.template is None
     assert process.beginning.note is not None
@@ -218,10 +194,10 @@ async def test_a_clone_that_qemu_will_not_take_boots(warm: Bench, tmp_path: Path
 
 
 async def test_there_are_only_so_many_and_each_can_be_removed(tmp_path: Path) -> None:
-    driver = driver_with(templates_in(tmp_path / "home", most=2))
+    driver = qemu_driver(templates_in(tmp_path / "home", most=2))
     bench = Bench(driver, tmp_path, FILES)
     for mib in (96, 112, 128):
-        await taught(bench, mem_size_mib=mib)
+        await bench.teach(mem_size_mib=mib)
     assert [one.mem_size_mib for one in driver.templates()] == [128, 112]
     # The one that was not used for longest makes room.
     await (await driver.start(bench.launch(mem_size_mib=112))).kill()
@@ -246,7 +222,7 @@ async def test_no_template_is_made_of_what_does_not_boot(warm: Bench) -> None:
 
 
 async def test_a_clone_can_write_to_no_other_by_what_they_share(warm: Bench) -> None:
-    await taught(warm)
+    await warm.teach()
     guest = await introduced(warm, 1)
     shared = _descriptors(guest.process.pid, "memfd:template")
     assert shared
@@ -266,13 +242,13 @@ import msgspec
 from hyperfleet.failpoints import Point, arm
 from hyperfleet.vmm.driver import LaunchSpec
 sys.path.insert(0, sys.argv[4])
-from contract.drivers.test_templates import driver_with, templates_in
+from support.bench import qemu_driver, templates_in
 
 async def main():
     launch = msgspec.json.decode(
         sys.argv[1], type=LaunchSpec, dec_hook=lambda kind, value: kind(value)
     )
-    driver = driver_with(templates_in(Path(sys.argv[2])))
+    driver = qemu_driver(templates_in(Path(sys.argv[2])))
     process = await driver.start(launch)
     if sys.argv[3] != "spawn.done":
         await process.kill()
@@ -292,7 +268,7 @@ asyncio.run(main())
 async def test_killed_as_it_makes_or_clones_one_it_leaves_nothing(
     tmp_path: Path, point: str
 ) -> None:
-    driver = driver_with(templates_in(tmp_path / "home"))
+    driver = qemu_driver(templates_in(tmp_path / "home"))
     bench = Bench(driver, tmp_path, FILES)
     launch = bench.launch()
     command = (MAKER, msgspec.json.encode(launch, enc_hook=str), tmp_path / "home", point)

@@ -20,8 +20,7 @@ from hyperfleet.network.user import UserNetwork
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import LaunchSpec
 from hyperfleet.vmm.qemu import QemuDriver
-from hyperfleet.vmm.templates import Templates
-from support.bench import BOOT_S, Bench, Guest, qemu_driver
+from support.bench import BOOT_S, Bench, Guest, qemu_driver, templates_in
 from support.images import FILES
 from support.need import Need
 from support.netns import own_network, taps
@@ -62,9 +61,11 @@ class Joined:
         self.network = self._make(self._home)
         networks = Networks(self.network)
         await networks.open(machines)
-        templates = Templates(self._home, most=2, confine=binaries.confine)
         self.driver = QemuDriver(
-            networks=networks, kvm=False, confine=binaries.confine, templates=templates
+            networks=networks,
+            kvm=False,
+            confine=binaries.confine,
+            templates=templates_in(self._home, most=2),
         )
         self._bench = Bench(self.driver, self._home, FILES)
 

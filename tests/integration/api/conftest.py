@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -370,6 +371,23 @@ class Api(msgspec.Struct):
         assert answer.status_code == 201, answer.text
         made: str = answer.json()["id"]
         return made
+
+
+def asgi_scope(kind: str, path: str, key: str) -> dict[str, Any]:
+    """What an ASGI call of a client with that key begins with; `kind`: http or websocket."""
+    path, _, query = path.partition("?")
+    return {
+        "type": kind,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(b"authorization", f"Bearer {key}".encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "scheme": {"http": "http", "websocket": "ws"}[kind],
+        "http_version": "1.1",
+        "root_path": "",
+    }
 
 
 @pytest.fixture

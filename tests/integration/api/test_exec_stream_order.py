@@ -14,7 +14,7 @@ import pytest
 from hyperfleet.auth.keys import Scope
 from hyperfleet.guest.values import Attachment, ProcessEnd
 
-from .conftest import Api
+from .conftest import Api, asgi_scope
 
 LIMIT = 10
 
@@ -66,19 +66,7 @@ async def test_a_name_is_free_when_its_connection_is_closed(
             if kind == "exited":
                 asked.put_nowait({"type": "websocket.receive", "text": '{"type": "end_taken"}'})
 
-    scope = {
-        "type": "websocket",
-        "path": "/machines/web/exec",
-        "raw_path": b"/machines/web/exec",
-        "query_string": b"",
-        "headers": [(b"authorization", f"Bearer {api.keys[Scope.EXEC]}".encode())],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2),
-        "scheme": "ws",
-        "http_version": "1.1",
-        "root_path": "",
-        "subprotocols": [],
-    }
+    scope = asgi_scope("websocket", "/machines/web/exec", api.keys[Scope.EXEC])
     async with asyncio.timeout(LIMIT):
         await api.app(scope, asked.get, send)
     assert done == ["attached", "exited", "taken", "agent told", "closed 1000"]

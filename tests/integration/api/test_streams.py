@@ -13,7 +13,7 @@ from hyperfleet.api import streams
 from hyperfleet.auth.keys import Scope
 from hyperfleet.machine import Cause, EventKind
 
-from .conftest import Api
+from .conftest import Api, asgi_scope
 
 LIMIT = 10
 QUIET = b": nothing new\n"
@@ -23,20 +23,7 @@ class Call:
     """A GET that is answered; `piece` waits for the next of its body, None is its end."""
 
     def __init__(self, api: Api, path: str, key: str) -> None:
-        path, _, query = path.partition("?")
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
-            "headers": [(b"authorization", f"Bearer {key}".encode())],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
-            "scheme": "http",
-            "http_version": "1.1",
-            "root_path": "",
-        }
+        scope = asgi_scope("http", path, key) | {"method": "GET"}
         self.status = 0
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._gone = asyncio.Event()
