@@ -16,7 +16,7 @@ demo: setup ## a page from a real machine, through the proxy (KEEP=1 leaves it r
 
 test: setup ## check, then every test, fast ones first
 	@scripts/bootstrap bench clients
-	@scripts/check
+	@scripts/check lint
 	@scripts/run-tests
 
 fuzz: ## each fuzz target for a while (SECONDS=60 TARGET=request)

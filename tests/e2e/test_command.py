@@ -13,6 +13,7 @@ import pytest
 from hyperfleet.client import AsyncClient, CommandState, Event
 from support import plain
 from support.server import Server
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -29,8 +30,10 @@ sleep 100000
 """
 
 
-async def test_it_serves_from_the_start_on_and_is_started_again(images: Path) -> None:
-    async with _server(images) as (server, client):
+async def test_it_serves_from_the_start_on_and_is_started_again(
+    images: Path, zygote: Zygote
+) -> None:
+    async with _server(images, zygote) as (server, client):
         begin = server.last_event()
         await _create(client, SERVE, cwd="/root", env={"WORD": "hello"}, restart="always")
         await client.start_machine("web")
@@ -46,8 +49,10 @@ async def test_it_serves_from_the_start_on_and_is_started_again(images: Path) ->
         assert again.command == CommandState("running", 143, "TERM", 1)
 
 
-async def test_its_end_is_known_to_a_server_that_was_not_there(images: Path) -> None:
-    async with _server(images) as (server, client):
+async def test_its_end_is_known_to_a_server_that_was_not_there(
+    images: Path, zygote: Zygote, templates: Path
+) -> None:
+    async with _server(images, zygote, templates) as (server, client):
         begin = server.last_event()
         await _create(client, MORTAL)
         await client.start_machine("web")
@@ -64,8 +69,10 @@ async def test_its_end_is_known_to_a_server_that_was_not_there(images: Path) -> 
 
 
 @asynccontextmanager
-async def _server(images: Path) -> AsyncIterator[tuple[Server, AsyncClient]]:
-    with Server(images=images) as server:
+async def _server(
+    images: Path, zygote: Zygote, templates: Path | None = None
+) -> AsyncIterator[tuple[Server, AsyncClient]]:
+    with Server(zygote=zygote, images=images, templates=templates) as server:
         async with (
             AsyncClient(server.api_url, server.key) as client,
             asyncio.timeout(LIMIT_S),

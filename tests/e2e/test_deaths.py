@@ -21,6 +21,7 @@ from hyperfleet.client import Client, Event
 from hyperfleet.client.answers import UnreachableError
 from support.server import Server
 from support.table import printed
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -78,8 +79,9 @@ class Deaths:
 
 
 @pytest.fixture
-def server(images: Path, templates: Path) -> Iterator[Server]:
+def server(images: Path, templates: Path, zygote: Zygote) -> Iterator[Server]:
     with Server(
+        zygote=zygote,
         images=images,
         templates=templates,
         HYPERFLEET_RESTART_WAIT_MS="100",

@@ -10,13 +10,18 @@ import pytest
 from hyperfleet.network import gate, user
 from support import plain
 from support.server import Server
+from support.zygote import Zygote
 
 SERVE = "mkdir -p /www; echo hello > /www/index.html; httpd -h /www"
 
 
-def test_a_restricted_guest_serves_and_reaches_nothing(images: Path, templates: Path) -> None:
+def test_a_restricted_guest_serves_and_reaches_nothing(
+    images: Path, templates: Path, zygote: Zygote
+) -> None:
     with (
-        Server(images=images, templates=templates, HYPERFLEET_NETWORK_RESTRICT="true") as server,
+        Server(
+            zygote=zygote, images=images, templates=templates, HYPERFLEET_NETWORK_RESTRICT="true"
+        ) as server,
         socket.create_server(("127.0.0.1", 0)) as local,
     ):
         local.setblocking(False)

@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from hyperfleet.client import Client, Process, ProcessStream
 from support.server import Server
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -25,8 +26,8 @@ NUMBERS = "".join(f"{number}\n" for number in range(1, 100001)).encode()
 
 
 @pytest.fixture(scope="module")
-def server(images: Path, templates: Path) -> Iterator[Server]:
-    with Server(images=images, templates=templates) as running:
+def server(images: Path, templates: Path, zygote: Zygote) -> Iterator[Server]:
+    with Server(zygote=zygote, images=images, templates=templates) as running:
         running.create("web", mem_size_mib=112)
         running.start_machine("web")
         yield running

@@ -12,6 +12,7 @@ import pytest
 from hyperfleet.client import AsyncClient, Event, Missed
 from support import plain
 from support.server import Server
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -35,8 +36,10 @@ chmod +x begin end && httpd -p 80 -h /www
 """
 
 
-async def test_servers_are_known_at_their_machines_word(images: Path) -> None:
-    with Server(images=images, PROXY_EXPOSED_PORT_POLL_INTERVAL_MS=str(NEVER_MS)) as server:
+async def test_servers_are_known_at_their_machines_word(images: Path, zygote: Zygote) -> None:
+    with Server(
+        zygote=zygote, images=images, PROXY_EXPOSED_PORT_POLL_INTERVAL_MS=str(NEVER_MS)
+    ) as server:
         server.create(
             "web",
             rootfs_path=".hyperfleet/minimal-rootfs.ext4",

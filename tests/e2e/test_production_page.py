@@ -148,7 +148,7 @@ def test_an_upgrade_and_a_way_back_without_a_lost_request(
             assert f"Hyperfleet {NEXT}\n" in manager.log.read_text()
             # The old one ends when it has answered what it had.
             while set(before) & set(data_planes(host)):
-                pass
+                time.sleep(0.1)
         assert len(data_planes(host)) == 1
 
         assert api.post("/keys", json={"name": "later", "scopes": ["machines:read"]}).is_success
@@ -184,7 +184,7 @@ def requests_going_on(url: str) -> Iterator[None]:
         # Without certificates, whose loading takes longer than all of the rest.
         with httpx.Client(verify=False, timeout=PATIENCE) as kept:  # noqa: S501
             # Without a pause they would take the CPU from what they are to be disturbed by.
-            while not over.wait(0.005):
+            while not over.wait(0.02):
                 headers = {"Connection": "close"} if number % 2 else {}
                 answer = kept.get(url, headers=headers)
                 assert (answer.status_code, answer.text) == (200, "hello\n")

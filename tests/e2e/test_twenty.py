@@ -11,6 +11,7 @@ import pytest
 
 from support import plain
 from support.server import Server
+from support.zygote import Zygote
 
 pytestmark = pytest.mark.vm
 
@@ -18,8 +19,10 @@ MACHINES = [f"m{number:02d}" for number in range(20)]
 
 
 @pytest.fixture
-def server(images: Path, templates: Path) -> Iterator[Server]:
-    with Server(images=images, templates=templates, HYPERFLEET_BOOTS_AT_ONCE="4") as running:
+def server(images: Path, templates: Path, zygote: Zygote) -> Iterator[Server]:
+    with Server(
+        zygote=zygote, images=images, templates=templates, HYPERFLEET_BOOTS_AT_ONCE="4"
+    ) as running:
         yield running
 
 

@@ -18,6 +18,7 @@ from support.nginx import nginx
 from support.page import Page
 from support.ports import free_port
 from support.server import Server
+from support.zygote import Zygote
 
 LIMIT = 30
 # nginx takes 1 MiB, and keeps it back, unless it is told otherwise.
@@ -25,9 +26,9 @@ BIG = os.urandom(5 << 20)
 
 
 @pytest.fixture
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake") as running:
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as running:
         yield running
 
 

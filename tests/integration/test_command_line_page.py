@@ -11,15 +11,16 @@ import pytest
 from support import page, proxy
 from support.need import Need
 from support.server import Server, hyperfleet
+from support.zygote import Zygote
 
 PAGE = page.Page("docs/how-to/command-line.md")
 
 
 @pytest.fixture(scope="module")
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     """Where `hyperfleet` is a command, as it is for a reader."""
     proxy.binary(need)
-    made = Server(HYPERFLEET_VMM="fake")
+    made = Server(zygote=zygote, HYPERFLEET_VMM="fake")
     made.environment["PATH"] += f":{Path(hyperfleet()[0]).parent}"
     with made:
         yield made

@@ -20,14 +20,15 @@ from hyperfleet.client import EgressRule
 from support import plain, proxy
 from support.need import Need
 from support.server import END, Server
+from support.zygote import Zygote
 
 FAILED, USAGE = 1, 2
 
 
 @pytest.fixture(scope="module")
-def shared(need: Need) -> Iterator[Server]:
+def shared(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake") as running:
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as running:
         yield running
 
 

@@ -22,6 +22,7 @@ import pytest
 from support import plain, proxy
 from support.need import Need
 from support.server import Server, hyperfleet
+from support.zygote import Zygote
 
 # A page, served from the boot on; the guest outlives the control plane.
 GUEST = "fake.survives=true fake.listens=80"
@@ -32,10 +33,10 @@ WAITS = 0.5
 
 
 @pytest.fixture(scope="module")
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     """Each test leaves it as it was."""
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake") as made:
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as made:
         for name in BEFORE:
             made.create(name, exposed_ports=[80], kernel_args=GUEST)
             made.start_machine(name)

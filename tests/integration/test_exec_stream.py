@@ -32,15 +32,18 @@ from support.need import Need
 from support.page import Page
 from support.ports import free_port
 from support.server import Server
+from support.zygote import Zygote
 
 LIMIT = 20
 MOST_INPUT = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake", HYPERFLEET_REQUEST_ARRIVAL_MS="1000") as running:
+    with Server(
+        zygote=zygote, HYPERFLEET_VMM="fake", HYPERFLEET_REQUEST_ARRIVAL_MS="1000"
+    ) as running:
         running.create("web", env={"FROM_SPEC": "yes"})
         running.start_machine("web")
         running.create("still")
@@ -263,8 +266,8 @@ def test_an_upgrade_elsewhere_is_as_if_it_had_not_been_asked(server: Server) -> 
     assert (answer.status_code, answer.json()["name"]) == (httpx.codes.OK, "web")
 
 
-def test_the_server_stops_while_a_process_runs(need: Need) -> None:
-    with Server(HYPERFLEET_VMM="fake") as running:
+def test_the_server_stops_while_a_process_runs(need: Need, zygote: Zygote) -> None:
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as running:
         running.create("web")
         running.start_machine("web")
         client = asked(running, "sleep", "60", stdin=False)

@@ -22,14 +22,17 @@ from hyperfleet.client import ApiError, AsyncClient, Client
 from support import page, proxy
 from support.need import Need
 from support.server import END, Server, hyperfleet
+from support.zygote import Zygote
 
 BIG = os.urandom(1 << 20) * 3 + b"end"
 
 
 @pytest.fixture(scope="module")
-def shared(need: Need) -> Iterator[Server]:
+def shared(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake", HYPERFLEET_REQUEST_ARRIVAL_MS="1000") as running:
+    with Server(
+        zygote=zygote, HYPERFLEET_VMM="fake", HYPERFLEET_REQUEST_ARRIVAL_MS="1000"
+    ) as running:
         running.create("web")
         running.start_machine("web")
         running.create("still")

@@ -22,6 +22,7 @@ from support import plain, proxy, table
 from support.need import Need
 from support.server import Server
 from support.soak import checks, reality
+from support.zygote import Zygote
 
 # The most that the server may have had while a guest lied, beyond what it had before. A session's
 # beginning may bring 2 MiB; the rest is what a frame, its message and its text take.
@@ -60,9 +61,9 @@ AT_ONCE = {
 
 
 @pytest.fixture(scope="module")
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake") as made:
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as made:
         made.create("good", exposed_ports=[80], kernel_args="fake.listens=80")
         made.start_machine("good")
         made.sh("good", "echo sound > /index.html")

@@ -31,14 +31,15 @@ from support import proxy
 from support.need import Need
 from support.page import Page
 from support.server import Server
+from support.zygote import Zygote
 
 LIMIT = 20
 
 
 @pytest.fixture(scope="module")
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    with Server(HYPERFLEET_VMM="fake") as running:
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as running:
         running.create("web")
         running.start_machine("web")
         running.create("still")

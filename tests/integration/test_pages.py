@@ -26,16 +26,17 @@ from support.netns import own_network, run, taps
 from support.page import Page
 from support.reader_host import ReaderHost
 from support.server import Server
+from support.zygote import Zygote
 
 # Seconds, as a guard.
 PATIENCE = 60.0
 
 
 @pytest.fixture
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     """Not started; its folder is a reader's clone."""
     proxy.binary(need)
-    made = Server(HYPERFLEET_VMM="fake")
+    made = Server(zygote=zygote, HYPERFLEET_VMM="fake")
     (made.folder / ".venv").symlink_to(sys.prefix)
     yield made
     made.close()
@@ -56,10 +57,10 @@ ACCESS_LOG = Page("docs/how-to/access-log.md")
 
 
 @pytest.fixture(scope="module")
-def running(need: Need) -> Iterator[tuple[Server, ReaderHost]]:
+def running(need: Need, zygote: Zygote) -> Iterator[tuple[Server, ReaderHost]]:
     """One that has an access log, as its page says."""
     proxy.binary(need)
-    made = Server(HYPERFLEET_VMM="fake")
+    made = Server(zygote=zygote, HYPERFLEET_VMM="fake")
     reader = reader_of(made)
     folder, _ = ACCESS_LOG.blocks()
     reader.types(folder, made.folder)

@@ -12,14 +12,15 @@ from support.metrics import Exposition
 from support.need import Need
 from support.page import Page, promised, types
 from support.server import Server
+from support.zygote import Zygote
 
 PAGE = Page("docs/how-to/prometheus.md")
 
 
 @pytest.fixture
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    made = Server(HYPERFLEET_VMM="fake").start()
+    made = Server(zygote=zygote, HYPERFLEET_VMM="fake").start()
     yield made
     made.close()
 

@@ -23,6 +23,7 @@ import pytest
 from support import plain, proxy
 from support.need import Need
 from support.server import Server
+from support.zygote import Zygote
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 # Seconds, as a guard.
@@ -59,10 +60,15 @@ max-stream-events = 1
 
 
 @pytest.fixture
-def server(need: Need) -> Iterator[Server]:
+def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
     # Schemathesis shows wrong keys, too, and many.
-    made = Server(HYPERFLEET_VMM="fake", LOG_LEVEL="warning", HYPERFLEET_FAILED_KEYS_PER_MINUTE="0")
+    made = Server(
+        zygote=zygote,
+        HYPERFLEET_VMM="fake",
+        LOG_LEVEL="warning",
+        HYPERFLEET_FAILED_KEYS_PER_MINUTE="0",
+    )
     yield made
     made.close()
 

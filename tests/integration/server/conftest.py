@@ -1,4 +1,4 @@
-"""`hyperfleet serve` as a process, with a fleet in memory."""
+"""Servers as processes, with a fleet in memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from support import plain
+from support.zygote import Zygote
 
 PROGRAM = Path(__file__).with_name("serve_memory.py")
 HYPERFLEET = Path(sys.executable).with_name("hyperfleet")
@@ -26,29 +28,26 @@ PATIENCE = 60
 class Server:
     """One server's process; tests wait on the lines of its standard output."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, zygote: Zygote, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.environment = clean_environment() | {"PORT": "0", "PROXY_PORT": "0"} | environment
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", PROGRAM],
-            cwd=folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        ours, theirs = os.pipe()
+        self._out = os.fdopen(ours)
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until its end
+        with os.fdopen(theirs, "w") as out:
+            self._process = zygote.serve(
+                folder, self.environment, out.fileno(), self._errors.fileno()
+            )
         self.pid = self._process.pid
         self.said: list[str] = []
         # Whatever happens, no test waits longer than this for a line.
-        self._limit = threading.Timer(PATIENCE, self._process.kill)
+        self._limit = threading.Timer(PATIENCE, self._process.send_signal, (signal.SIGKILL,))
         self._limit.daemon = True
         self._limit.start()
 
     def wait_for(self, pattern: str) -> str:
         """Reads until a line matches; the line's first group."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._out:
             self.said.append(line)
             if found := re.search(pattern, line):
                 return found[1]
@@ -69,16 +68,18 @@ class Server:
 
     def end(self) -> tuple[int, str, str]:
         """Waits for its end: exit code, the rest of its output, its errors."""
-        out, errors = self._process.communicate(timeout=PATIENCE)
-        self._limit.cancel()
-        return self._process.returncode, out, errors
+        with self._out, self._errors:
+            rest = self._out.read()
+            code = self._process.wait(PATIENCE)
+            self._limit.cancel()
+            self._errors.seek(0)
+            return code, rest, self._errors.read()
 
     def kill(self) -> None:
         """Ends it if it has not ended."""
-        self._limit.cancel()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
+        self._process.send_signal(signal.SIGKILL)
+        if not self._out.closed:
+            self.end()
 
 
 def clean_environment() -> dict[str, str]:
@@ -87,13 +88,19 @@ def clean_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
+@pytest.fixture(scope="session")
+def memory_zygote() -> Iterator[Zygote]:
+    with Zygote(PROGRAM) as made:
+        yield made
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Any]:
+def serve(memory_zygote: Zygote, tmp_path: Path) -> Iterator[Any]:
     """Starts servers in one folder; ends those that a test leaves."""
     started: list[Server] = []
 
     def start(**environment: str) -> Server:
-        server = Server(tmp_path, **environment)
+        server = Server(memory_zygote, tmp_path, **environment)
         started.append(server)
         return server
 

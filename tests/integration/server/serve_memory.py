@@ -1,6 +1,6 @@
 """A server for tests: `hyperfleet serve` with a fleet that has one machine, and no data plane.
 
-Run as a program; reads its settings from the environment. OPEN_GATE names a FIFO that `open` waits
+`main` reads its settings from the environment. OPEN_GATE names a FIFO that `open` waits
 for; OPEN_FAILS is the reason that it gives up with; with OPEN_HANGS it says so and never returns. A
 stop of the machine `stuck` never returns either.
 """
@@ -96,5 +96,5 @@ def build(_settings: Settings, _database: Database) -> MemoryBackend:
     return MemoryBackend()
 
 
-if __name__ == "__main__":
-    sys.exit(serve(load(os.environ, None), build))
+def main() -> int:
+    return serve(load(os.environ, None), build)
