@@ -93,7 +93,7 @@ def happening(server: Server) -> Iterator[None]:
                 gone = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
                 assert ended.status_code in gone, ended.text
                 # At its own pace: nobody waits for it.
-                if over.wait(0.02):
+                if over.wait(0.1):
                     return
 
     with ThreadPoolExecutor(1) as pool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,16 @@ def made(shared: Path, images: Path) -> Path:
         if not done.exists():
             done.symlink_to(_make(shared, images))
     return done
+
+
+def of_benches(templates: Path) -> Path:
+    """The template for machines of a bench, whose card has no MTU of its own."""
+    (found,) = (
+        about.parent
+        for about in templates.glob("*/about.json")
+        if json.loads(about.read_bytes())["shape"]["mtus"] == [None]
+    )
+    return found
 
 
 def _make(shared: Path, images: Path) -> Path:

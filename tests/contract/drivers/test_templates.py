@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from hyperfleet.machine import CommandPhase, Restart
 from hyperfleet.network.user import UserNetwork
 from support.bench import BOOT_S, Bench, Guest, opened, qemu_driver, templates_in
 from support.images import CHECKOUT, FILES
+from support.templates import of_benches
 
 pytestmark = pytest.mark.vm
 
@@ -54,6 +56,24 @@ async def warm(tmp_path: Path) -> AsyncIterator[Bench]:
     assert not list((tmp_path / "home/templates").glob("*.new"))
 
 
+@pytest.fixture
+def copied(templates: Path, tmp_path: Path) -> Path:
+    """A home with the template of a bench's machines, of which the test may make what it will."""
+    copy = tmp_path / "home/templates"
+    copy.mkdir(parents=True)
+    # Most of its memory is nothing, and takes no room.
+    subprocess.run(["cp", "-a", "--sparse=always", of_benches(templates), copy], check=True)
+    return copy.parent
+
+
+@pytest.fixture
+async def taught(copied: Path, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A driver that has it."""
+    async with opened(qemu_driver(templates_in(copied)), tmp_path) as bench:
+        yield bench
+    assert not list((copied / "templates").glob("*.new"))
+
+
 async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
     launch = bench.launch(name=f"clone-{number}", **changes)
     process = await bench.driver.start(launch)
@@ -65,10 +85,9 @@ async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
     return guest
 
 
-async def test_clones_tell_of_their_own_servers_and_commands(warm: Bench) -> None:
-    await warm.teach()
+async def test_clones_tell_of_their_own_servers_and_commands(taught: Bench) -> None:
     for number in range(2):
-        guest = await introduced(warm, number)
+        guest = await introduced(taught, number)
         await guest.agent.supervise(("sh", "-c", f"exit {number}"), {}, None, Restart.NEVER)
         async with asyncio.timeout(BOOT_S):
             news = await guest.agent.watch(0)
@@ -82,17 +101,16 @@ async def test_clones_tell_of_their_own_servers_and_commands(warm: Bench) -> Non
 
 
 async def test_twenty_clones_have_nothing_of_each_others(
-    warm: Bench, need: object, tmp_path: Path
+    taught: Bench, need: object, tmp_path: Path
 ) -> None:
     program = Path(need("ssh-keygen"))  # type: ignore[operator]
     ssh_keygen = await asyncio.to_thread(program.read_bytes)
     disk = FILES / "debian-rootfs.ext4"
-    await warm.teach(mem_size_mib=112)
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def identity(number: int) -> list[str]:
         async with turns:
-            guest = await introduced(warm, number, mem_size_mib=112, base_disk=disk)
+            guest = await introduced(taught, number, base_disk=disk)
             copy = "cat > /usr/bin/ssh-keygen && chmod 755 /usr/bin/ssh-keygen"
             await guest.sh(copy, stdin=ssh_keygen)
             said = (await guest.sh(IDENTITY, timeout=BOOT_S)).split("\n")
@@ -108,9 +126,9 @@ async def test_twenty_clones_have_nothing_of_each_others(
     assert kinds[6] == tuple(f"clone-{number}" for number in range(CLONES))
     # By one secret of the kernel's they would differ by their clocks alone, which is little.
     assert not _are_near([int(number) for number in kinds[7]])
-    (template,) = warm.driver.templates()
-    assert (template.vcpu_count, template.mem_size_mib) == (1, 112)
-    assert 20 << 20 < template.size_bytes < 112 << 20
+    (template,) = taught.driver.templates()
+    assert (template.vcpu_count, template.mem_size_mib) == (1, 128)
+    assert 20 << 20 < template.size_bytes < 128 << 20
 
 
 def _are_near(numbers: list[int]) -> bool:
@@ -126,12 +144,11 @@ def test_near_numbers_are_told() -> None:
     assert not _are_near([0, 1 << 30, 1 << 31])
 
 
-async def test_a_disk_lives_through_boots_and_clones(warm: Bench) -> None:
-    await warm.teach()
-    launch = warm.launch()
+async def test_a_disk_lives_through_boots_and_clones(taught: Bench) -> None:
+    launch = taught.launch()
     words = []
     for number in range(3):
-        process = await warm.driver.start(launch, anew=number == 1)
+        process = await taught.driver.start(launch, anew=number == 1)
         assert (process.beginning.template is None) == (number == 1)
         guest = await Guest.new(process)
         await guest.sh(f"echo {number} >> /words")
@@ -166,9 +183,10 @@ async def test_a_template_outlives_its_server_and_not_what_it_was_made_of(
 
 
 @pytest.mark.parametrize("name", ["memory", "state", "about.json"])
-async def test_a_template_that_is_cut_short_is_none(warm: Bench, tmp_path: Path, name: str) -> None:
-    await warm.teach()
-    (template,) = warm.driver.templates()
+async def test_a_template_that_is_cut_short_is_none(
+    taught: Bench, tmp_path: Path, name: str
+) -> None:
+    (template,) = taught.driver.templates()
     os.truncate(tmp_path / "home/templates" / template.id / name, 4096 if name == "memory" else 0)
     again = Bench(qemu_driver(templates_in(tmp_path / "home")), tmp_path, FILES)
     process = await again.driver.start(again.launch())
@@ -177,9 +195,8 @@ async def test_a_template_that_is_cut_short_is_none(warm: Bench, tmp_path: Path,
     assert again.driver.templates() == []
 
 
-async def test_a_clone_that_qemu_will_not_take_boots(warm: Bench, tmp_path: Path) -> None:
-    await warm.teach()
-    (template,) = warm.driver.templates()
+async def test_a_clone_that_qemu_will_not_take_boots(taught: Bench, tmp_path: Path) -> None:
+    (template,) = taught.driver.templates()
     state = tmp_path / "home/templates" / template.id / "state"
     state.write_bytes(b"no state of a machine")
     again = Bench(qemu_driver(templates_in(tmp_path / "home")), tmp_path, FILES)
@@ -221,9 +238,8 @@ async def test_no_template_is_made_of_what_does_not_boot(warm: Bench) -> None:
     assert warm.driver.templates() == []
 
 
-async def test_a_clone_can_write_to_no_other_by_what_they_share(warm: Bench) -> None:
-    await warm.teach()
-    guest = await introduced(warm, 1)
+async def test_a_clone_can_write_to_no_other_by_what_they_share(taught: Bench) -> None:
+    guest = await introduced(taught, 1)
     shared = _descriptors(guest.process.pid, "memfd:template")
     assert shared
     for path in shared:
