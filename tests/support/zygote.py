@@ -193,4 +193,5 @@ def _become(folder: str, environment: dict[str, str], streams: list[int]) -> Non
 if __name__ == "__main__":
     number, *programs = sys.argv[1:]
     serves = _load_program(programs[0]) if programs else _load()
-    _run(socket.socket(fileno=int(number)), serves)
+    with socket.socket(fileno=int(number)) as orders_given:
+        _run(orders_given, serves)

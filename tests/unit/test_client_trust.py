@@ -18,5 +18,7 @@ def test_plain_http_needs_no_certificates_and_believes_nobody(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://host", "HTTPS://host:3000/"])
-def test_https_is_verified_by_httpx(url: str) -> None:
-    assert trusted(url) is True
+def test_over_https_the_hosts_authorities_are_believed_and_no_one_elses_word(url: str) -> None:
+    context = trusted(url)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.cert_store_stats()["x509_ca"] > 0

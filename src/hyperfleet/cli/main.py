@@ -25,7 +25,7 @@ from hyperfleet.cli.ps import kill, ps
 from hyperfleet.cli.record import backup, restore
 from hyperfleet.cli.run import run
 from hyperfleet.cli.settings import settings
-from hyperfleet.client import ApiError, UnreachableError
+from hyperfleet.client import ApiError, UnreachableError, UntrustedError
 from hyperfleet.errors import HyperfleetError
 
 UNREACHABLE, NO_ENTRY = 3, 4
@@ -103,6 +103,9 @@ def main() -> None:
     except ApiError as error:
         complain(_with_advice(error))
         sys.exit(NO_ENTRY if error.code in ("UNAUTHORIZED", "FORBIDDEN") else FAILED)
+    except UntrustedError as error:
+        complain(str(error))
+        sys.exit(UNREACHABLE)
     except UnreachableError as error:
         complain(f"{error}; start one with `hyperfleet serve`, or set HYPERFLEET_URL")
         sys.exit(UNREACHABLE)

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hyperfleet.client.answers import ApiError, UnreachableError, to_json
+from hyperfleet.client.answers import ApiError, UnreachableError, UntrustedError, to_json
 from hyperfleet.client.blocking import Client
 from hyperfleet.client.follow import Missed
 from hyperfleet.client.process import Attachment, Output, ProcessExit
@@ -80,6 +80,7 @@ __all__ = [
     "Start",
     "Template",
     "UnreachableError",
+    "UntrustedError",
     "to_json",
 ]
 

@@ -27,6 +27,10 @@ class UnreachableError(Exception):
     """No answer: nothing listens at the address, it broke off, or it took too long."""
 
 
+class UntrustedError(UnreachableError):
+    """Nothing was asked: over HTTPS, the server shows a certificate that is not trusted here."""
+
+
 class _Detail(msgspec.Struct):
     code: str
     message: str

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from hyperfleet.client.answers import UnreachableError, refusal
+from hyperfleet.client.http import tls, unreachable
 from hyperfleet.client.process import (
     CONNECT_S,
     PIECE,
@@ -80,13 +81,14 @@ class AsyncProcessStream:
                 additional_headers=headers_of(key),
                 compression=None,
                 proxy=None,
+                ssl=tls(url),
                 open_timeout=CONNECT_S,
             )
         except InvalidStatus as error:
             answer = error.response
             raise refusal(answer.status_code, bytes(answer.body or b""), None) from error
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            raise UnreachableError(f"no server answers at {url}: {error}") from error
+            raise unreachable(url, error) from error
         stream = cls(socket)
         try:
             await stream._send(first)

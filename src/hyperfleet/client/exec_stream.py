@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import connect
 
 from hyperfleet.client.answers import UnreachableError, refusal
+from hyperfleet.client.http import tls, unreachable
 from hyperfleet.client.process import (
     CONNECT_S,
     PIECE,
@@ -104,6 +105,7 @@ class ProcessStream:
                         additional_headers=headers_of(key),
                         compression=None,
                         proxy=None,
+                        ssl=tls(url),
                         open_timeout=CONNECT_S,
                     )
                 )
@@ -111,7 +113,7 @@ class ProcessStream:
                 answer = error.response
                 raise refusal(answer.status_code, bytes(answer.body or b""), None) from error
             except (InvalidHandshake, OSError, TimeoutError) as error:
-                raise UnreachableError(f"no server answers at {url}: {error}") from error
+                raise unreachable(url, error) from error
             self._send(first)
             if named:
                 self._find()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from hyperfleet import __version__
-from hyperfleet.client.answers import ApiError, UnreachableError, refusal
+from hyperfleet.client.answers import ApiError, UnreachableError, UntrustedError, refusal
 from hyperfleet.client.calls import Call
 from hyperfleet.client.values import FileInfo
 
@@ -19,6 +19,8 @@ from hyperfleet.client.values import FileInfo
 CONNECT = 5.0
 # Seconds without a byte, of an answer that has begun.
 _STALLED = 300.0
+# X509_STORE_CTX_get_error(3): self-signed, and by an issuer that was not found.
+_UNKNOWN_AUTHORITY = frozenset({18, 19, 20, 21})
 
 
 def headers_for(key: str | None) -> dict[str, str]:
@@ -29,15 +31,27 @@ def headers_for(key: str | None) -> dict[str, str]:
     return headers
 
 
-def trusted(url: str) -> ssl.SSLContext | bool:
-    """Whom to believe that the server is at `url`, as httpx's `verify`.
+def tls(url: str) -> ssl.SSLContext | None:
+    """Whom to believe that the server is at `url`; None over plain HTTP.
 
-    Over plain HTTP nobody speaks TLS, and so nobody: to load httpx's list of authorities takes
-    longer than most calls.
+    The authorities that this host trusts, as its other programs do, those of SSL_CERT_FILE and
+    SSL_CERT_DIR (SSL_CTX_set_default_verify_paths(3)), and httpx's own list, for a host that has
+    none.
     """
     if urlsplit(url).scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return True
+        return None
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
+
+
+def trusted(url: str) -> ssl.SSLContext:
+    """The same as httpx's `verify`.
+
+    Over plain HTTP nobody speaks TLS, and so nobody is believed: to load the lists takes longer
+    than most calls.
+    """
+    return tls(url) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def options(call: Call[Any]) -> dict[str, Any]:
@@ -91,8 +105,20 @@ def refused(answer: httpx.Response) -> ApiError:
     return refusal(answer.status_code, answer.content, answer.headers.get("X-Request-ID"))
 
 
-def unreachable(url: str, error: httpx.HTTPError) -> UnreachableError:
-    """There was no answer."""
-    if isinstance(error, httpx.TimeoutException):
+def unreachable(url: str, error: Exception) -> UnreachableError:
+    """There was no answer, of httpx's or of WebSockets'."""
+    if (doubt := _distrust(error)) is not None:
+        words = f"{url} shows a certificate that is not trusted here: {doubt.verify_message}"
+        if doubt.verify_code in _UNKNOWN_AUTHORITY:
+            words += "; set SSL_CERT_FILE to a file with its authority's certificate (PEM)"
+        return UntrustedError(words)
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
         return UnreachableError(f"{url} did not answer in time")
     return UnreachableError(f"No Hyperfleet server answers at {url} ({error})")
+
+
+def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What was wrong with the server's certificate, where that is behind an error."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error

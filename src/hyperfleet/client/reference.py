@@ -75,7 +75,7 @@ def _values() -> Iterator[str]:
             rows = "".join(f"{field.name}: {_plain(annotations[field.name])}\n" for field in fields)
             yield f"```python\n{rows}```\n"
     yield "## Errors\n"
-    for kind in (client.ApiError, client.UnreachableError):
+    for kind in (client.ApiError, client.UnreachableError, client.UntrustedError):
         yield f"- `{kind.__name__}`: {_doc(kind)}"
     yield ""
 

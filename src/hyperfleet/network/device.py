@@ -97,7 +97,9 @@ def make(network: MachineNetwork) -> int:
             with contextlib.suppress(GuestError):
                 remove(tap)
         if isinstance(error, OSError):
-            raise GuestError(f"the tap {tap} could not be made: {error.strerror}") from error
+            # One that is gone meanwhile has no number: Python's words for it are all there is.
+            why = error.strerror or error
+            raise GuestError(f"the tap {tap} could not be made: {why}") from error
         raise
     return descriptor
 

@@ -39,7 +39,8 @@ one's `egress` says: [networks by tap](../how-to/networks-tap.md).
 
 The command line further reads `HYPERFLEET_URL` (the server to talk to; default: the one that the
 settings describe) and `HYPERFLEET_API_KEY` (default: `HYPERFLEET_HOME/api-key`, sent to this
-computer only).
+computer only). Over HTTPS it trusts the authorities that this host trusts, and those in the files
+that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; so does the SDK.
 """
 
 
