@@ -32,10 +32,10 @@ async def test_a_guest_that_breaks_the_protocol_is_marked_until_its_next_start(
     assert batch is not None
     [event] = batch.events
     assert (event.kind, event.cause) == (EventKind.FAULT, Cause.MACHINE)
-    fault = fleet.get("bad").guest_fault
-    assert fault is not None
-    assert fault.startswith("the guest broke the agent's protocol: ")
-    assert event.message == fault
+    # Connected again, it may have broken it in another way meanwhile.
+    for told in (event.message, fleet.get("bad").guest_fault):
+        assert told is not None
+        assert told.startswith("the guest broke the agent's protocol: ")
     assert fleet.get("bad").status is Status.RUNNING
     # It goes on so, and the other one is served as ever.
     for _ in range(20):
@@ -45,6 +45,7 @@ async def test_a_guest_that_breaks_the_protocol_is_marked_until_its_next_start(
     # The next control plane knows of it, and talks to a guest that has come to its senses.
     guest.turn(Channel.OK)
     await fleet.close()
+    fault = fleet.get("bad").guest_fault
     fleet = await world.fleet()
     assert fleet.get("bad").guest_fault == fault
     assert (await run(fleet, "bad", "true")).exit_code == 0
