@@ -64,6 +64,9 @@ class AgentLink:
         Raises:
             GuestError: it did not come back.
         """
+        if self._agent is not None and not self._agent.lost:
+            # Almost always; a timer for each of ten thousand looks is some of what they cost.
+            return self._agent
         try:
             async with asyncio.timeout(timeout):
                 return await self.connected()

@@ -179,7 +179,7 @@ class Looker:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
 
     async def _after(self, before: asyncio.Task[Sight] | None) -> Sight:
-        if before is not None:
+        if before is not None and not before.done():
             await asyncio.wait((before,))
         try:
             # Without a slot: waiting for a channel costs nothing, and may take its whole time.

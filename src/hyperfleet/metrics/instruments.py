@@ -55,7 +55,7 @@ class Instruments:
         self._execs = Counter(
             "hyperfleet_execs", "Processes run in machines.", ("outcome",), registry=registry
         )
-        self._looks = Counter(
+        looks = Counter(
             "hyperfleet_discovery_looks",
             "Looks at what listens in machines.",
             ("outcome",),
@@ -67,8 +67,10 @@ class Instruments:
             self._start_durations.labels(how.value)
         for outcome in ("ended", "timeout", "failed"):
             self._execs.labels(outcome)
-        for outcome in ("seen", "failed"):
-            self._looks.labels(outcome)
+        # They are counted a thousand times a second, with many machines.
+        self._looks_by = {
+            seen: looks.labels("seen" if seen else "failed") for seen in (True, False)
+        }
 
     def collect(self) -> Iterable[Metric]:
         """All that was counted."""
@@ -100,4 +102,4 @@ class Instruments:
 
     def looked(self, *, seen: bool) -> None:
         """See `Observer.looked`."""
-        self._looks.labels("seen" if seen else "failed").inc()
+        self._looks_by[seen].inc()
