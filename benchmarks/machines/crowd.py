@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, quantile
 from benchmarks.machines import growth, process
 from benchmarks.machines.api import Ask, Connection, Timing, time_all
 from benchmarks.machines.growth import Turns, Work
@@ -34,6 +34,8 @@ _PAGE = 100
 # Rounds in which all numbers of machines take turns, and requests of a turn.
 ROUNDS = 15
 _TURN = {"get": 100, "list": 20, "create": 32, "start": 32, "stop": 32, "delete": 32}
+# Rounds in which a fleet that is discovered and one that is not take turns.
+_DISTURBED = 20
 # Descriptors that serve needs beside one for each machine's port.
 _SPARE = 1_000
 # Far beyond what is expected: a busy host is to give a figure, too.
@@ -116,8 +118,12 @@ async def _measure(sizes: Sequence[int], measured: Measured, rounds: int) -> Non
             progress.done(f"{size} machines grow")
         await _turns(crowds, measured.turns, rounds)
         progress.done("turns")
+        *fewer, most = crowds
+        await most.reads()
+        if fewer:
+            await most.discovered(beside=fewer[-1])
         for crowd in crowds:
-            await crowd.ends(last=crowd is crowds[-1])
+            await crowd.ends()
             progress.done(f"{crowd.size} machines end")
 
 
@@ -157,16 +163,22 @@ class _Crowd:
             self._measured.memory.setdefault(of, []).append((self.size, grown / self.size / 1024))
         await self._all_are("running")
 
-    async def reads(self, suffix: str = "") -> dict[str, Timing]:
+    async def reads(self) -> None:
         """What changes nothing: machines, and pages of the list."""
         chance = random.Random(self.size)  # noqa: S311 - no secret
-        reads = min(_READS, self.size * 10)
-        names = [chance.choice(self._names) for _ in range(reads)]
-        offsets = self._offsets(chance, min(_LISTS, self.size))
-        return {
-            "get": await self._timed(f"get{suffix}", names, _get, connections=1),
-            "list": await self._timed(f"list of {_PAGE}{suffix}", offsets, _page, connections=1),
-        }
+        for what, count in self._counts().items():
+            items, ask = self._read(what, chance, count)
+            await self._timed(what, items, ask, connections=1)
+
+    def _counts(self) -> dict[str, int]:
+        """How many reads of each kind."""
+        return {"get": min(_READS, self.size * 10), f"list of {_PAGE}": min(_LISTS, self.size)}
+
+    def _read(self, what: str, chance: random.Random, count: int) -> tuple[list[Any], Ask[Any]]:
+        """So many reads of a kind: what is asked for, and how."""
+        if what == "get":
+            return chance.choices(self._names, k=count), _get
+        return self._offsets(chance, count), _page
 
     async def turn(self, what: str, number: int) -> float:
         """Requests of one kind; those that change something have machines of their own.
@@ -178,28 +190,19 @@ class _Crowd:
         """
         count = _TURN[what]
         chance = random.Random(number)  # noqa: S311 - no secret
-        if what == "list":
-            _, cpu = await self._ask(self._offsets(chance, count), _page, connections=1)
-        elif what == "get":
-            _, cpu = await self._ask(chance.choices(self._names, k=count), _get, connections=1)
+        if what in ("list", "get"):
+            items, read = self._read(what, chance, count)
+            _, cpu = await self._ask(items, read, connections=1)
         else:
             ask = {"create": _create, "delete": _delete}.get(what) or _post(what)
             _, cpu = await self._ask([f"x{one:05d}" for one in range(count)], ask)
         return cpu / count * 1000
 
-    async def ends(self, *, last: bool) -> None:
-        """What follows a crash, and at `last` what discovery does to others; then no machine."""
-        if last:
-            idle = await self.reads()
-            self._are_seen_every(str(_often_s(self.size) * 1000))
-            await self.adopted()
-            await self.discovered(idle)
-            self._are_seen_every(_NEVER_MS)
-            _end(self._server)
-            await asyncio.to_thread(self._server.start, _ADOPTION_S)
-        else:
-            await self.adopted()
-        await self.shrink()
+    async def ends(self) -> None:
+        """What follows a crash; then no machine."""
+        await self.adopted()
+        await self._timed("stop", self._names, _post("stop"))
+        await self._timed("delete", self._names, _delete)
         _end(self._server)
 
     async def adopted(self) -> None:
@@ -212,15 +215,19 @@ class _Crowd:
         await self._all_are("running")
         print(f"{self.size} machines adopted: ready after {seconds:.1f} s", file=sys.stderr)
 
-    async def discovered(self, idle: dict[str, Timing]) -> None:
-        """The same reads while every machine is looked at, again and again."""
+    async def discovered(self, beside: _Crowd) -> None:
+        """Reads while every machine is looked at, again and again.
+
+        In turns with those of a fleet at which nobody looks, so that what the host does meanwhile
+        hits both.
+        """
+        await self._is_seen_every(str(_often_s(self.size) * 1000))
         seen, began = self._seen(), time.monotonic()
         cpu = process.cpu_seconds(self._server.pid)
         # One whole round of looks, with nothing else to do.
         await asyncio.sleep(_often_s(self.size))
         busy = (process.cpu_seconds(self._server.pid) - cpu) / (time.monotonic() - began)
         looks = (self._seen() - seen) / (time.monotonic() - began)
-        meanwhile = await self.reads(", while all are discovered")
         self._measured.discovery.append(
             Figure(
                 "crowd",
@@ -231,15 +238,19 @@ class _Crowd:
                 f"{busy:.0%} of one CPU; the guests of the fake run in it, too",
             )
         )
-        self._measured.discovery += [
-            growth.disturbance(what, idle[what].p99_ms, timing.p99_ms, looks)
-            for what, timing in meanwhile.items()
-        ]
-
-    async def shrink(self) -> None:
-        """Every machine is stopped, and deleted."""
-        await self._timed("stop", self._names, _post("stop"))
-        await self._timed("delete", self._names, _delete)
+        for what, count in self._counts().items():
+            each: dict[int, list[float]] = {self.size: [], beside.size: []}
+            for number in range(_DISTURBED):
+                chance = random.Random(number)  # noqa: S311 - no secret
+                for crowd in chance.sample((self, beside), 2):
+                    items, ask = crowd._read(what, chance, -(-count // _DISTURBED))  # noqa: SLF001 - of its class
+                    timing, _ = await crowd._ask(items, ask, connections=1)  # noqa: SLF001
+                    each[crowd.size] += timing.each
+            meanwhile, idle = (quantile(each[of], 0.99) for of in (self.size, beside.size))
+            self._measured.discovery.append(
+                growth.disturbance(what, idle * 1000, meanwhile * 1000, looks, beside.size)
+            )
+        await self._is_seen_every(_NEVER_MS)
 
     async def _timed(
         self, what: str, items: Sequence[T], ask: Ask[T], *, connections: int = 0
@@ -276,9 +287,11 @@ class _Crowd:
             timing = await time_all(opened, items, ask, told)
             return timing, process.cpu_seconds(self._server.pid) - before
 
-    def _are_seen_every(self, milliseconds: str) -> None:
-        """From the server's next start on."""
+    async def _is_seen_every(self, milliseconds: str) -> None:
+        """By the next control plane, which is started at once."""
         self._server.environment["PROXY_EXPOSED_PORT_POLL_INTERVAL_MS"] = milliseconds
+        _end(self._server)
+        await asyncio.to_thread(self._server.start, _ADOPTION_S)
 
     def _offsets(self, chance: random.Random, count: int) -> list[int]:
         """Of pages of the list."""

@@ -89,13 +89,16 @@ def of_sizes(title: str, unit: str, values: Sequence[tuple[int, float]]) -> list
     return found
 
 
-def disturbance(what: str, idle_ms: float, meanwhile_ms: float, looks_a_second: float) -> Figure:
-    """API calls while machines are discovered, beside the same with nothing going on."""
+def disturbance(
+    what: str, idle_ms: float, meanwhile_ms: float, looks_a_second: float, beside: int
+) -> Figure:
+    """API calls while machines are discovered, beside the same of `beside` that are not."""
     return Figure(
         "crowd",
-        f"{what} while all are discovered: p99 beside idle",
+        f"{what} while all are discovered: p99 beside that of a fleet that is not",
         meanwhile_ms / idle_ms,
         "times",
         UNDISTURBED,
-        f"{meanwhile_ms:.1f} and {idle_ms:.1f} ms; {looks_a_second:,.0f} machines seen a second",
+        f"{meanwhile_ms:.1f} and {idle_ms:.1f} ms, of {beside:,} machines asked in turns; "
+        f"{looks_a_second:,.0f} machines seen a second",
     )

@@ -43,7 +43,8 @@ so its CPU time and memory hold theirs.
 - **Adoption**: kill -9, then from the start of the next process until `/ready` says so, divided by
   the number of machines. A second of it is the start itself.
 - **While all are discovered**: every machine is asked what listens, ten
-  thousand in 10 s.
+  thousand in 10 s. Beside it, in turns, the same is asked of the next smaller number of machines,
+  at which nobody looks.
 """,
     "ports": """\
 QEMU machines of 128 MiB on the minimal disk, of two servers that run beside each other: one with

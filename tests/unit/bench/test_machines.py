@@ -51,7 +51,7 @@ def test_what_took_nothing_tells_nothing_of_growth() -> None:
 
 
 def test_disturbance_is_a_ratio_of_p99s():
-    figure = growth.disturbance("list", 10, 25, 900)
+    figure = growth.disturbance("list", 10, 25, 900, 1000)
     assert figure.value == pytest.approx(2.5)
     assert not figure.met
 
