@@ -394,7 +394,9 @@ class Owner:
 
     def seen(self, process: Process, sight: Sight) -> None:
         """See `News`."""
-        self._sight = sight
+        if sight != self._sight:
+            # Else the old one stays: see `Looker` on what is new.
+            self._sight = sight
         if discovery.merge(self.machine.ports, sight, now()) != self.machine.ports:
             wish = _Wish(Want.SIGHT)
             wish.process, wish.sight = process, sight
