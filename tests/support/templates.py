@@ -48,39 +48,28 @@ def of_benches(templates: Path) -> Path:
 
 def _make(shared: Path, images: Path) -> Path:
     server = Server(images=images, within=shared)
-    bench = server.folder / "bench"
-    bench.mkdir()
     try:
         server.start()
-        # All at once, and no event loop on this thread: one may run on it.
-        with ThreadPoolExecutor() as pool:
-            taught = pool.submit(asyncio.run, _teach(bench))
-            for shown in [pool.submit(_show, server, memory) for memory in SHAPES]:
-                shown.result()
-            taught.result()
+        for memory in SHAPES:
+            server.create(f"m{memory}", mem_size_mib=memory)
+            server.start_machine(f"m{memory}")
+            server.api.delete(f"/machines/m{memory}", params={"force": "true"})
         deadline = time.monotonic() + _MADE
         while {one["mem_size_mib"] for one in _kept(server)} != set(SHAPES):
             assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.1)
         assert server.stop() == 0
-        for template in (bench / "templates").iterdir():
-            template.rename(server.home / "templates" / template.name)
+        # Not on this thread: an event loop may run on it.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, _teach(server.home)).result()
     finally:
         kill_all_in(server.folder)
     return server.home / "templates"
 
 
 async def _teach(home: Path) -> None:
-    """Has a bench make its template in a home of its own."""
     async with opened(qemu_driver(templates_in(home)), home) as bench:
         await bench.teach()
-
-
-def _show(server: Server, memory: int) -> None:
-    """Has a server start a machine, behind which it makes a template."""
-    server.create(f"m{memory}", mem_size_mib=memory)
-    server.start_machine(f"m{memory}")
-    server.api.delete(f"/machines/m{memory}", params={"force": "true"})
 
 
 def _kept(server: Server) -> list[dict[str, int]]:
