@@ -361,12 +361,12 @@ async def test_what_is_refused_with_asyncio(server: Server) -> None:
     with pytest.raises(ApiError, match="start it first"):
         await run("still", "true")
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(UnreachableError, match="no server answers"):
+    with pytest.raises(UnreachableError, match="No Hyperfleet server answers"):
         await AsyncProcessStream.open(url, None, "web", ["true"])
 
 
 def test_what_nobody_answers_or_allows() -> None:
-    with pytest.raises(UnreachableError, match="no server answers"):
+    with pytest.raises(UnreachableError, match="No Hyperfleet server answers"):
         ProcessStream(f"http://127.0.0.1:{free_port()}", None, "web", ["true"])
 
 
