@@ -41,6 +41,10 @@ class Timing:
         """Milliseconds that 99 of 100 requests did not exceed."""
         return quantile(self.each, 0.99) * 1000
 
+    def __add__(self, other: Timing) -> Timing:
+        """Both, one after the other."""
+        return Timing(self.seconds + other.seconds, self.each + other.each)
+
 
 class Connection:
     """One connection, which asks one thing after another."""

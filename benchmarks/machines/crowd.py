@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from benchmarks.figures import Figure, quantile
+from benchmarks.figures import Figure
 from benchmarks.machines import growth, process
 from benchmarks.machines.api import Ask, Connection, Timing, time_all
 from benchmarks.machines.growth import Turns, Work
@@ -239,17 +239,15 @@ class _Crowd:
             )
         )
         for what, count in self._counts().items():
-            each: dict[int, list[float]] = {self.size: [], beside.size: []}
+            asked = {crowd: Timing(0.0, []) for crowd in (self, beside)}
             for number in range(_DISTURBED):
                 chance = random.Random(number)  # noqa: S311 - no secret
                 for crowd in chance.sample((self, beside), 2):
                     items, ask = crowd._read(what, chance, -(-count // _DISTURBED))  # noqa: SLF001 - of its class
                     timing, _ = await crowd._ask(items, ask, connections=1)  # noqa: SLF001
-                    each[crowd.size] += timing.each
-            meanwhile, idle = (quantile(each[of], 0.99) for of in (self.size, beside.size))
-            self._measured.discovery.append(
-                growth.disturbance(what, idle * 1000, meanwhile * 1000, looks, beside.size)
-            )
+                    asked[crowd] += timing
+            p99s = (asked[beside].p99_ms, asked[self].p99_ms)
+            self._measured.discovery.append(growth.disturbance(what, *p99s, looks, beside.size))
         await self._is_seen_every(_NEVER_MS)
 
     async def _timed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
@@ -48,30 +49,37 @@ perl -MSocket -e '
 """
 
 
+@contextlib.asynccontextmanager
+async def keeping(folder: Path) -> AsyncIterator[Bench]:
+    """A bench whose driver keeps templates in the folder's home, and leaves none half-made."""
+    home = folder / "home"
+    async with opened(qemu_driver(templates_in(home)), folder) as bench:
+        yield bench
+    assert not list((home / "templates").glob("*.new"))
+
+
 @pytest.fixture
 async def warm(tmp_path: Path) -> AsyncIterator[Bench]:
     """A driver that keeps templates, and has none yet."""
-    async with opened(qemu_driver(templates_in(tmp_path / "home")), tmp_path) as bench:
+    async with keeping(tmp_path) as bench:
         yield bench
-    assert not list((tmp_path / "home/templates").glob("*.new"))
 
 
 @pytest.fixture
 def copied(templates: Path, tmp_path: Path) -> Path:
-    """A home with the template of a bench's machines, of which the test may make what it will."""
+    """The folder of a home with the template of a bench's machines; the test may spoil it."""
     copy = tmp_path / "home/templates"
     copy.mkdir(parents=True)
     # Most of its memory is nothing, and takes no room.
     subprocess.run(["cp", "-a", "--sparse=always", of_benches(templates), copy], check=True)
-    return copy.parent
+    return tmp_path
 
 
 @pytest.fixture
-async def taught(copied: Path, tmp_path: Path) -> AsyncIterator[Bench]:
+async def taught(copied: Path) -> AsyncIterator[Bench]:
     """A driver that has it."""
-    async with opened(qemu_driver(templates_in(copied)), tmp_path) as bench:
+    async with keeping(copied) as bench:
         yield bench
-    assert not list((copied / "templates").glob("*.new"))
 
 
 async def introduced(bench: Bench, number: int, **changes: object) -> Guest:
