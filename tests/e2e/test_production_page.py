@@ -7,6 +7,7 @@ Every command is run as it stands; `support.reader_host` has what of the host is
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,15 +141,16 @@ def test_an_upgrade_and_a_way_back_without_a_lost_request(
     ) as api:
         web = a_machine(api, "web")
         assert "web" in reader.types(PAGE.block_with("hyperfleet list"), host.clone)
-        before = data_planes(host)
-        with requests_going_on(host.page):
+        with ExitStack() as opened, requests_going_on(host.page):
+            (old,) = (os.pidfd_open(pid) for pid in data_planes(host))
+            opened.callback(os.close, old)
             server = manager.main_pid(SERVICE)
             reader.types(PAGE.block_with(f"hyperfleet-{NEXT}-"), host.clone)
             assert manager.main_pid(SERVICE) != server
             assert f"Hyperfleet {NEXT}\n" in manager.log.read_text()
             # The old one ends when it has answered what it had.
-            while set(before) & set(data_planes(host)):
-                time.sleep(0.1)
+            ended, _, _ = select.select([old], [], [], PATIENCE)
+            assert ended
         assert len(data_planes(host)) == 1
 
         assert api.post("/keys", json={"name": "later", "scopes": ["machines:read"]}).is_success
