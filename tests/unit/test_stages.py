@@ -87,6 +87,14 @@ def test_what_is_missing_is_skipped_on_a_laptop_and_fails_in_ci(
     assert "no-such-program is not installed: run scripts/bootstrap system" in output
 
 
+def test_what_a_folder_shares_ends_with_it() -> None:
+    """Where a folder is no package, pytest keeps what has the scope of one until all tests end."""
+    tests = Path(__file__).parent.parent
+    shared = [file for file in tests.rglob("conftest.py") if 'scope="package"' in file.read_text()]
+    assert shared
+    assert [file for file in shared if not file.with_name("__init__.py").exists()] == []
+
+
 def run(suite: Path, *options: str, ci: str = "") -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     # Other plugins have no part in it, and take most of the time.
