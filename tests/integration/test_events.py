@@ -28,10 +28,8 @@ SURVIVES = "fake.survives=true"
 @pytest.fixture
 def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    made = Server(HYPERFLEET_VMM="fake", zygote=zygote)
-    made.start()
-    yield made
-    made.close()
+    with Server(HYPERFLEET_VMM="fake", zygote=zygote) as made:
+        yield made
 
 
 class Ear:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import httpx
 import pytest
@@ -60,16 +61,14 @@ ACCESS_LOG = Page("docs/how-to/access-log.md")
 def running(need: Need, zygote: Zygote) -> Iterator[tuple[Server, ReaderHost]]:
     """One that has an access log, as its page says."""
     proxy.binary(need)
-    made = Server(zygote=zygote, HYPERFLEET_VMM="fake")
-    reader = reader_of(made)
-    folder, _ = ACCESS_LOG.blocks()
-    reader.types(folder, made.folder)
-    [setting] = ACCESS_LOG.blocks("ini")
-    name, _, path = setting.strip().partition("=")
-    made.environment[name] = str(reader.place(path))
-    made.start()
-    yield made, reader
-    made.close()
+    with closing(Server(zygote=zygote, HYPERFLEET_VMM="fake")) as made:
+        reader = reader_of(made)
+        folder, _ = ACCESS_LOG.blocks()
+        reader.types(folder, made.folder)
+        [setting] = ACCESS_LOG.blocks("ini")
+        name, _, path = setting.strip().partition("=")
+        made.environment[name] = str(reader.place(path))
+        yield made.start(), reader
 
 
 def serves(server: Server, reader: ReaderHost, block: str) -> subprocess.Popen[bytes]:

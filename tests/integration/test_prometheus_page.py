@@ -20,9 +20,8 @@ PAGE = Page("docs/how-to/prometheus.md")
 @pytest.fixture
 def server(need: Need, zygote: Zygote) -> Iterator[Server]:
     proxy.binary(need)
-    made = Server(zygote=zygote, HYPERFLEET_VMM="fake").start()
-    yield made
-    made.close()
+    with Server(zygote=zygote, HYPERFLEET_VMM="fake") as made:
+        yield made
 
 
 def test_the_page_works_as_it_is_written(server: Server) -> None:

@@ -140,14 +140,14 @@ class Server:
                     start_new_session=True,
                 )
         deadline = time.monotonic() + ready
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                break
+        while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(httpx.TransportError):
                 if plain.get(f"{self.api_url}/ready", timeout=5).status_code == httpx.codes.OK:
                     return self
             time.sleep(0.05)
-        raise AssertionError(f"the server did not get ready:\n{self.log.read_text()}")
+        ended = self._process.poll()
+        state = "runs on" if ended is None else f"ended with {ended}"
+        raise AssertionError(f"the server did not get ready, and {state}:\n{self.log.read_text()}")
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""
@@ -227,7 +227,12 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        return self.start()
+        """Starts it; one that does not get ready is closed."""
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -275,10 +280,15 @@ def link_templates(templates: Path, home: Path) -> None:
 
 
 def kill_all_in(folder: Path) -> None:
-    """Ends every process that names the folder, or runs in it."""
-    for pid, _ in processes_in(folder):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Ends every process that names the folder, or runs in it; returns when there is none."""
+    deadline = time.monotonic() + END
+    while there := list(processes_in(folder)):
+        assert time.monotonic() < deadline, f"these do not end: {there}"
+        for pid, _ in there:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # One that is ending is there for a moment more, and may have started another.
+        time.sleep(0.005)
 
 
 def processes_in(folder: Path) -> Iterator[tuple[int, str]]:

@@ -32,14 +32,17 @@ class RealMachines:
     def __init__(self, images: Path, templates: Path, zygote: Zygote) -> None:
         self.kills = 0
         self.deaths = 0
-        self._server = Server(
-            images=images,
-            templates=templates,
-            zygote=zygote,
-            HYPERFLEET_RESTART_WAIT_MS="1",
-            HYPERFLEET_RESTART_LONGEST_WAIT_MS="1",
-            HYPERFLEET_RESTART_TRIES="0",
-        ).start()
+        self._opened = contextlib.ExitStack()
+        self._server = self._opened.enter_context(
+            Server(
+                images=images,
+                templates=templates,
+                zygote=zygote,
+                HYPERFLEET_RESTART_WAIT_MS="1",
+                HYPERFLEET_RESTART_LONGEST_WAIT_MS="1",
+                HYPERFLEET_RESTART_TRIES="0",
+            )
+        )
         self._boots = 0
 
     def create(self, name: str, asked: Asked) -> Status | Refused:
@@ -145,7 +148,7 @@ class RealMachines:
             assert one.status is not Status.FAILED or machine["error_message"]
 
     def close(self) -> None:
-        self._server.close()
+        self._opened.close()
 
     def _kill(self) -> None:
         """Its end, which it may have come to by itself."""
