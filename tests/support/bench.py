@@ -88,11 +88,18 @@ class Bench:
         process = await self.driver.start(launch)
         assert process.beginning.template is None
         await process.kill()
-        await self.driver.prepare(launch)
+        await make_template(self.driver, launch)
 
     async def close(self) -> None:
         for launch in self.launches:
             await self.driver.remove(launch)
+
+
+async def make_template(driver: Driver, launch: LaunchSpec) -> None:
+    """Of the shape of a machine that this driver has booted."""
+    recipe = driver.recipe(launch)
+    assert recipe is not None
+    await recipe.make()
 
 
 class Guest:

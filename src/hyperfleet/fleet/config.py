@@ -32,6 +32,8 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     boots_at_once: int = 4
     # How many starts that were asked for may wait for their turn.
     boot_queue: int = 1000
+    # A template is made when nothing boots; at the latest after this it takes the turn of a boot.
+    template_wait: float = 5.0
     # What machines may be promised together; None: it is not counted.
     room: Room | None = None
     # What stays free of the home's disk.

@@ -90,7 +90,7 @@ class Fleet:
             consoles=Consoles(),
             observer=observer,
             traffic=traffic,
-            templating=Templating(driver, boots, disk_room),
+            templating=Templating(driver, boots, disk_room, config.template_wait),
             snapshots=Snapshots(config.home),
             disks=Disks(config.home, driver),
             disk_room=disk_room,

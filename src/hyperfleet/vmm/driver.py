@@ -7,6 +7,7 @@ a machine. It gives a byte stream to the agent; what is said there is `hyperflee
 from __future__ import annotations
 
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 from typing import Protocol
 
@@ -78,6 +79,19 @@ class Beginning(msgspec.Struct, frozen=True, kw_only=True):
     how: How = How.BOOT
     template: str | None = None
     note: str | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How a template is made, whatever becomes of the machine that it is to be like.
+
+    `shape` is that of machines which can be its clones, and tells recipes apart. `make` returns
+    when the template is there, or where there is to be none; it takes what a boot takes, and raises
+    GuestError or CapacityError when it can't be made.
+    """
+
+    shape: Hashable
+    mem_size_mib: int
+    make: Callable[[], Awaitable[None]]
 
 
 class CpuTime(msgspec.Struct, frozen=True):
@@ -234,13 +248,10 @@ class Driver(Protocol):
             ValidationError: it can't, and why.
         """
 
-    async def prepare(self, launch: LaunchSpec) -> None:
-        """Makes a template for machines like this one, which this driver has started.
+    def recipe(self, launch: LaunchSpec) -> Recipe | None:
+        """How a template is made for machines like this one, which this driver has booted.
 
-        Returns when it is there, or where there are none. Takes what a boot takes.
-
-        Raises:
-            GuestError, CapacityError: it can't be made.
+        Asked once, after the boot and while there is the machine; None: there is none to be made.
         """
 
     async def distrust(self, template_id: str) -> None:

@@ -23,7 +23,7 @@ from hyperfleet.failpoints import Point, reach
 from hyperfleet.machine import How, TemplateInfo
 from hyperfleet.network.interface import host_address
 from hyperfleet.vmm import fake_disks, fake_saved
-from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec
+from hyperfleet.vmm.driver import Beginning, CpuTime, Exit, LaunchSpec, Recipe
 from hyperfleet.vmm.fake_faults import Boot, Clone, Faults, from_kernel_args
 from hyperfleet.vmm.fake_guest import FakeGuest
 from hyperfleet.vmm.fake_saved import Memory, Saved
@@ -372,9 +372,9 @@ class FakeDriver:
         self._disks[launch.id] = dict(saved.files)
         return saved.memory
 
-    async def prepare(self, launch: LaunchSpec) -> None:
-        """See `driver.Driver.prepare`."""
-        self._templates.prepare(launch)
+    def recipe(self, launch: LaunchSpec) -> Recipe | None:
+        """See `driver.Driver.recipe`."""
+        return self._templates.recipe(launch)
 
     async def distrust(self, template_id: str) -> None:
         """See `driver.Driver.distrust`."""

@@ -9,7 +9,7 @@ import msgspec
 
 from hyperfleet.errors import NotFoundError
 from hyperfleet.machine import TemplateInfo
-from hyperfleet.vmm.driver import LaunchSpec
+from hyperfleet.vmm.driver import LaunchSpec, Recipe
 
 
 class FakeTemplates:
@@ -29,8 +29,15 @@ class FakeTemplates:
         self._kept[info.id] = msgspec.structs.replace(info, used_at=datetime.now(UTC))
         return info.id
 
-    def prepare(self, launch: LaunchSpec) -> None:
-        """Makes it, if there is none."""
+    def recipe(self, launch: LaunchSpec) -> Recipe:
+        """How it is made."""
+
+        async def make() -> None:
+            self._make(launch)
+
+        return Recipe(shape=_key(launch), mem_size_mib=launch.mem_size_mib, make=make)
+
+    def _make(self, launch: LaunchSpec) -> None:
         key = _key(launch)
         if self._most == 0 or key in self._kept or key in self._hopeless:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -31,7 +32,7 @@ from hyperfleet.vmm import (
     tsc,
 )
 from hyperfleet.vmm.cgroup import Cgroups, without
-from hyperfleet.vmm.driver import Beginning, DataDisk, Exit, LaunchSpec
+from hyperfleet.vmm.driver import Beginning, DataDisk, Exit, LaunchSpec, Recipe
 from hyperfleet.vmm.host_process import HostProcess
 from hyperfleet.vmm.qemu_command import Data, Memory, Sockets
 from hyperfleet.vmm.qemu_process import QemuProcess
@@ -195,16 +196,13 @@ class QemuDriver:
             await host.kill()
             raise
 
-    async def prepare(self, launch: LaunchSpec) -> None:
-        """See `driver.Driver.prepare`."""
+    def recipe(self, launch: LaunchSpec) -> Recipe | None:
+        """See `driver.Driver.recipe`."""
         shape = self._shapes.pop(launch.id, None)
         if self._templates is None or shape is None:
-            return
-        _must_fit(launch.mem_size_mib)
-        try:
-            await self._templates.prepare(shape)
-        except OSError as error:
-            raise GuestError(f"its files can't be read: {error}") from error
+            return None
+        make = functools.partial(_make_template, self._templates, shape)
+        return Recipe(shape=shape, mem_size_mib=shape.mem_size_mib, make=make)
 
     async def distrust(self, template_id: str) -> None:
         """See `driver.Driver.distrust`."""
@@ -418,6 +416,15 @@ def _must_fit(mib: int) -> None:
     free = int(meminfo["MemAvailable"].split()[0]) >> 10
     if mib > free:
         raise CapacityError(f"memory: {mib} MiB are needed, the host has {free} MiB to give")
+
+
+async def _make_template(templates: Templates, shape: Shape) -> None:
+    """See `driver.Recipe.make`."""
+    _must_fit(shape.mem_size_mib)
+    try:
+        await templates.prepare(shape)
+    except OSError as error:
+        raise GuestError(f"its files can't be read: {error}") from error
 
 
 async def _line_of(shape: Shape) -> saved_memory.Line:

@@ -19,7 +19,15 @@ import pytest
 from hyperfleet.errors import GuestError, NotFoundError
 from hyperfleet.machine import CommandPhase, Restart
 from hyperfleet.network.user import UserNetwork
-from support.bench import BOOT_S, Bench, Guest, opened, qemu_driver, templates_in
+from support.bench import (
+    BOOT_S,
+    Bench,
+    Guest,
+    make_template,
+    opened,
+    qemu_driver,
+    templates_in,
+)
 from support.images import CHECKOUT, FILES
 from support.templates import of_benches
 
@@ -242,8 +250,20 @@ async def test_no_template_is_made_of_what_does_not_boot(warm: Bench) -> None:
     launch = warm.launch(kernel_args="panic=-1 hyperfleet.root=/dev/vda init=/none rdinit=/none")
     await (await warm.driver.start(launch)).kill()
     with pytest.raises(GuestError, match="QEMU ended"):
-        await warm.driver.prepare(launch)
+        await make_template(warm.driver, launch)
     assert warm.driver.templates() == []
+
+
+async def test_a_template_is_made_like_a_machine_that_is_gone(warm: Bench) -> None:
+    launch = warm.launch()
+    await (await warm.driver.start(launch)).kill()
+    recipe = warm.driver.recipe(launch)
+    await warm.driver.remove(launch)
+    assert recipe is not None
+    await recipe.make()
+    assert [one.mem_size_mib for one in warm.driver.templates()] == [launch.mem_size_mib]
+    # It is told once: who has booted for want of a template, and may be one.
+    assert warm.driver.recipe(launch) is None
 
 
 async def test_a_clone_can_write_to_no_other_by_what_they_share(taught: Bench) -> None:
@@ -266,7 +286,7 @@ import msgspec
 from hyperfleet.failpoints import Point, arm
 from hyperfleet.vmm.driver import LaunchSpec
 sys.path.insert(0, sys.argv[4])
-from support.bench import qemu_driver, templates_in
+from support.bench import make_template, qemu_driver, templates_in
 
 async def main():
     launch = msgspec.json.decode(
@@ -277,10 +297,10 @@ async def main():
     if sys.argv[3] != "spawn.done":
         await process.kill()
         arm(Point(sys.argv[3]))
-        await driver.prepare(launch)
+        await make_template(driver, launch)
     else:
         await process.kill()
-        await driver.prepare(launch)
+        await make_template(driver, launch)
         arm(Point(sys.argv[3]))
         await driver.start(launch)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperfleet.machine import How, new_machine_id
-from support.bench import Guest, page
+from support.bench import Guest, make_template, page
 
 from .conftest import Joined, recorded
 
@@ -60,7 +60,7 @@ async def test_a_clone_has_cards_of_its_own(joined: Joined) -> None:
     launches = [await joined.launch() for _ in range(3)]
     first = await joined.driver.start(launches[0])
     await first.kill()
-    await joined.driver.prepare(launches[0])
+    await make_template(joined.driver, launches[0])
     cards = set()
     for launch in launches[1:]:
         guest = await joined.start(launch)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hyperfleet.machine import MachineNetwork
 from hyperfleet.vmm.driver import LaunchSpec
+from support.bench import make_template
 
 from .conftest import Api, error
 
@@ -33,7 +34,7 @@ def launch(mib: int) -> LaunchSpec:
 async def test_templates_are_listed_and_removed(api: Api) -> None:
     assert (await api.client.get("/templates")).json() == {"templates": []}
     for mib in (64, 128):
-        await api.templates.prepare(launch(mib))
+        await make_template(api.templates, launch(mib))
     listed = (await api.client.get("/templates")).json()["templates"]
     assert [one["mem_size_mib"] for one in listed] == [128, 64]
     assert set(listed[0]) == FIELDS

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import AsyncIterator
 
 import pytest
 
-from hyperfleet.errors import OperationTimeoutError
-from hyperfleet.fleet import Fleet
+from hyperfleet.errors import HyperfleetError, OperationTimeoutError
+from hyperfleet.fleet import Fleet, templating
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import How, Machine
 from support.data_plane import until
@@ -19,6 +21,19 @@ from .world import World, spec
 async def _started(fleet: Fleet, name: str, faults: str = "") -> Machine:
     await fleet.create(spec(name, faults))
     return await fleet.start(name)
+
+
+@contextlib.asynccontextmanager
+async def _one_boots(world: World, fleet: Fleet) -> AsyncIterator[None]:
+    """For as long as the block lasts, a machine boots."""
+    world.driver.break_disk_of("slow")
+    await fleet.create(spec("slow"))
+    start = asyncio.create_task(fleet.start("slow"))
+    await until(lambda: bool(world.driver.alive()))
+    yield
+    await fleet.stop("slow")
+    with pytest.raises(HyperfleetError):
+        await start
 
 
 async def test_after_a_boot_the_next_start_is_a_clone(world: World, fleet: Fleet) -> None:
@@ -90,6 +105,65 @@ async def test_templates_wait_for_whoever_waits_for_a_boot(world: World) -> None
     assert world.driver.templates() == []
     assert [(await start).last_start for start in starts]
     await until(lambda: bool(world.driver.templates()))
+
+
+async def test_a_template_is_made_though_its_machine_is_gone(world: World) -> None:
+    fleet = await world.fleet(boots_at_once=2)
+    async with _one_boots(world, fleet):
+        await _started(fleet, "brief")
+        await fleet.delete("brief", force=True)
+        assert world.driver.templates() == []
+    await until(lambda: bool(world.driver.templates()))
+
+
+async def test_where_boots_do_not_end_a_template_has_a_turn_among_them(world: World) -> None:
+    """Machines of one shape that live for a moment, one after another, with never a pause."""
+    fleet = await world.fleet(boots_at_once=1, template_wait=0.05)
+    over = asyncio.Event()
+    hows: list[How] = []
+
+    async def live(name: str) -> None:
+        while not over.is_set():
+            machine = await _started(fleet, name, "fake.delay=0.02")
+            assert machine.last_start is not None
+            hows.append(machine.last_start.how)
+            await fleet.delete(name, force=True)
+
+    lives = [asyncio.create_task(live(name)) for name in ("one", "two", "three")]
+    await until(lambda: How.TEMPLATE in hows)
+    over.set()
+    await asyncio.gather(*lives)
+    assert hows[0] is How.BOOT
+
+
+async def test_the_template_that_most_have_booted_for_is_made_first(world: World) -> None:
+    fleet = await world.fleet(boots_at_once=1)
+    shapes = ("fake.delay=0.04", "fake.delay=0.05", "fake.delay=0.04", "fake.delay=0.06")
+    names = [f"m{number}" for number in range(len(shapes))]
+    for name, faults in zip(names, shapes, strict=True):
+        await fleet.create(spec(name, faults))
+    await asyncio.gather(*(fleet.start(name) for name in names))
+    await until(lambda: len(world.driver.templates()) == 3)
+    # The last made first.
+    made = [template.kernel_args for template in reversed(world.driver.templates())]
+    assert made == ["fake.delay=0.04", "fake.delay=0.06", "fake.delay=0.05"]
+
+
+async def test_so_many_templates_can_be_wanted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templating, "_MOST_WANTED", 2)
+    fleet = await world.fleet(boots_at_once=2)
+    async with _one_boots(world, fleet):
+        for number, mib in enumerate((64, 128, 64, 256)):
+            await fleet.create(spec(f"m{number}", mem_size_mib=mib))
+            await fleet.start(f"m{number}")
+        assert world.driver.templates() == []
+    # Of two that one machine has booted for, the last one first; the third was forgotten.
+    await until(lambda: len(world.driver.templates()) == 2)
+    assert [template.mem_size_mib for template in world.driver.templates()] == [256, 64]
+    await fleet.close()
+    assert len(world.driver.templates()) == 2
 
 
 async def test_a_server_that_ends_makes_no_more(world: World, fleet: Fleet) -> None:

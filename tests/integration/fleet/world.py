@@ -22,7 +22,7 @@ from hyperfleet.network.user import UserNetwork
 from hyperfleet.proxy.interface import Activity, RouteSink
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
-from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec
+from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Recipe
 from hyperfleet.vmm.fake import FakeDriver, FakeProcess
 from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
 
@@ -136,11 +136,16 @@ class WatchedDriver(FakeDriver):
         broken = launch.name in self._broken
         return msgspec.structs.replace(faults, boot=Boot.NEVER) if broken else faults
 
-    async def prepare(self, launch: LaunchSpec) -> None:
-        if self.preparing is not None:
-            self.preparing.set()
-            await asyncio.Event().wait()
-        await super().prepare(launch)
+    def recipe(self, launch: LaunchSpec) -> Recipe | None:
+        recipe = super().recipe(launch)
+        if recipe is None or self.preparing is None:
+            return recipe
+        return msgspec.structs.replace(recipe, make=self._never)
+
+    async def _never(self) -> None:
+        assert self.preparing is not None
+        self.preparing.set()
+        await asyncio.Event().wait()
 
     async def start(self, launch: LaunchSpec, *, anew: bool = False) -> FakeProcess:
         before = self._started.get(launch.id)
