@@ -126,13 +126,14 @@ async def _serve(
     app = create_app(parts, not_ready=lambda: starting[0] if starting else None)
     try:
         # The API answers /health from here on; all else waits for the machines.
-        async with _stop_signal() as stopped, _answering(app, settings, listener):
+        async with _stop_signal() as stopped, _answering(app, settings, listener) as answers:
             try:
                 if await _opened(backend, stopped):
                     starting.clear()
                     _say(_banner(settings, backend, urls, first))
                     notify.tell(notify.READY)
-                    await stopped
+                    # An API that is gone by itself leaves nothing that could be served or stopped.
+                    await asyncio.wait((stopped, answers), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 notify.tell(notify.STOPPING)
                 starting[:] = ["The server is stopping"]
@@ -164,8 +165,11 @@ async def _open(backend: Backend) -> None:
 @asynccontextmanager
 async def _answering(
     app: FastAPI, settings: Settings, listener: socket.socket
-) -> AsyncIterator[None]:
-    """Serves `app` for as long as the block lasts, then finishes the requests in flight."""
+) -> AsyncIterator[asyncio.Future[None]]:
+    """Serves `app` for as long as the block lasts, then finishes the requests in flight.
+
+    What it gives is done when it serves no more; the block's end raises what has ended it.
+    """
     config = uvicorn.Config(
         app,
         http=http11(
@@ -186,7 +190,7 @@ async def _answering(
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
-        yield
+        yield serving
     finally:
         server.should_exit = True
         await serving

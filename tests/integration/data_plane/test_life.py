@@ -12,6 +12,7 @@ import time
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from hyperfleet.lifecycle import Status
 from hyperfleet.proxy.data_plane import DataPlane
@@ -182,9 +183,12 @@ async def test_two_control_planes_do_not_end_the_data_plane(
     async with opened(config, machine) as plane:
         pid = plane.pid
         # The newest wins; the supervision comes back, and its table with it.
-        link = await Link.connect(config.socket, nobody_asks, deadline_s=PATIENCE)
-        await link.send([control.SnapshotBegin(number=1), control.SnapshotEnd(number=1)])
-        await link.close()
+        with capture_logs() as logs:
+            link = await Link.connect(config.socket, nobody_asks, deadline_s=PATIENCE)
+            await link.send([control.SnapshotBegin(number=1), control.SnapshotEnd(number=1)])
+            await link.close()
+            await until(lambda: "data_plane_lost" in [entry["event"] for entry in logs])
+        await until(lambda: plane.pid is not None)
         async with asyncio.timeout(PATIENCE):
             while await page(config) != OK:
                 await plane.publish(machine)

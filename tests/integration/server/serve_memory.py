@@ -2,7 +2,7 @@
 
 `main` reads its settings from the environment. OPEN_GATE names a FIFO that `open` waits
 for; OPEN_FAILS is the reason that it gives up with; with OPEN_HANGS it says so and never returns. A
-stop of the machine `stuck` never returns either.
+stop of the machine `stuck` never returns either. API_FAILS is what its API ends with by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvicorn
 
 from hyperfleet.errors import NotFoundError, SettingsError
 from hyperfleet.lifecycle import Status
@@ -96,5 +97,13 @@ def build(_settings: Settings, _database: Database) -> MemoryBackend:
     return MemoryBackend()
 
 
+async def _api_fails(self: uvicorn.Server, counter: int) -> bool:
+    if counter:
+        raise OSError(os.environ["API_FAILS"])
+    return False
+
+
 def main() -> int:
+    if "API_FAILS" in os.environ:
+        uvicorn.Server.on_tick = _api_fails  # type: ignore[method-assign]
     return serve(load(os.environ, None), build)

@@ -130,6 +130,16 @@ def test_a_request_that_outlasts_the_server_is_told(serve: Serve) -> None:
     assert server.end()[0] == 0
 
 
+def test_an_api_that_is_gone_is_the_end_of_its_server(serve: Serve) -> None:
+    server = serve(API_FAILS="no more ticks")
+    server.wait_for(r"Driver +(\w+)")
+    code, out, errors = server.end()
+    assert code == 1
+    assert errors.endswith("OSError: no more ticks\n")
+    # All else ends in order; a service manager begins anew.
+    assert "backend closed" in out
+
+
 def test_two_servers_in_one_home(serve: Serve) -> None:
     first = serve()
     first.client().close()
