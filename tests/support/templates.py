@@ -10,6 +10,7 @@ import fcntl
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from support.bench import opened, qemu_driver, templates_in
@@ -47,24 +48,33 @@ def of_benches(templates: Path) -> Path:
 
 
 def _make(shared: Path, images: Path) -> Path:
+    """All at once: whoever waits for one leaves the processors idle."""
     server = Server(images=images, within=shared)
-    try:
-        server.start()
-        for memory in SHAPES:
-            server.create(f"m{memory}", mem_size_mib=memory)
-            server.start_machine(f"m{memory}")
-            server.api.delete(f"/machines/m{memory}", params={"force": "true"})
-        deadline = time.monotonic() + _MADE
-        while {one["mem_size_mib"] for one in _kept(server)} != set(SHAPES):
-            assert time.monotonic() < deadline, server.log.read_text()
-            time.sleep(0.1)
-        assert server.stop() == 0
+    of_bench = shared / "bench"
+    with ThreadPoolExecutor(1 + len(SHAPES)) as pool:
         # Not on this thread: an event loop may run on it.
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(asyncio.run, _teach(server.home)).result()
-    finally:
-        kill_all_in(server.folder)
-    return server.home / "templates"
+        taught = pool.submit(asyncio.run, _teach(of_bench))
+        try:
+            server.start()
+            list(pool.map(partial(_have_made, server), SHAPES))
+            assert server.stop() == 0
+            taught.result()
+        finally:
+            kill_all_in(server.folder)
+    place = server.home / "templates"
+    for template in (of_bench / "templates").iterdir():
+        template.rename(place / template.name)
+    return place
+
+
+def _have_made(server: Server, memory: int) -> None:
+    server.create(f"m{memory}", mem_size_mib=memory)
+    server.start_machine(f"m{memory}")
+    assert server.api.delete(f"/machines/m{memory}", params={"force": "true"}).is_success
+    deadline = time.monotonic() + _MADE
+    while memory not in _kept(server):
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.1)
 
 
 async def _teach(home: Path) -> None:
@@ -72,6 +82,7 @@ async def _teach(home: Path) -> None:
         await bench.teach()
 
 
-def _kept(server: Server) -> list[dict[str, int]]:
-    kept: list[dict[str, int]] = server.api.get("/templates").json()["templates"]
-    return kept
+def _kept(server: Server) -> set[int]:
+    """Memory of the machines that can be cloned, MiB."""
+    kept = server.api.get("/templates").json()["templates"]
+    return {one["mem_size_mib"] for one in kept}

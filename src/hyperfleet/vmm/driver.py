@@ -251,7 +251,7 @@ class Driver(Protocol):
     def recipe(self, launch: LaunchSpec) -> Recipe | None:
         """How a template is made for machines like this one, which this driver has booted.
 
-        Asked once, after the boot and while there is the machine; None: there is none to be made.
+        Asked once, after the boot, while there is the machine. None: there is one, or can be none.
         """
 
     async def distrust(self, template_id: str) -> None:

@@ -29,18 +29,21 @@ class FakeTemplates:
         self._kept[info.id] = msgspec.structs.replace(info, used_at=datetime.now(UTC))
         return info.id
 
-    def recipe(self, launch: LaunchSpec) -> Recipe:
-        """How it is made."""
+    def recipe(self, launch: LaunchSpec) -> Recipe | None:
+        """How it is made; None: there is one, or there can be none."""
+        if not self._lacks(key := _key(launch)):
+            return None
 
         async def make() -> None:
-            self._make(launch)
+            if self._lacks(key):
+                self._make(key, launch)
 
-        return Recipe(shape=_key(launch), mem_size_mib=launch.mem_size_mib, make=make)
+        return Recipe(shape=key, mem_size_mib=launch.mem_size_mib, make=make)
 
-    def _make(self, launch: LaunchSpec) -> None:
-        key = _key(launch)
-        if self._most == 0 or key in self._kept or key in self._hopeless:
-            return
+    def _lacks(self, key: str) -> bool:
+        return self._most > 0 and key not in self._kept and key not in self._hopeless
+
+    def _make(self, key: str, launch: LaunchSpec) -> None:
         now = datetime.now(UTC)
         self._kept[key] = TemplateInfo(
             id=key,

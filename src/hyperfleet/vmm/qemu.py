@@ -199,7 +199,7 @@ class QemuDriver:
     def recipe(self, launch: LaunchSpec) -> Recipe | None:
         """See `driver.Driver.recipe`."""
         shape = self._shapes.pop(launch.id, None)
-        if self._templates is None or shape is None:
+        if self._templates is None or shape is None or not self._templates.lacks(shape):
             return None
         make = functools.partial(_make_template, self._templates, shape)
         return Recipe(shape=shape, mem_size_mib=shape.mem_size_mib, make=make)

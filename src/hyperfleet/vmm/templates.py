@@ -123,6 +123,13 @@ class Templates:
         await asyncio.to_thread(_touch, directory)
         return template
 
+    def lacks(self, shape: Shape) -> bool:
+        """Whether there is none of a shape, and could be."""
+        try:
+            return self._lacks(shape.key())
+        except OSError:
+            return False
+
     async def prepare(self, shape: Shape) -> None:
         """Makes the template of a shape, if there is none.
 
@@ -131,7 +138,7 @@ class Templates:
         """
         key = shape.key()
         async with self._turn:
-            if self._most == 0 or key in self._hopeless or (self._folder / key).is_dir():
+            if not self._lacks(key):
                 return
             began = time.monotonic()
             try:
@@ -188,6 +195,9 @@ class Templates:
                 )
             )
         return found
+
+    def _lacks(self, key: str) -> bool:
+        return self._most > 0 and key not in self._hopeless and not (self._folder / key).is_dir()
 
     async def _make(self, shape: Shape, key: str) -> None:
         began = time.monotonic()
