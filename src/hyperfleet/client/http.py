@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import ssl
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,26 +34,54 @@ def headers_for(key: str | None) -> dict[str, str]:
 
 
 def tls(url: str) -> ssl.SSLContext | None:
-    """Whom to believe that the server is at `url`; None over plain HTTP.
+    """Whom WebSockets' connections believe that the server is at `url`; None over plain HTTP.
 
-    The authorities that this host trusts, as its other programs do, those of SSL_CERT_FILE and
-    SSL_CERT_DIR (SSL_CTX_set_default_verify_paths(3)), and httpx's own list, for a host that has
-    none.
+    To load the lists of authorities takes longer than to open many a connection, so that is done
+    again only when others are named or they were changed.
     """
-    if urlsplit(url).scheme == "http":
-        return None
+    return None if _is_plain(url) else _believing_as_of(_lists())
+
+
+def trusted(url: str) -> ssl.SSLContext:
+    """The same as httpx's `verify`, which is the client's own: httpx writes into it.
+
+    Over plain HTTP nobody speaks TLS, and so nobody is believed.
+    """
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if _is_plain(url) else _believing()
+
+
+def _is_plain(url: str) -> bool:
+    return urlsplit(url).scheme == "http"
+
+
+def _believing() -> ssl.SSLContext:
+    """Of the authorities that this host trusts, and so its other programs.
+
+    Those of SSL_CERT_FILE and SSL_CERT_DIR (SSL_CTX_set_default_verify_paths(3)) are among them,
+    and httpx's own list, for a host that has none.
+    """
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
 
 
-def trusted(url: str) -> ssl.SSLContext:
-    """The same as httpx's `verify`.
+@functools.lru_cache(maxsize=1)
+def _believing_as_of(_lists: tuple[tuple[str, int], ...]) -> ssl.SSLContext:
+    return _believing()
 
-    Over plain HTTP nobody speaks TLS, and so nobody is believed: to load the lists takes longer
-    than most calls.
-    """
-    return tls(url) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+def _lists() -> tuple[tuple[str, int], ...]:
+    """Where the authorities are listed, and when each was last changed."""
+    found = ssl.get_default_verify_paths()
+    return tuple((place, _changed(place)) for place in (found.cafile, found.capath) if place)
+
+
+def _changed(place: str) -> int:
+    """Nanoseconds; 0: it is gone."""
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def options(call: Call[Any]) -> dict[str, Any]:
