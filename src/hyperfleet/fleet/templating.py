@@ -77,7 +77,7 @@ class Templating:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Behind all that somebody waits for; but where boots do not end, it would end them."""
+        """When nothing boots; where boots do not end, one among them, since clones end them."""
         try:
             async with asyncio.timeout(self._wait):
                 await self._boots.quiet()
