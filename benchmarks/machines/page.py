@@ -59,8 +59,8 @@ QEMU machines of 128 MiB. **Start** is from the request (`POST /start`, then `ht
 first byte of its page through the proxy; beside it the same command line, taken from the running
 process, spawned with nothing of ours but a client of the agent: hello, address, `httpd`, first byte
 through QEMU's own forward. In turn, the same run. **Exec** is of `true`; beside it a ping over the
-same agent's channel, in turn. What the guest's kernel takes to make such a process and to end it, its
-own shell shows: where the guest's code is emulated, that alone is more than three round trips.
+same agent's channel, in turn. What the guest's kernel takes to make such a process and to end it,
+its own shell shows: where the guest's code is emulated, that alone is over three round trips.
 """,
 }
 
