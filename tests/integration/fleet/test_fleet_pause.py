@@ -87,7 +87,7 @@ async def test_a_paused_machine_is_changed_without_its_guest(world: World, fleet
     machine = await fleet.create(spec())
     await fleet.start("web")
     await fleet.pause("web")
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(1):
         changed = await fleet.change("web", MachineChange(exposed_ports=(81,)))
     assert changed.spec.exposed_ports == (81,)
     assert set(await world.process(machine).forwards()) == {81}
