@@ -66,7 +66,7 @@ def _believing() -> ssl.SSLContext:
 
 
 @functools.lru_cache(maxsize=1)
-def _believing_as_of(_lists: tuple[tuple[str, int], ...]) -> ssl.SSLContext:
+def _believing_as_of(_state: tuple[tuple[str, int], ...]) -> ssl.SSLContext:
     return _believing()
 
 

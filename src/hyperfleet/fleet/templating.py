@@ -72,8 +72,9 @@ class Templating:
         while self._wanted:
             async with self._turn():
                 # The last of those that most have booted for.
-                shape = max(reversed(self._wanted), key=lambda one: self._wanted[one].boots)
-                await self._make(self._wanted.pop(shape))
+                wish = max(reversed(self._wanted.values()), key=lambda one: one.boots)
+                del self._wanted[wish.recipe.shape]
+                await self._make(wish)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
