@@ -121,11 +121,12 @@ class Guest:
         return guest
 
     async def run(self, *argv: str) -> ExecResult:
-        return await self.agent.exec(ExecRequest(argv=argv))
+        return await self.agent.exec(ExecRequest(argv=argv, timeout=BOOT_S))
 
     async def sh(self, script: str, **more: Any) -> str:
         """What a script that succeeds writes; `more` as ExecRequest has it."""
-        result = await self.agent.exec(ExecRequest(argv=("sh", "-c", script), **more))
+        asked = {"timeout": BOOT_S, **more}
+        result = await self.agent.exec(ExecRequest(argv=("sh", "-c", script), **asked))
         assert result.exit_code == 0, result.stderr.decode()
         return result.stdout.decode()
 

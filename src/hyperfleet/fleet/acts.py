@@ -138,7 +138,7 @@ class Acts:
         """The rest of a boot that another control plane began; raises as `boot` does."""
         process, self._found = self._found, None
         if process is not None:
-            # One that was being woken may stand still.
+            # One that was being woken or cloned may stand still.
             with contextlib.suppress(GuestError):
                 await process.resume()
             boot = self._boot()

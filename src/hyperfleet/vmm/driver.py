@@ -165,8 +165,8 @@ class Process(Protocol):
     async def snapshot(self, into: Path) -> None:
         """Copies its memory and its disk, of one moment, into an empty folder.
 
-        Its processors stand still at the end of that, and do afterwards what they did. Not durable
-        yet.
+        Its processors stand still at the end of that, or all the while, and do afterwards what they
+        did. Not durable yet.
 
         Raises:
             GuestError: it could not be done.

@@ -231,7 +231,7 @@ class QemuProcess:
             reach(Point.WAKE_LOADED)
             await asyncio.to_thread(saved_memory.remove, self._launch.directory)
             reach(Point.WAKE_FORGOTTEN)
-            await client.execute("cont")
+        await client.execute("cont")
 
     async def _ask_forwards(self) -> dict[int, str]:
         return await self._network.forwards(self._monitor, self._launch)

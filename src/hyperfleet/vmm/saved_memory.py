@@ -64,12 +64,15 @@ async def write(client: QMPClient, directory: Path) -> None:
 
 
 async def copy_to(client: QMPClient, directory: Path, into: Path) -> None:
-    """The same of one that may run on until the end, into a folder of its own; not durable yet.
+    """The same of one that may run, into a folder of its own; not durable yet.
+
+    It goes on while it is read if QEMU then sees what it writes; at the end it stands still.
 
     Raises as `write` does.
     """
     with shortage.told(into):
-        about = await _save(client, directory, into / _MEMORY)
+        live = await migration.sees_writes(client)
+        about = await _save(client, directory, into / _MEMORY, live=live)
         (into / _ABOUT).write_bytes(about)
 
 
@@ -137,11 +140,11 @@ def remove(directory: Path) -> None:
     (directory / _ABOUT).unlink(missing_ok=True)
 
 
-async def _save(client: QMPClient, directory: Path, new: Path) -> bytes:
+async def _save(client: QMPClient, directory: Path, new: Path, *, live: bool = False) -> bytes:
     """Writes the memory to `new`; what `memory.json` is to say of it."""
     line = msgspec.json.decode((directory / _LINE).read_bytes(), type=Line)
     version = await client.execute("query-version")
-    await migration.save(client, lambda stream: asyncio.to_thread(_copy, stream, new))
+    await migration.save(client, lambda stream: asyncio.to_thread(_copy, stream, new), live=live)
     return msgspec.json.encode(About(line=line, qemu=_version(version)))
 
 

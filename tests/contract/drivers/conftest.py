@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from hyperfleet.vmm.driver import Driver
 from hyperfleet.vmm.fake import FakeDriver
 from support.bench import DRIVERS, Bench, opened, qemu_driver, warm_driver
+from support.small_disk import small_disk
 
 
 @pytest.fixture(params=DRIVERS)
@@ -29,3 +30,10 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def qemu(tmp_path: Path, templates: Path) -> AsyncIterator[Bench]:
     async with opened(warm_driver(templates, tmp_path / "home"), tmp_path) as bench:
         yield bench
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    with small_disk(tmp_path / "small", 8) as folder:
+        yield folder

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,11 +20,11 @@ from hyperfleet.errors import CapacityError, GuestError, ValidationError
 from hyperfleet.fleet import console
 from hyperfleet.guest.values import Mount
 from hyperfleet.machine import Restart
-from hyperfleet.vmm import confinement, migration, qemu_disk, qemu_process
+from hyperfleet.vmm import confinement, qemu_disk, qemu_process
 from hyperfleet.vmm.driver import DataDisk, Exit
 from support.bench import BOOT_S, Bench, Guest
 from support.need import mounts
-from support.small_disk import grow, small_disk
+from support.small_disk import grow
 
 pytestmark = pytest.mark.vm
 
@@ -154,13 +153,6 @@ async def test_what_is_missing_is_named(qemu: Bench, tmp_path: Path) -> None:
         await qemu.driver.start(launch)
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    with small_disk(tmp_path / "small", 8) as folder:
-        yield folder
-
-
 @mounts
 async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     small: Path, qemu: Bench, monkeypatch: pytest.MonkeyPatch
@@ -221,47 +213,6 @@ async def test_a_disk_that_is_not_there_is_said(qemu: Bench) -> None:
 async def _mebibytes(guest: Guest, path: str) -> int:
     """The size of a file system."""
     return int((await guest.sh(f"df -m {path} | tail -n 1")).split()[1])
-
-
-@pytest.mark.parametrize("patience", [0.0, 20.0])
-async def test_a_machine_that_writes_all_the_time_is_kept_and_writes_on(
-    qemu: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
-) -> None:
-    """Without patience it is stopped at once; with some it may be as well, or not."""
-    monkeypatch.setattr(migration, "_LIVE_S", patience)
-    guest = await qemu.start(qemu.launch())
-    writes = (
-        "while :; do head -c 8000000 /dev/urandom > /dev/shm/new; mv /dev/shm/new /dev/shm/data;"
-        " md5sum < /dev/shm/data > /sum; done > /dev/null 2>&1 &"
-        " while [ ! -s /sum ]; do sleep 0.05; done"
-    )
-    await guest.sh(writes)
-    (tmp_path / "one").mkdir()
-    await guest.process.snapshot(tmp_path / "one")
-    again = 'old=$(cat /sum); while [ "$(cat /sum)" = "$old" ]; do sleep 0.05; done'
-    await guest.sh(again)
-    other = qemu.launch()
-    other.directory.mkdir(parents=True)
-    await qemu.driver.copy(tmp_path / "one", other.directory)
-    clone = await Guest.of(await qemu.driver.start(other))
-    await clone.sh(again)
-    for one in (guest, clone):
-        await one.let_go()
-
-
-@mounts
-async def test_a_snapshot_for_which_there_is_no_room_leaves_the_machine_as_it_was(
-    small: Path, qemu: Bench, tmp_path: Path
-) -> None:
-    guest = await qemu.start(qemu.launch())
-    (small / "one").mkdir()
-    with pytest.raises(CapacityError, match="No space left on device"):
-        await guest.process.snapshot(small / "one")
-    assert (await guest.run("echo", "here")).stdout == b"here\n"
-    (tmp_path / "two").mkdir()
-    await guest.process.snapshot(tmp_path / "two")
-    assert (await guest.run("echo", "here")).stdout == b"here\n"
-    await guest.let_go()
 
 
 def _logged(logger: str, words: str) -> asyncio.Future[None]:

@@ -24,6 +24,10 @@ class Reality:
     """Unix sockets that listen in there: `ID/qmp.sock`, say."""
     forwards: dict[int, int] = field(default_factory=dict)
     """How many TCP sockets each QEMU listens on."""
+    snapshots: frozenset[str] = frozenset()
+    """As the API lists them."""
+    kept: frozenset[str] = frozenset()
+    """Names in `snapshots/`."""
 
 
 def under_way(machine: dict[str, Any]) -> bool:
@@ -41,6 +45,7 @@ def leftovers(reality: Reality) -> list[str]:
         if owner not in alive
     ]
     found += [f"folder {name} of no machine" for name in sorted(reality.folders - known)]
+    found += [f"folder {name} of no snapshot" for name in sorted(reality.kept - reality.snapshots)]
     found += [
         f"socket {path} of a machine that does not run"
         for path in sorted(reality.sockets)
@@ -75,6 +80,7 @@ def disagreements(reality: Reality) -> list[str]:
         if reality.rows.get(machine["id"]) != (status, pid):
             row = reality.rows.get(machine["id"])
             found.append(f"{name} is {status}, pid {pid}; the database has {row}")
+    found += [f"snapshot {name} has no folder" for name in sorted(reality.snapshots - reality.kept)]
     known = {machine["id"] for machine in reality.machines}
     found += [
         f"the database has {one}, the API does not" for one in reality.rows if one not in known

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from support import plain
+from support import plain, witness
 from support.server import Server
 from support.soak.kills import Disturbance
 from support.soak.tally import Tally
@@ -15,7 +15,7 @@ from support.soak.tally import Tally
 PORTS = (80, 81)
 _BURST = 25
 _ANSWER_S = 120.0
-_OK, _FORBIDDEN = 200, 403
+_OK, _FORBIDDEN, _NOT_FOUND = 200, 403, 404
 # What a proxy or an API may say of a thing that has just been killed.
 _AWAY = frozenset({409, 500, 502, 503, 504})
 
@@ -42,7 +42,24 @@ class Life:
         self._tally = tally
         self._proved: set[int] = set()
         self._token = ""
+        self._copy = f"{name}-copy"
+        """A machine made of a snapshot of this one, while one is tried."""
+        self._kept = f"{name}-kept"
+        """The snapshot."""
         self._disturbed = Disturbance()
+        acts = {
+            self.ask: 30,
+            self._exec: 10,
+            self._expose: 10,
+            self._pause: 2,
+            self._sleep: 2,
+            self._restart: 1,
+            self._cycle: 1,
+            self._renew: 1,
+            self._put_back: 1,
+            self._copied: 1,
+        }
+        self._acts, self._weights = tuple(acts), tuple(acts.values())
         self._proxy = httpx.Client(
             base_url=server.proxy_url, verify=plain.NOBODY, timeout=_ANSWER_S
         )
@@ -55,11 +72,7 @@ class Life:
             while not disturbed.over.is_set():
                 if not self.runs:
                     self.bring_up()
-                act = self._chance.choices(
-                    (self.ask, self._exec, self._expose, self._restart, self._cycle, self._renew),
-                    weights=(30, 10, 10, 1, 1, 1),
-                )[0]
-                act()
+                self._chance.choices(self._acts, weights=self._weights)[0]()
         except BrokenOffError:
             self.sure = False
 
@@ -98,7 +111,9 @@ class Life:
             }
             self._call("POST", "/machines", body, wanted=201)
             self.exists = True
-        self._started(self._call("POST", f"/machines/{self.name}/start"))
+        if self._call("GET", f"/machines/{self.name}")["status"] == "paused":
+            self._call("POST", f"/machines/{self.name}/resume")
+        self._wake()
         self.serve()
 
     def serve(self) -> None:
@@ -144,6 +159,9 @@ class Life:
         self.exposed = exposed
         self.ask()
 
+    def _wake(self) -> None:
+        self._started(self._call("POST", f"/machines/{self.name}/start"))
+
     def _restart(self) -> None:
         self.down()
         self._started(self._call("POST", f"/machines/{self.name}/restart"))
@@ -160,6 +178,81 @@ class Life:
         self.exists = False
         self.bring_up()
 
+    def _pause(self) -> None:
+        """Nothing of it is another one afterwards, and it serves."""
+        self.runs = False
+        self._call("POST", f"/machines/{self.name}/pause")
+        self._call("POST", f"/machines/{self.name}/resume")
+        self.runs = True
+        self.ask()
+
+    def _sleep(self) -> None:
+        """Its servers and its memory are there again."""
+        word = self._noted()
+        self.down()
+        self._call("POST", f"/machines/{self.name}/sleep")
+        self._wake()
+        self.serves = True
+        self._must_know(word, self.name)
+        self.ask()
+
+    def _put_back(self) -> None:
+        """It is what it was in the midst of its work, whatever it did since."""
+        word = self._snapshot()
+        self._noted()
+        self.down()
+        self._call("POST", f"/machines/{self.name}/restore", {"snapshot": self._kept})
+        self._wake()
+        self.serves = True
+        self._must_know(word, self.name)
+        self._must_count(self.name)
+        self._run(witness.END)
+        self.ask()
+        self._tidy_up()
+
+    def _copied(self) -> None:
+        """Another machine goes on from there; this one has noticed nothing."""
+        word = self._snapshot()
+        self._call("POST", f"/snapshots/{self._kept}/clone", {"name": self._copy}, wanted=201)
+        later = self._noted()
+        self._call("POST", f"/machines/{self._copy}/start")
+        self._must_know(word, self._copy)
+        self._must_know(later, self.name)
+        for name in (self._copy, self.name):
+            self._must_count(name)
+        self._run(witness.END)
+        self.ask()
+        self._tidy_up()
+
+    def _snapshot(self) -> str:
+        """Makes one while the machine works; what it knew then."""
+        self._tidy_up()
+        self._run(witness.BEGIN)
+        word = self._noted()
+        path = f"/machines/{self.name}/snapshots"
+        self._call("POST", path, {"name": self._kept}, wanted=201)
+        return word
+
+    def _noted(self) -> str:
+        """A word that is in its memory and on its disk from now on."""
+        word = f"{self._chance.getrandbits(64):016x}"
+        self._run(f"echo {word} | tee /word > /dev/shm/word")
+        return word
+
+    def _must_know(self, word: str, name: str) -> None:
+        said = self._run("cat /word /dev/shm/word", name)
+        if said != f"{word}\n{word}\n":
+            self._wrong(f"{name} knows {said!r} instead of {word!r}")
+
+    def _must_count(self, name: str) -> None:
+        if said := self._run(witness.SOUND, name):
+            self._wrong(f"the memory of {name} is not of one moment: {said!r}")
+
+    def _tidy_up(self) -> None:
+        """Of what is kept of it, and made of that, nothing is left, also of what was cut off."""
+        for path in (f"/machines/{self._copy}?force=true", f"/snapshots/{self._kept}"):
+            self._call("DELETE", path, wanted=(204, _NOT_FOUND))
+
     def down(self) -> None:
         """It does not serve, or will not any more."""
         self.runs = self.serves = False
@@ -171,23 +264,25 @@ class Life:
         self.runs, self.pid = True, machine["pid"]
         self._proved.clear()
 
-    def _run(self, script: str) -> str:
+    def _run(self, script: str, name: str | None = None) -> str:
         self._tally.execs += 1
         body = {"cmd": ["sh", "-c", script]}
-        result = self._call("POST", f"/machines/{self.name}/exec", body)
+        result = self._call("POST", f"/machines/{name or self.name}/exec", body)
         if result["exit_code"] != 0:
             self._failed(f"exec: {result}", machine_only=True)
         said: str = result["stdout"]
         return said
 
-    def _call(self, method: str, path: str, body: Any = None, *, wanted: int = 200) -> Any:
+    def _call(
+        self, method: str, path: str, body: Any = None, *, wanted: int | tuple[int, ...] = _OK
+    ) -> Any:
         self._tally.calls += 1
         assert self._api is not None
         try:
             answer = self._api.request(method, path, json=body)
         except (httpx.TransportError, RuntimeError) as error:
             self._failed(f"{method} {path}: {error!r}", api=True)
-        if answer.status_code != wanted:
+        if answer.status_code not in (wanted if isinstance(wanted, tuple) else (wanted,)):
             what = f"{method} {path}: {answer.status_code} {answer.text[:200]}"
             self._failed(what, api=answer.status_code in _AWAY)
         return answer.json() if answer.content else None
@@ -200,10 +295,11 @@ class Life:
         Raises:
             BrokenOffError: always.
         """
+        killed = not self._disturbed.machines.isdisjoint((self.name, self._copy))
         excused = (
             (api and self._disturbed.control_plane)
             or (proxy and self._disturbed.data_plane)
-            or ((api or proxy or machine_only) and self.name in self._disturbed.machines)
+            or ((api or proxy or machine_only) and killed)
         )
         if not excused:
             self._wrong(what)

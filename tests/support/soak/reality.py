@@ -21,13 +21,16 @@ def seen(server: Server) -> Reality:
     machines = listed(server)
     qemus = qemus_in(server.home)
     root = server.home / "machines"
+    snapshots = server.api.get("/snapshots").json()["snapshots"]
     return Reality(
         machines=tuple(machines),
         rows=_rows(server.folder / "hyperfleet.db"),
         qemus=qemus,
-        folders=frozenset(one.name for one in root.iterdir()) if root.exists() else frozenset(),
+        folders=_names(root),
         sockets=frozenset(_sockets(root)),
         forwards={pid: _listening(pid) for pid in qemus},
+        snapshots=frozenset(one["name"] for one in snapshots),
+        kept=_names(server.home / "snapshots"),
     )
 
 
@@ -75,6 +78,10 @@ def memory(pid: int) -> int:
 
 def _processes() -> Iterator[Path]:
     return (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _names(folder: Path) -> frozenset[str]:
+    return frozenset(one.name for one in folder.iterdir()) if folder.exists() else frozenset()
 
 
 def _rows(file: Path) -> dict[str, tuple[str, int | None]]:

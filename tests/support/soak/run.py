@@ -184,6 +184,10 @@ class _Soak:
             answer = self._server.api.delete(f"/machines/{machine['id']}?force=true")
             if answer.status_code != httpx.codes.NO_CONTENT:
                 self._tally.wrong.append(f"{machine['name']}: delete: {answer.text}")
+        for name in reality.seen(self._server).snapshots:
+            answer = self._server.api.delete(f"/snapshots/{name}")
+            if answer.status_code != httpx.codes.NO_CONTENT:
+                self._tally.wrong.append(f"snapshot {name}: delete: {answer.text}")
         seen = reality.seen(self._server)
         self._tally.leftovers += [f"at the end: {one}" for one in checks.leftovers(seen)]
         if self._server.stop() != 0:

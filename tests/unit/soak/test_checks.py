@@ -28,6 +28,8 @@ SOUND = Reality(
     folders=frozenset({"a1", "b2"}),
     sockets=frozenset({"a1/qmp.sock"}),
     forwards={7: 1},
+    snapshots=frozenset({"kept"}),
+    kept=frozenset({"kept"}),
 )
 
 
@@ -46,6 +48,7 @@ def test_a_sound_home_has_nothing_to_tell() -> None:
         ({"qemus": {7: "a1", 8: "b2"}}, "QEMU 8 of machine b2"),
         ({"qemus": {7: "a1", 9: "gone"}}, "QEMU 9 of machine gone"),
         ({"folders": frozenset({"a1", "b2", "c3"})}, "folder c3"),
+        ({"kept": frozenset({"kept", "half.new"})}, "folder half.new of no snapshot"),
         ({"sockets": frozenset({"a1/qmp.sock", "b2/qmp.sock"})}, "socket b2/qmp.sock"),
     ],
 )
@@ -61,6 +64,7 @@ def test_leftovers(change: dict[str, Any], said: str) -> None:
         ({"qemus": {8: "a1"}}, "its processes are [8]"),
         ({"qemus": {}}, "its processes are []"),
         ({"folders": frozenset({"b2"})}, "without a folder"),
+        ({"kept": frozenset()}, "snapshot kept has no folder"),
         ({"forwards": {7: 2}}, "2 ways in for 1 exposed ports"),
         ({"rows": {"a1": ("starting", None), "b2": ("stopped", None)}}, "the database has"),
         ({"rows": {"a1": ("running", 7)}}, "the database has None"),
