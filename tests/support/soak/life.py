@@ -42,7 +42,7 @@ class Life:
         self._tally = tally
         self._proved: set[int] = set()
         self._token = ""
-        self._copy = f"{name}-copy"
+        self._other = f"{name}-copy"
         """A machine made of a snapshot of this one, while one is tried."""
         self._kept = f"{name}-kept"
         """The snapshot."""
@@ -53,11 +53,11 @@ class Life:
             self._expose: 10,
             self._pause: 2,
             self._sleep: 2,
+            self._put_back: 2,
+            self._copy: 2,
             self._restart: 1,
             self._cycle: 1,
             self._renew: 1,
-            self._put_back: 1,
-            self._copied: 1,
         }
         self._acts, self._weights = tuple(acts), tuple(acts.values())
         self._proxy = httpx.Client(
@@ -72,7 +72,9 @@ class Life:
             while not disturbed.over.is_set():
                 if not self.runs:
                     self.bring_up()
-                self._chance.choices(self._acts, weights=self._weights)[0]()
+                act = self._chance.choices(self._acts, weights=self._weights)[0]
+                act()
+                self._tally.done[act.__name__.strip("_")] += 1
         except BrokenOffError:
             self.sure = False
 
@@ -210,15 +212,15 @@ class Life:
         self.ask()
         self._tidy_up()
 
-    def _copied(self) -> None:
+    def _copy(self) -> None:
         """Another machine goes on from there; this one has noticed nothing."""
         word = self._snapshot()
-        self._call("POST", f"/snapshots/{self._kept}/clone", {"name": self._copy}, wanted=201)
+        self._call("POST", f"/snapshots/{self._kept}/clone", {"name": self._other}, wanted=201)
         later = self._noted()
-        self._call("POST", f"/machines/{self._copy}/start")
-        self._must_know(word, self._copy)
+        self._call("POST", f"/machines/{self._other}/start")
+        self._must_know(word, self._other)
         self._must_know(later, self.name)
-        for name in (self._copy, self.name):
+        for name in (self._other, self.name):
             self._must_count(name)
         self._run(witness.END)
         self.ask()
@@ -250,7 +252,7 @@ class Life:
 
     def _tidy_up(self) -> None:
         """Of what is kept of it, and made of that, nothing is left, also of what was cut off."""
-        for path in (f"/machines/{self._copy}?force=true", f"/snapshots/{self._kept}"):
+        for path in (f"/machines/{self._other}?force=true", f"/snapshots/{self._kept}"):
             self._call("DELETE", path, wanted=(204, _NOT_FOUND))
 
     def down(self) -> None:
@@ -295,7 +297,7 @@ class Life:
         Raises:
             BrokenOffError: always.
         """
-        killed = not self._disturbed.machines.isdisjoint((self.name, self._copy))
+        killed = not self._disturbed.machines.isdisjoint((self.name, self._other))
         excused = (
             (api and self._disturbed.control_plane)
             or (proxy and self._disturbed.data_plane)

@@ -22,6 +22,8 @@ class Tally:
     started: int = 0
     killed: Counter[str] = field(default_factory=Counter)
     found_again: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    """Acts of the machines' users that came to their end."""
     requests: int = 0
     execs: int = 0
     calls: int = 0
@@ -43,11 +45,13 @@ class Tally:
     def text(self) -> str:
         """For people, a line each."""
         kills = ", ".join(f"{kind} {number}" for kind, number in sorted(self.killed.items()))
+        acts = ", ".join(f"{act} {number}" for act, number in self.done.most_common())
         lines = [
             f"seed                {self.seed}",
             f"started             {self.started}",
             f"killed              {self.killed.total()} ({kills or 'none'})",
             f"found again         {self.found_again}",
+            f"done                {acts.replace('_', ' ') or 'nothing'}",
             f"lost                {len(self.lost)}",
             f"wrong answers       {len(self.wrong)}",
             f"leftovers           {len(self.leftovers)}",

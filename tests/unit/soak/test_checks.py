@@ -91,9 +91,15 @@ def test_one_thing_lost_wrong_or_left_fails_a_soak_and_so_does_doing_nothing() -
 def test_the_text_has_every_sum() -> None:
     tally = Tally(5, started=3, requests=10, lost=["web: forgotten"])
     tally.killed.update(("QEMU", "QEMU", "data plane"))
+    tally.done.update(("put_back", "ask", "ask"))
     tally.grew("control plane", 7, 50 << 20)
     tally.grew("control plane", 7, 60 << 20)
     tally.grew("control plane", 8, 90 << 20)
     text = tally.text()
-    for said in ("3 (QEMU 2, data plane 1)", "50.0 to 60.0 MiB", "lost: web: forgotten"):
+    for said in (
+        "3 (QEMU 2, data plane 1)",
+        "ask 2, put back 1",
+        "50.0 to 60.0 MiB",
+        "lost: web: forgotten",
+    ):
         assert said in text
