@@ -8,6 +8,7 @@ import contextlib
 from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import console, discovery, layout
+from hyperfleet.fleet.clock import set_clock
 from hyperfleet.fleet.link import AgentLink
 from hyperfleet.fleet.looker import Looker
 from hyperfleet.fleet.running import News, Running
@@ -61,12 +62,15 @@ class Holding:
                 await process.pause()
         else:
             # It stands still if it was being copied.
+            stood = False
             with contextlib.suppress(GuestError):
-                await process.resume()
+                stood = await process.resume()
             # Asked first, so that nothing falls between what the look sees and what is news.
             running.looker.hear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LOOK_S):
+                    if stood:
+                        await set_clock(self._state.machine, running, self._tools)
                     await self._first_look()
         await self._state.publish()
         reach(Point.ADOPT_DONE)

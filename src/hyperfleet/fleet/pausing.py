@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 
 from hyperfleet.errors import GuestError, HyperfleetError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
+from hyperfleet.fleet.clock import set_clock
 from hyperfleet.fleet.running import Running
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import Status
-
-_log = logging.getLogger(__name__)
-
-# For the agent of a machine that goes on, whose host may be busy.
-_AGENT_WAIT_S = 5.0
 
 
 class Pausing:
@@ -53,14 +48,7 @@ class Pausing:
         assert running is not None  # noqa: S101 - a machine that is paused is held
         await running.process.resume()
         reach(Point.RESUME_DONE)
-        machine = self._state.machine
-        cards = self._tools.networks.of(machine.network).introduce(machine.network)
-        try:
-            agent = await running.link.agent(_AGENT_WAIT_S)
-            await agent.configure(machine.spec.name, cards)
-        except HyperfleetError as error:
-            # It runs, and that is what was asked for.
-            _log.warning("machine %s: its clock may be late: %s", machine.id, error)
+        await set_clock(self._state.machine, running, self._tools)
         await self._run_on(running)
 
     async def _run_on(self, running: Running) -> None:

@@ -12,6 +12,8 @@ from hyperfleet.errors import InvalidStateError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.acts import Acts
+from hyperfleet.fleet.clock import set_clock
+from hyperfleet.fleet.running import Running
 from hyperfleet.fleet.snapshots import size_of
 from hyperfleet.fleet.state import State, now
 from hyperfleet.fleet.tools import Tools
@@ -55,9 +57,7 @@ class Snapshotting:
             if running is None:
                 await self._tools.driver.copy(self._acts.launch.directory, folder)
             else:
-                if machine.status is Status.RUNNING:
-                    await running.sync(machine.id)
-                await running.process.snapshot(folder)
+                await self._take(running, folder)
             reach(Point.SNAPSHOT_TAKEN)
             info = SnapshotInfo(
                 name=name,
@@ -71,6 +71,17 @@ class Snapshotting:
             )
             await self._tools.snapshots.keep(info)
             return info
+
+    async def _take(self, running: Running, folder: Path) -> None:
+        machine = self._state.machine
+        if machine.status is not Status.RUNNING:
+            await running.process.snapshot(folder)
+            return
+        await running.sync(machine.id)
+        try:
+            await running.process.snapshot(folder)
+        finally:
+            await set_clock(machine, running, self._tools)
 
     async def _most(self) -> int:
         """Bytes that a snapshot may take: a memory that is saved already is shared."""

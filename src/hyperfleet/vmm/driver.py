@@ -148,8 +148,8 @@ class Process(Protocol):
             GuestError: it would not, or has ended.
         """
 
-    async def resume(self) -> None:
-        """Has its processors go on; no error when they run. Raises as `pause` does."""
+    async def resume(self) -> bool:
+        """Has its processors go on; whether they stood still. Raises as `pause` does."""
 
     async def save(self) -> None:
         """Stops its processors and saves all that it has in memory, whole or not at all.

@@ -159,12 +159,13 @@ class FakeProcess:
         self.is_paused = True
         self.guest.freeze()
 
-    async def resume(self) -> None:
+    async def resume(self) -> bool:
         """See `driver.Process`."""
         self._must_live()
-        self.is_paused = False
+        stood, self.is_paused = self.is_paused, False
         if self._booted:
             self.guest.wake()
+        return stood
 
     async def save(self) -> None:
         """See `driver.Process`. Its guest is kept; only that it is, is on disk."""

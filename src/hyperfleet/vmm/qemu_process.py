@@ -147,10 +147,13 @@ class QemuProcess:
         async with self._asking() as client:
             await client.execute("stop")
 
-    async def resume(self) -> None:
+    async def resume(self) -> bool:
         """QMP's `cont`."""
         async with self._asking() as client:
-            await client.execute("cont")
+            stood = await _status(client) != "running"
+            if stood:
+                await client.execute("cont")
+            return stood
 
     async def save(self) -> None:
         """See `driver.Process.save`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from hyperfleet.errors import (
     ValidationError,
 )
 from hyperfleet.fleet import Fleet
+from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import How, Machine, MachineChange
 
@@ -59,6 +61,31 @@ async def test_a_machine_is_kept_and_goes_on(world: World, fleet: Fleet) -> None
     assert (await fleet.snapshot("web", "two")).has_memory
     assert world.is_paused(machine.id)
     assert fleet.get("web").status is Status.PAUSED
+
+
+async def test_a_machine_that_stood_still_is_told_the_time(
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await serving(fleet, "before")
+    told = []
+    configure = Agent.configure
+
+    async def noted(agent: Agent, hostname: str, *more: Any, **named: Any) -> None:
+        told.append((hostname, world.is_paused(machine.id)))
+        await configure(agent, hostname, *more, **named)
+
+    monkeypatch.setattr(Agent, "configure", noted)
+    await fleet.snapshot("web", "one")
+    assert told == [("web", False)]
+    # Also where nothing came of it.
+    world.process(machine).refuses_to_save = True
+    with pytest.raises(GuestError):
+        await fleet.snapshot("web", "two")
+    assert told == [("web", False)] * 2
+    world.process(machine).refuses_to_save = False
+    await fleet.pause("web")
+    await fleet.snapshot("web", "two")
+    assert len(told) == 2
 
 
 async def test_a_machine_is_put_back_to_what_it_was(world: World, fleet: Fleet) -> None:

@@ -54,7 +54,7 @@ class SlowProcess:
     async def pause(self) -> None:
         raise NotImplementedError
 
-    async def resume(self) -> None:
+    async def resume(self) -> bool:
         raise NotImplementedError
 
     async def snapshot(self, into: Path) -> None:
