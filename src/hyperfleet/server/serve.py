@@ -127,13 +127,14 @@ async def _serve(
     try:
         # The API answers /health from here on; all else waits for the machines.
         async with _stop_signal() as stopped, _answering(app, settings, listener) as answers:
+            # An API that is gone by itself leaves nothing that could be served or stopped.
+            ends = (stopped, answers)
             try:
-                if await _opened(backend, stopped):
+                if await _opened(backend, ends):
                     starting.clear()
                     _say(_banner(settings, backend, urls, first))
                     notify.tell(notify.READY)
-                    # An API that is gone by itself leaves nothing that could be served or stopped.
-                    await asyncio.wait((stopped, answers), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 notify.tell(notify.STOPPING)
                 starting[:] = ["The server is stopping"]
@@ -144,10 +145,10 @@ async def _serve(
     _say(_farewell(left))
 
 
-async def _opened(backend: Backend, stopped: asyncio.Future[None]) -> bool:
-    """Opens it, or gives that up when the server is told to stop; whether it was opened."""
+async def _opened(backend: Backend, ends: tuple[asyncio.Future[None], ...]) -> bool:
+    """Opens it, or gives that up when one of `ends` is done; whether it was opened."""
     opening = asyncio.create_task(_open(backend))
-    await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((opening, *ends), return_when=asyncio.FIRST_COMPLETED)
     if not opening.done():
         opening.cancel()
         await asyncio.wait((opening,))

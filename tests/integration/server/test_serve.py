@@ -130,9 +130,14 @@ def test_a_request_that_outlasts_the_server_is_told(serve: Serve) -> None:
     assert server.end()[0] == 0
 
 
-def test_an_api_that_is_gone_is_the_end_of_its_server(serve: Serve) -> None:
-    server = serve(API_FAILS="no more ticks")
-    server.wait_for(r"Driver +(\w+)")
+@pytest.mark.parametrize(
+    ("adopting", "said"), [({}, r"Driver +(\w+)"), ({"OPEN_HANGS": "1"}, "open hangs (here)")]
+)
+def test_an_api_that_is_gone_is_the_end_of_its_server(
+    serve: Serve, adopting: dict[str, str], said: str
+) -> None:
+    server = serve(API_FAILS="no more ticks", **adopting)
+    server.wait_for(said)
     code, out, errors = server.end()
     assert code == 1
     assert errors.endswith("OSError: no more ticks\n")
