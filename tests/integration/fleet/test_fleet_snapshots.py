@@ -16,10 +16,11 @@ from hyperfleet.errors import (
     NotFoundError,
     ValidationError,
 )
-from hyperfleet.fleet import Fleet
+from hyperfleet.fleet import Fleet, clock
 from hyperfleet.guest.agent import Agent
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import How, Machine, MachineChange
+from hyperfleet.vmm.driver import Exit
 
 from .world import World, console, get, run, spec
 
@@ -86,6 +87,24 @@ async def test_a_machine_that_stood_still_is_told_the_time(
     await fleet.pause("web")
     await fleet.snapshot("web", "two")
     assert len(told) == 2
+
+
+async def test_nobody_waits_for_a_machine_that_dies_as_it_is_kept(
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "_AGENT_WAIT_S", 3600.0)
+    machine = await serving(fleet, "before")
+    process = world.process(machine)
+
+    async def dies(_: object) -> None:
+        process.end(Exit(signal=9))
+        raise GuestError("the machine's process has ended")
+
+    monkeypatch.setattr(process, "snapshot", dies)
+    with pytest.raises(GuestError, match="has ended"):
+        await fleet.snapshot("web", "one")
+    assert (await fleet.wait("web", Status.FAILED, 30)).status is Status.FAILED
+    assert folders(world, "snapshots") == set()
 
 
 async def test_a_machine_is_put_back_to_what_it_was(world: World, fleet: Fleet) -> None:
