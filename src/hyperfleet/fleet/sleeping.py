@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
-from hyperfleet.errors import HyperfleetError, InvalidStateError
+from hyperfleet.errors import GuestError, HyperfleetError, InvalidStateError
 from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.acts import Acts
@@ -64,7 +65,9 @@ class Sleeping:
     async def _stay(self, before: Status) -> None:
         """It does not sleep after all."""
         if before is Status.RUNNING:
-            await self._pausing.go_on(self._acts.running)
-            return
+            with contextlib.suppress(GuestError):
+                await self._pausing.go_on(self._acts.running)
+                return
+        # One that has ended meanwhile is heard of next, and its death is one of a machine that ran.
         await self._state.go(before)
         await self._state.publish()

@@ -15,6 +15,7 @@ from hyperfleet.guest.values import ProcessRequest
 from hyperfleet.lifecycle import Status
 from hyperfleet.machine import How, Machine, MachineChange
 from hyperfleet.proxy.interface import Activity
+from hyperfleet.vmm.driver import Exit
 
 from .world import World, run, spec
 
@@ -97,6 +98,30 @@ async def test_a_memory_that_can_not_be_saved_leaves_it_as_it_was(
         assert world.routes.statuses()[-1] is status
     await fleet.resume("web")
     await run(fleet, "web", "true")
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_machine_that_dies_as_it_falls_asleep_has_failed_and_does_not_sleep(
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    machine = await serving(fleet)
+    if paused:
+        await fleet.pause("web")
+    process = world.process(machine)
+
+    async def dies() -> None:
+        process.end(Exit(signal=9))
+        raise GuestError("the machine's process has ended")
+
+    monkeypatch.setattr(process, "save", dies)
+    with pytest.raises(GuestError, match="has ended"):
+        await fleet.sleep("web")
+    failed = await fleet.wait("web", Status.FAILED, 30)
+    assert failed.error_message == "the machine died (its process was killed by signal 9)"
+    assert world.routes.statuses()[-1] is Status.FAILED
+    started = await fleet.start("web")
+    assert started.last_start is not None
+    assert started.last_start.how is not How.MEMORY
 
 
 async def test_a_sleeper_sleeps_on_under_the_next_control_planes(world: World) -> None:
