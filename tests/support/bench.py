@@ -121,12 +121,11 @@ class Guest:
         return guest
 
     async def run(self, *argv: str) -> ExecResult:
-        return await self.agent.exec(ExecRequest(argv=argv, timeout=BOOT_S))
+        return await self.agent.exec(ExecRequest(argv=argv))
 
     async def sh(self, script: str, **more: Any) -> str:
         """What a script that succeeds writes; `more` as ExecRequest has it."""
-        asked = {"timeout": BOOT_S, **more}
-        result = await self.agent.exec(ExecRequest(argv=("sh", "-c", script), **asked))
+        result = await self.agent.exec(ExecRequest(argv=("sh", "-c", script), **more))
         assert result.exit_code == 0, result.stderr.decode()
         return result.stdout.decode()
 

@@ -271,7 +271,7 @@ class Life:
         body = {"cmd": ["sh", "-c", script]}
         result = self._call("POST", f"/machines/{name or self.name}/exec", body)
         if result["exit_code"] != 0:
-            self._failed(f"exec: {result}", machine_only=True)
+            self._failed(f"exec: {result}", machine_only=True, of=name)
         said: str = result["stdout"]
         return said
 
@@ -279,25 +279,32 @@ class Life:
         self, method: str, path: str, body: Any = None, *, wanted: int | tuple[int, ...] = _OK
     ) -> Any:
         self._tally.calls += 1
+        of = self._other if path.startswith(f"/machines/{self._other}") else None
         assert self._api is not None
         try:
             answer = self._api.request(method, path, json=body)
         except (httpx.TransportError, RuntimeError) as error:
-            self._failed(f"{method} {path}: {error!r}", api=True)
+            self._failed(f"{method} {path}: {error!r}", api=True, of=of)
         if answer.status_code not in (wanted if isinstance(wanted, tuple) else (wanted,)):
             what = f"{method} {path}: {answer.status_code} {answer.text[:200]}"
-            self._failed(what, api=answer.status_code in _AWAY)
+            self._failed(what, api=answer.status_code in _AWAY, of=of)
         return answer.json() if answer.content else None
 
     def _failed(
-        self, what: str, *, api: bool = False, proxy: bool = False, machine_only: bool = False
+        self,
+        what: str,
+        *,
+        api: bool = False,
+        proxy: bool = False,
+        machine_only: bool = False,
+        of: str | None = None,
     ) -> Any:
-        """Ends the act; it is a wrong answer unless what it needed has been killed.
+        """Ends the act; a wrong answer, unless what it needed (of `of`, or this one) was killed.
 
         Raises:
             BrokenOffError: always.
         """
-        killed = not self._disturbed.machines.isdisjoint((self.name, self._other))
+        killed = (of or self.name) in self._disturbed.machines
         excused = (
             (api and self._disturbed.control_plane)
             or (proxy and self._disturbed.data_plane)
