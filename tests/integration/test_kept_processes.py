@@ -157,12 +157,9 @@ def test_whoever_attaches_takes_the_place_of_who_is(server: Server, client: Clie
 
 def test_more_output_than_the_window_is_told_as_it_is_taken(server: Server, client: Client) -> None:
     data = bytes(range(256)) * 3000
-    with opened(server, command=["cat"], name="much") as cat:
-        cat.send(data)
-        cat.send('{"type": "eof"}')
-        # What is under way as a client goes may be lost with it; what it has heard is not taken.
-        while next_of(cat) != {"type": "stdin_taken", "bytes": len(data)}:
-            pass
+    with stream(server, "cat", name="much") as cat:
+        cat.write(data)
+        cat.end_input()
     with attached(server, "much") as again:
         assert b"".join(output.data for output in again) == data
         assert again.exit == ProcessExit(exit_code=0, signal=None, timed_out=False)

@@ -62,7 +62,7 @@ impl Calls {
             return Ok(());
         };
         let pushed = match &handles.stdin {
-            Some(stdin) => stdin.push(data, eof),
+            Some(stdin) => stdin.push(data, eof, self.attached(id).is_some()),
             None => Err(Refusal::invalid(format!("exec {id} asked for no stdin"))),
         };
         pushed.map_err(|mut refusal| {

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyperfleet_wire::guest::{Exec, FromGuest, KeptProcess, MAX_CHUNK, MAX_SHOWN};
+use hyperfleet_wire::guest::{Exec, FromGuest, KeptProcess, KEPT_STDIN, MAX_CHUNK, MAX_SHOWN};
 use tokio::sync::Notify;
 
 use crate::answers::{Answers, Refusal};
@@ -83,6 +83,7 @@ impl Kept {
             input: stdin.map_or(0, |stdin| stdin.under_way() as u32),
             stdin: stdin.is_some_and(|stdin| !stdin.has_ended()),
             terminal: self.at_terminal,
+            stdin_limit: Some(KEPT_STDIN as u32),
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-use hyperfleet_wire::guest::{MAX_CHUNK, STDIN_WINDOW};
+use hyperfleet_wire::guest::{KEPT_STDIN, MAX_CHUNK, STDIN_WINDOW};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
@@ -41,17 +41,18 @@ impl Stdin {
         })
     }
 
-    /// Puts `data` in the queue; with `eof` it is the last.
+    /// Puts `data` in the queue; with `eof` it is the last. One that is kept has room for more.
     ///
     /// # Errors
     /// `invalid` when the host breaks a bound, or sends more after the end.
-    pub fn push(&self, data: Vec<u8>, eof: bool) -> Result<(), Refusal> {
+    pub fn push(&self, data: Vec<u8>, eof: bool, is_kept: bool) -> Result<(), Refusal> {
+        let limit = if is_kept { KEPT_STDIN } else { STDIN_WINDOW };
         if self.ended.get() {
             return Err(Refusal::invalid("stdin after its end"));
         }
-        if data.len() > MAX_CHUNK || self.under_way.get() + data.len() > STDIN_WINDOW {
+        if data.len() > MAX_CHUNK || self.under_way.get() + data.len() > limit {
             return Err(Refusal::invalid(format!(
-                "stdin is over {MAX_CHUNK} bytes at once or {STDIN_WINDOW} not yet taken"
+                "stdin is over {MAX_CHUNK} bytes at once or {limit} not yet taken"
             )));
         }
         self.under_way.set(self.under_way.get() + data.len());

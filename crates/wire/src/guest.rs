@@ -24,6 +24,9 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 /// Most bytes of `stdin` of one exec that the host may have under way: sent, and not yet told as
 /// taken by `stdin_taken`. So a process that does not read holds up itself alone.
 pub const STDIN_WINDOW: usize = 256 * 1024;
+/// Most bytes of `stdin` of a kept process that may be under way. Over [`STDIN_WINDOW`] the host goes
+/// when it sends what it holds before `detach`, so that this is there for whoever attaches next.
+pub const KEPT_STDIN: usize = STDIN_WINDOW + 1024 * 1024;
 /// Most processes that are kept, and told of in one `kept_processes` message.
 pub const MAX_KEPT: usize = 32;
 /// Most bytes of its arguments that a kept process is shown with, so that all fit one frame.
@@ -158,7 +161,8 @@ pub enum FromGuest {
     /// The call is attached to its kept process. `offset`: how much output it had made before what
     /// is told now, of which the last `dropped` bytes were taken by nobody; `input`: bytes that
     /// earlier hosts sent and that are under way still; `stdin`: whether more may be sent;
-    /// `terminal`: whether it is at one.
+    /// `terminal`: whether it is at one; `stdin_limit`: [`KEPT_STDIN`]. Older guests tell none, and
+    /// take [`STDIN_WINDOW`].
     Attached {
         id: u32,
         offset: u64,
@@ -166,6 +170,8 @@ pub enum FromGuest {
         input: u32,
         stdin: bool,
         terminal: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stdin_limit: Option<u32>,
     },
     /// The answer to `kept`, in the order in which they were started.
     KeptProcesses {

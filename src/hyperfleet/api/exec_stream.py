@@ -45,6 +45,8 @@ _PATTERN = compile_path(_PATH)[0]
 
 # Bytes of input that a client may have under way, and of one message.
 MOST_INPUT = 1024 * 1024
+# What a process that is kept gets of a client that has gone, to take what that has sent.
+_HAND_OVER_S = 5.0
 _STDOUT, _STDERR = b"\x01", b"\x02"
 # Close codes (RFC 6455, 7.4.1).
 _NORMAL, _POLICY, _FAILED = 1000, 1008, 1011
@@ -207,12 +209,15 @@ class _Carriage:
         self._input: deque[tuple[bytes, bool]] = deque()
         self._waiting = 0
         self._ended = False
+        self._gone = False
         self._news = asyncio.Event()
         self._end_told = False
         self._end_taken = asyncio.Event()
 
     async def carry(self) -> ProcessEnd | None:
         """Carries until one of the two is done, and tells the agent that nobody is attached.
+
+        What a client that goes has sent to a process that is kept, is handed to that before.
 
         Returns:
             How the process ended, when the client has been told; None: the client has gone.
@@ -226,18 +231,21 @@ class _Carriage:
         telling = asyncio.create_task(self._tell())
         hearing = asyncio.create_task(self._hear())
         feeding = asyncio.create_task(self._feed())
-        tasks = (telling, hearing, feeding)
+        carrying = (telling, hearing)
         try:
-            await asyncio.wait((telling, hearing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
             if telling.done():
                 return telling.result()
             # Raises what the client did wrong.
             hearing.result()
             return None
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(*carrying)
+            self._gone = True
+            self._news.set()
+            if self._stream.release():
+                await asyncio.wait((feeding,), timeout=_HAND_OVER_S)
+            await _cancel(feeding)
             await self._stream.abandon()
 
     async def _tell(self) -> ProcessEnd | None:
@@ -313,15 +321,24 @@ class _Carriage:
         self._news.set()
 
     async def _feed(self) -> None:
+        """Returns when the client has gone and all that it has sent is written."""
         while True:
             while not self._input:
+                if self._gone:
+                    return
                 self._news.clear()
                 await self._news.wait()
             data, last = self._input.popleft()
             await self._stream.write(data, eof=last)
             self._waiting -= len(data)
-            if data:
+            if data and not self._gone:
                 await self._say({"type": "stdin_taken", "bytes": len(data)})
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _attached(attachment: Attachment) -> dict[str, Any]:

@@ -56,6 +56,12 @@ class ProcessStream(Protocol):
     async def write(self, data: bytes, *, eof: bool = False) -> None:
         """Gives it input, the last with `eof`; returns when it may have more."""
 
+    def release(self) -> bool:
+        """Its client has gone: whether what it has sent is to be written still.
+
+        Then nothing that is written waits until the process reads.
+        """
+
     def resize(self, rows: int, columns: int) -> None:
         """Sets the size of its terminal, if it has one."""
 

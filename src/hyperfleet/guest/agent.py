@@ -353,8 +353,8 @@ class Agent:
         ended = not (unsent or eof)
         with contextlib.suppress(GuestError, OSError):
             while not ended and call.takes_input and not call.answer.done():
-                room = min(wire.MAX_CHUNK, wire.STDIN_WINDOW - call.under_way)
-                if room == 0:
+                room = min(wire.MAX_CHUNK, call.input_window - call.under_way)
+                if room <= 0:
                     call.credit.clear()
                     await call.credit.wait()
                     continue

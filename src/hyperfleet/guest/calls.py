@@ -119,6 +119,8 @@ class ProcessCall(Call[ProcessEnd]):
         super().__init__(answer)
         # Bytes of standard input sent and not yet taken by the process.
         self.under_way = 0
+        # How many there may be.
+        self.input_window = wire.STDIN_WINDOW
         # What it is given else is dropped.
         self.takes_input = True
         self.credit = Event()

@@ -133,6 +133,11 @@ class KeptStream(Stream):
         """Its end, which has been read, is not needed again: `abandon` has it forgotten."""
         self._end_taken = True
 
+    def release(self) -> bool:
+        """What is written from now on goes to the agent at once, which keeps it; True."""
+        self._attached_call.release()
+        return True
+
     async def abandon(self) -> None:
         """Nobody is attached any more: it is kept, and runs on."""
         with contextlib.suppress(HyperfleetError, TimeoutError):
@@ -165,11 +170,19 @@ class _AttachedCall(StreamCall):
         self.attachment: asyncio.Future[Attachment | None] = loop.create_future()
         # How much input is under way from earlier hosts is not known yet, so there may be none.
         self.under_way = wire.STDIN_WINDOW
+        self._input_limit = wire.STDIN_WINDOW
+        self._released = False
         self.answer.add_done_callback(self._unattached)
 
     def _unattached(self, _: asyncio.Future[ProcessEnd]) -> None:
         if not self.attachment.done():
             self.attachment.set_result(None)
+
+    def release(self) -> None:
+        """Input is held up by the agent's bound alone, when that is known."""
+        self._released = True
+        self.input_window = self._input_limit
+        self.credit.set()
 
     def take(self, message: wire.FromGuest) -> bool:
         if isinstance(message, wire.Refused):
@@ -188,10 +201,13 @@ class _AttachedCall(StreamCall):
         return _refusal(message)
 
     def _attach(self, message: wire.Attached) -> None:
-        if message.dropped > message.offset or message.input > wire.STDIN_WINDOW:
+        if message.dropped > message.offset or message.input > message.stdin_limit:
             raise BrokenProtocolError("a process was found as none can be")
         self.under_way = message.input
         self.takes_input = message.stdin
+        self._input_limit = message.stdin_limit
+        if self._released:
+            self.input_window = self._input_limit
         self.credit.set()
         self.attachment.set_result(
             Attachment(

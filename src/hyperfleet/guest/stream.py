@@ -165,6 +165,13 @@ class Stream:
         """
         await self._session.feed(self._id, self._call, data, eof=eof)
 
+    def release(self) -> bool:
+        """Whoever wrote has gone: whether what it has sent is to be written still, without waiting.
+
+        Only for processes that have a name.
+        """
+        return False
+
     def resize(self, rows: int, columns: int) -> None:
         """Sets the size of its terminal, if it has one."""
         self._say(wire.Resize(id=self._id, size=wire.Size(rows=rows, columns=columns)))

@@ -13,6 +13,7 @@ PROTOCOL = 1
 MAX_CHUNK = 64 * 1024
 # Most bytes of stdin of one exec sent and not yet taken.
 STDIN_WINDOW = 256 * 1024
+KEPT_STDIN = STDIN_WINDOW + 1024 * 1024
 MAX_LISTENERS = 2048
 # Most processes that are kept, and bytes of its arguments that each is shown with.
 MAX_KEPT = 32
@@ -210,6 +211,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True, tag="attached"):
     input: U32
     stdin: bool
     terminal: bool
+    stdin_limit: Annotated[int, msgspec.Meta(ge=0, le=KEPT_STDIN)] = STDIN_WINDOW
 
 
 class KeptProcesses(msgspec.Struct, frozen=True, kw_only=True, tag="kept_processes"):

@@ -165,6 +165,39 @@ async def test_input_that_is_under_way_is_counted_for_the_next(agents, agent, fi
     assert (await stream.ended()).exit_code == 3
 
 
+async def test_what_a_client_sent_before_it_went_is_there_though_nobody_reads(agents, agent, fifo):
+    data = bytes(range(256)) * (MIB // 256)
+    stream = kept.keep(agent, "slow", shell(f"read x < {fifo.path}; cat", stdin=True))
+    writing = asyncio.create_task(stream.write(data, eof=True))
+    await found(stream)
+    await agent.ping(LIMIT)
+    assert not writing.done()
+    assert stream.release()
+    await asyncio.wait_for(writing, LIMIT)
+    await stream.abandon()
+    await agent.close()
+    again = await agents.connect()
+    stream = kept.attach(again, "slow")
+    attachment = await stream.attached()
+    assert attachment is not None
+    assert not attachment.stdin
+    await fifo.write(b"go\n")
+    assert await rest(stream) == data
+    assert (await stream.ended()).exit_code == 0
+
+
+async def test_what_goes_beyond_the_room_of_a_process_that_is_kept_is_held_back(agent, fifo):
+    stream = kept.keep(agent, "slow", shell(f"read x < {fifo.path}; wc -c", stdin=True))
+    size = wire.KEPT_STDIN + MIB
+    writing = asyncio.create_task(stream.write(b"x" * size, eof=True))
+    stream.release()
+    await agent.ping(LIMIT)
+    assert not writing.done()
+    await fifo.write(b"go\n")
+    assert int(await rest(stream)) == size
+    await writing
+
+
 async def test_an_input_that_has_ended_takes_no_more(agents, agent, fifo):
     stream = kept.keep(agent, "one", shell(f"cat; read x < {fifo.path}", stdin=True))
     await stream.write(b"all\n", eof=True)

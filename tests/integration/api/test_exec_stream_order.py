@@ -19,6 +19,36 @@ from .conftest import Api, asgi_scope
 LIMIT = 10
 
 
+class Unread:
+    """A process that takes no input while somebody is attached. Writes down what is done with it."""
+
+    def __init__(self, done: list[object], *, is_kept: bool) -> None:
+        self._done = done
+        self._is_kept = is_kept
+        self._released = asyncio.Event()
+
+    async def attach(self, _name: str) -> Unread:
+        return self
+
+    async def attached(self) -> None:
+        return None
+
+    async def read(self) -> None:
+        await asyncio.Event().wait()
+
+    async def write(self, data: bytes, *, eof: bool) -> None:
+        await self._released.wait()
+        self._done.append((data, eof))
+
+    def release(self) -> bool:
+        if self._is_kept:
+            self._released.set()
+        return self._is_kept
+
+    async def abandon(self) -> None:
+        self._done.append("abandoned")
+
+
 class Ended:
     """A kept process that has ended, without output. Writes down what is done with it."""
 
@@ -36,6 +66,9 @@ class Ended:
 
     async def ended(self) -> ProcessEnd:
         return ProcessEnd(exit_code=0, signal=None)
+
+    def release(self) -> bool:
+        return True
 
     def end_taken(self) -> None:
         self._done.append("taken")
@@ -70,3 +103,47 @@ async def test_a_name_is_free_when_its_connection_is_closed(
     async with asyncio.timeout(LIMIT):
         await api.app(scope, asked.get, send)
     assert done == ["attached", "exited", "taken", "agent told", "closed 1000"]
+
+
+async def sends_and_goes(api: Api, *sent: dict[str, Any]) -> None:
+    """A client that attaches, says all at once, and is gone."""
+    messages = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": '{"attach": "build"}'},
+        *({"type": "websocket.receive", **message} for message in sent),
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(_message: Any) -> None:
+        pass
+
+    await api.machine()
+    scope = asgi_scope("websocket", "/machines/web/exec", api.keys[Scope.EXEC])
+    async with asyncio.timeout(LIMIT):
+        await api.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["kept", "not kept"])
+async def test_what_a_client_sent_before_it_went_is_handed_on_if_the_process_is_kept(
+    api: Api, monkeypatch: pytest.MonkeyPatch, *, is_kept: bool
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(api.fleet, "processes", lambda _ref: Unread(done, is_kept=is_kept))
+    await sends_and_goes(api, {"bytes": b"one"}, {"bytes": b"two"}, {"text": '{"type": "eof"}'})
+    handed = [(b"one", False), (b"two", False), (b"", True)] if is_kept else []
+    assert done == [*handed, "abandoned"]
+
+
+async def test_a_process_that_takes_nothing_is_not_waited_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    stuck = Unread(done, is_kept=True)
+    monkeypatch.setattr(stuck, "release", lambda: True)
+    monkeypatch.setattr("hyperfleet.api.exec_stream._HAND_OVER_S", 0.01)
+    monkeypatch.setattr(api.fleet, "processes", lambda _ref: stuck)
+    await sends_and_goes(api, {"bytes": b"one"})
+    assert done == ["abandoned"]

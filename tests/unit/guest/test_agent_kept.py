@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hyperfleet.api.exec_stream import MOST_INPUT
 from hyperfleet.errors import GuestError, NotFoundError
 from hyperfleet.guest import kept
 from hyperfleet.guest.stream import WINDOW
@@ -97,6 +98,47 @@ async def test_input_waits_until_it_is_known_how_much_is_under_way(pair):
     await writing
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["released first", "attached first"])
+async def test_input_that_is_released_goes_as_far_as_the_agent_has_room(pair, before):
+    guest, agent = pair
+    stream = kept.attach(agent, "build")
+    call = await guest.receive()
+    writing = asyncio.create_task(stream.write(b"x" * wire.STDIN_WINDOW, eof=True))
+    released = before and stream.release()
+    room = wire.STDIN_WINDOW + 1000
+    guest.say(attached(call.id, input=wire.STDIN_WINDOW, stdin_limit=room))
+    await stream.attached()
+    assert released or stream.release()
+    assert (await guest.receive()).data == b"x" * 1000
+    assert not writing.done()
+    guest.say(wire.StdinTaken(id=call.id, bytes=room))
+    count = 1000
+    while not (piece := await guest.receive()).eof:
+        count += len(piece.data)
+    assert count + len(piece.data) == wire.STDIN_WINDOW
+    await writing
+
+
+async def test_an_older_agent_has_no_more_room_than_ever(pair):
+    guest, agent = pair
+    stream = kept.attach(agent, "build")
+    call = await guest.receive()
+    writing = asyncio.create_task(stream.write(b"x" * 2 * wire.STDIN_WINDOW))
+    stream.release()
+    guest.say(attached(call.id))
+    for _ in range(wire.STDIN_WINDOW // wire.MAX_CHUNK):
+        assert len((await guest.receive()).data) == wire.MAX_CHUNK
+    asking = asyncio.create_task(agent.ping(LIMIT))
+    guest.say(wire.Done(id=(await guest.receive()).id))
+    await asking
+    assert not writing.done()
+    writing.cancel()
+
+
+def test_all_that_a_client_may_have_sent_has_room_beside_what_is_under_way():
+    assert wire.KEPT_STDIN - wire.STDIN_WINDOW >= MOST_INPUT
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -106,6 +148,8 @@ async def test_input_waits_until_it_is_known_how_much_is_under_way(pair):
         [attached(1), attached(1)],
         [attached(1, dropped=1)],
         [attached(1, input=wire.STDIN_WINDOW + 1)],
+        [attached(1, stdin_limit=9, input=10)],
+        [attached(1, stdin_limit=wire.KEPT_STDIN + 1)],
         [attached(1), wire.KeptProcesses(id=1, processes=())],
     ],
     ids=str,
