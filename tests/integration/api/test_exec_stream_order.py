@@ -20,7 +20,7 @@ LIMIT = 10
 
 
 class Unread:
-    """A process that takes no input while somebody is attached. Writes down what is done with it."""
+    """A process that takes no input while somebody is attached. Tells what is done with it."""
 
     def __init__(self, done: list[object], *, is_kept: bool) -> None:
         self._done = done
