@@ -10,6 +10,7 @@ from hyperfleet.failpoints import Point, reach
 from hyperfleet.fleet import discovery
 from hyperfleet.fleet.acts import Acts
 from hyperfleet.fleet.pausing import Pausing
+from hyperfleet.fleet.running import Running
 from hyperfleet.fleet.state import State
 from hyperfleet.fleet.tools import Tools
 from hyperfleet.lifecycle import Status
@@ -50,7 +51,7 @@ class Sleeping:
             with self._tools.disk_room.taking(most, "what it has in memory"):
                 await running.process.save()
         except HyperfleetError:
-            await self._stay(before)
+            await self._stay(running, before)
             raise
         reach(Point.SLEEP_SAVED)
         await self._acts.unhold()
@@ -62,12 +63,15 @@ class Sleeping:
         await self._state.go(Status.SLEEPING, pid=None, ports=discovery.unseen(exposed, {}))
         await self._state.publish()
 
-    async def _stay(self, before: Status) -> None:
+    async def _stay(self, running: Running, before: Status) -> None:
         """It does not sleep after all."""
         if before is Status.RUNNING:
             with contextlib.suppress(GuestError):
-                await self._pausing.go_on(self._acts.running)
+                await self._pausing.go_on(running)
                 return
-        # One that has ended meanwhile is heard of next, and its death is one of a machine that ran.
+        # One that has ended meanwhile is heard of next, and its death is one of a machine that ran;
+        # one that could not be asked is looked at as any that runs.
         await self._state.go(before)
         await self._state.publish()
+        if before is Status.RUNNING:
+            running.looker.begin()

@@ -100,6 +100,26 @@ async def test_a_memory_that_can_not_be_saved_leaves_it_as_it_was(
     await run(fleet, "web", "true")
 
 
+async def test_one_that_can_not_be_asked_to_go_on_is_looked_at_as_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = await world.fleet(poll_interval=0.02)
+    machine = await serving(fleet)
+    process = world.process(machine)
+
+    async def fails() -> None:
+        raise GuestError("QEMU's monitor failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "save", fails)
+        patch.setattr(process, "resume", fails)
+        with pytest.raises(GuestError, match="monitor failed"):
+            await fleet.sleep("web")
+    assert fleet.get("web").status is Status.RUNNING
+    process.guest.sockets.clear()
+    await world.routes.until(lambda told: not any(port.listening for port in told.ports))
+
+
 @pytest.mark.parametrize("paused", [False, True])
 async def test_a_machine_that_dies_as_it_falls_asleep_has_failed_and_does_not_sleep(
     world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, paused: bool
