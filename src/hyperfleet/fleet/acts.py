@@ -56,6 +56,10 @@ class Acts:
         """What finds the machine's process and files."""
         return self._holding.launch
 
+    async def tell_time(self) -> None:
+        """Sets the guest's clock, beside whatever else is done."""
+        await self._holding.tell_time()
+
     async def check(self) -> None:
         """Whether it could start.
 

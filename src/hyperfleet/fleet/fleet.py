@@ -20,6 +20,7 @@ from hyperfleet.fleet.data_disks import DataDisks
 from hyperfleet.fleet.disk_room import DiskRoom
 from hyperfleet.fleet.disks import Disks
 from hyperfleet.fleet.events import Events, Follower
+from hyperfleet.fleet.host_clock import HostClock
 from hyperfleet.fleet.layout import Layout
 from hyperfleet.fleet.looker import Slots
 from hyperfleet.fleet.making import Maker
@@ -99,6 +100,7 @@ class Fleet:
         self._roster = Roster()
         self.disks = DataDisks(self._tools, self._roster)
         self._maker = Maker(self._tools, self._roster, routes, self._events)
+        self._clock = HostClock(self._tell_time)
 
     async def open(self) -> None:
         """Loads the record, completes what was cut off, adopts what runs.
@@ -119,10 +121,13 @@ class Fleet:
             async with gate:
                 await owner.adopt()
 
+        # Before they are, so that none is late that is adopted while the host's clock moves.
+        self._clock.begin()
         await _all(adopt(owner) for owner in self._roster if self._drives(owner))
 
     async def close(self) -> None:
         """Lets go of every machine; they run on."""
+        self._clock.end()
         await self._tools.templating.close()
         await _all(owner.close() for owner in self._roster)
         await self._tools.consoles.close()
@@ -415,6 +420,10 @@ class Fleet:
             return None
         listening = sight.servers[port] is not None
         return Answer(upstream=sight.upstreams[port] if listening else None)
+
+    def _tell_time(self) -> None:
+        for owner in self._roster:
+            owner.tell_time()
 
     def _console_of(self, machine: Machine) -> Path:
         launch = layout.known_launch(machine, self._layout.directory(machine.id))

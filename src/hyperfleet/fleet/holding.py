@@ -83,6 +83,7 @@ class Holding:
         if link is None:
             link = AgentLink(process)
             link.keep()
+        process.when_late(lambda: self._news.late(process))
         link.on_fault(lambda fault: self._news.wronged(process, fault))
         looker = Looker(
             process,
@@ -99,6 +100,12 @@ class Holding:
         console_start = console.size(self._tools.driver.console(self.launch))
         self.running = Running(process, link, looker, console_start=console_start)
         return self.running
+
+    async def tell_time(self) -> None:
+        """Sets the guest's clock, if it is held; in turn with other machines' looks."""
+        if (running := self.running) is not None:
+            async with self._tools.slots.slot(sound=True):
+                await set_clock(self._state.machine, running, self._tools)
 
     def attend(self) -> None:
         """From here on its end is seen, its console bounded, its ports looked at if it runs."""

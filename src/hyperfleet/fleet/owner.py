@@ -98,6 +98,7 @@ class Owner:
         self._current: _Wish | None = None
         self._task: asyncio.Task[None] | None = None
         self._boot: asyncio.Task[None] | None = None
+        self._telling_time: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._given_up = False
         self._closed = False
@@ -171,9 +172,11 @@ class Owner:
         if self._alarm is not None:
             self._alarm.cancel()
         self.idling.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        tasks = [task for task in (self._task, self._telling_time) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         error = CapacityError("the control plane is being stopped")
         for wish in (self._current, *self._queue):
             if wish is not None:
@@ -211,6 +214,19 @@ class Owner:
         """Has the ports looked at soon."""
         if self.state.status is Status.RUNNING and self._acts.running is not None:
             self._acts.running.looker.nudge()
+
+    def tell_time(self) -> None:
+        """Has its guest told the time soon, if it runs; one that comes up or goes on is anyway."""
+        if self._closed or self.state.status is not Status.RUNNING:
+            return
+        if self._telling_time is not None:
+            # What it was about to be told may be wrong by now.
+            self._telling_time.cancel()
+        self._telling_time = asyncio.create_task(
+            self._acts.tell_time(),
+            name=f"clock of {self.machine.id}",
+            context=contextvars.Context(),
+        )
 
     @property
     def sight(self) -> Sight | None:
@@ -377,6 +393,12 @@ class Owner:
         wish = _Wish(Want.DIED)
         wish.process, wish.ended = process, ended
         self._enqueue(wish)
+
+    def late(self, process: Process) -> None:
+        """See `News`."""
+        running = self._acts.running
+        if running is not None and running.process is process:
+            self.tell_time()
 
     def wronged(self, process: Process, fault: str) -> None:
         """See `News`."""

@@ -50,6 +50,8 @@ class FakeGuest:
     ) -> None:
         """`write` takes what is written to its console."""
         self.hostname = "localhost"
+        # What time it was told, and how often.
+        self.time_ns = self.times_told = 0
         self.files = files
         self.power_off = on_power_off
         self._guest_ip = guest_ip
@@ -195,6 +197,8 @@ class FakeGuest:
                     self._calls.take(message)
             case guest.Configure(id=call, config=config):
                 self.hostname = config.hostname
+                self.time_ns = config.time_ns
+                self.times_told += 1
                 self._say(guest.Done(id=call))
             case guest.Ports(id=call):
                 self._say(guest.Listeners(id=call, listeners=self._listeners(), truncated=False))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -64,6 +64,7 @@ class QemuProcess:
         self._monitor_lock = asyncio.Lock()
         self._forwards: dict[int, str] = {}
         self._going_on: asyncio.Task[None] | None = None
+        self._hears_late: Callable[[], None] = lambda: None
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
     @classmethod
@@ -116,6 +117,10 @@ class QemuProcess:
         except OSError as error:
             raise GuestError(f"the agent's channel is not there: {error.strerror}") from error
         return await asyncio.open_unix_connection(sock=connection)
+
+    def when_late(self, hears: Callable[[], None]) -> None:
+        """See `driver.Process`: after it waited for room on the host's disk."""
+        self._hears_late = hears
 
     async def forward(self, guest_port: int) -> str:
         """The way to `guest_port`; made when there is none."""
@@ -301,6 +306,7 @@ class QemuProcess:
                 # One that was paused meanwhile stays so.
                 if await _status(client) == "io-error":
                     await client.execute("cont")
+                    self._hears_late()
 
     def _on_shutdown(self, event: Message) -> bool:
         """Notes why QEMU ends (qapi/run-state.json, ShutdownCause); nothing is queued."""

@@ -161,14 +161,18 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
     launch = qemu.launch(directory=small / "machine")
     guest = await qemu.start(launch)
+    late = asyncio.Event()
+    guest.process.when_late(late.set)
     waits = _logged(qemu_process.__name__, "no room on the host's disk")
     fills = "dd if=/dev/urandom of=/big bs=64k count=320 && sync && md5sum < /big"
     async with asyncio.timeout(60):
         writing = asyncio.create_task(guest.run("sh", "-c", fills))
         await waits
         assert not writing.done()
+        assert not late.is_set()
         grow(small, 64)
         wrote = await writing
+        await late.wait()
     assert wrote.exit_code == 0
     await guest.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
     assert (await guest.run("sh", "-c", "md5sum < /big")).stdout == wrote.stdout
