@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,9 @@ class SlowProcess:
         raise NotImplementedError
 
     async def resume(self) -> bool:
+        raise NotImplementedError
+
+    def when_late(self, hears: Callable[[], None]) -> None:
         raise NotImplementedError
 
     async def snapshot(self, into: Path) -> None:
