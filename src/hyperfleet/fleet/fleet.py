@@ -100,7 +100,7 @@ class Fleet:
         self._roster = Roster()
         self.disks = DataDisks(self._tools, self._roster)
         self._maker = Maker(self._tools, self._roster, routes, self._events)
-        self._clock = HostClock(self._tell_time)
+        self._clock = HostClock(self._roster.tell_time)
 
     async def open(self) -> None:
         """Loads the record, completes what was cut off, adopts what runs.
@@ -420,10 +420,6 @@ class Fleet:
             return None
         listening = sight.servers[port] is not None
         return Answer(upstream=sight.upstreams[port] if listening else None)
-
-    def _tell_time(self) -> None:
-        for owner in self._roster:
-            owner.tell_time()
 
     def _console_of(self, machine: Machine) -> Path:
         launch = layout.known_launch(machine, self._layout.directory(machine.id))

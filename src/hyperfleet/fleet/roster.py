@@ -52,6 +52,11 @@ class Roster:
         if self._names.get(owner.machine.spec.name) == owner.machine.id:
             del self._names[owner.machine.spec.name]
 
+    def tell_time(self) -> None:
+        """Has the guests of all that run told the time soon."""
+        for owner in self:
+            owner.tell_time()
+
     def machines(self) -> list[Machine]:
         """All, as they stand."""
         return [owner.machine for owner in self._owners.values()]

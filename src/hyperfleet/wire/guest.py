@@ -204,7 +204,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     id: U32
 
 
-class Attached(msgspec.Struct, frozen=True, kw_only=True, tag="attached"):
+class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="attached"):
     id: U32
     offset: U64
     dropped: U64

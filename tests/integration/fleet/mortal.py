@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from hyperfleet.vmm.fake import FakeProcess
+from hyperfleet.vmm.fake_process import FakeProcess
 
 
 class Crash(BaseException):

@@ -23,8 +23,9 @@ from hyperfleet.proxy.interface import Activity, RouteSink
 from hyperfleet.store.interface import MachineStore
 from hyperfleet.store.memory import MemoryStore
 from hyperfleet.vmm.driver import Driver, Exit, LaunchSpec, Recipe
-from hyperfleet.vmm.fake import FakeDriver, FakeProcess
+from hyperfleet.vmm.fake import FakeDriver
 from hyperfleet.vmm.fake_faults import Boot, Faults, from_kernel_args
+from hyperfleet.vmm.fake_process import FakeProcess
 
 from .mortal import Crash, Life, Mortal
 
