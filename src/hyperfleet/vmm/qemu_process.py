@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -64,6 +64,8 @@ class QemuProcess:
         self._monitor_lock = asyncio.Lock()
         self._forwards: dict[int, str] = {}
         self._going_on: asyncio.Task[None] | None = None
+        # Whether it is to stand still: of several reasons QEMU keeps the first alone.
+        self._held = False
         self._hears_late: Callable[[], None] = lambda: None
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
@@ -149,36 +151,43 @@ class QemuProcess:
 
     async def pause(self) -> None:
         """QMP's `stop`."""
-        async with self._asking() as client:
-            await client.execute("stop")
+        with self._holding(still=True):
+            async with self._asking() as client:
+                await client.execute("stop")
 
     async def resume(self) -> bool:
         """QMP's `cont`."""
-        async with self._asking() as client:
-            stood = await _status(client) != "running"
-            if stood:
-                await client.execute("cont")
-            return stood
+        with self._holding(still=False):
+            async with self._asking() as client:
+                stood = await _status(client) != "running"
+                if stood:
+                    await client.execute("cont")
+                return stood
 
     async def save(self) -> None:
         """See `driver.Process.save`."""
-        async with self._asking(_SAVING_S) as client:
-            await _stop(client)
-            await saved_memory.write(client, self._launch.directory)
+        with self._holding(still=True):
+            async with self._asking(_SAVING_S) as client:
+                await _stop(client)
+                await saved_memory.write(client, self._launch.directory)
 
     async def snapshot(self, into: Path) -> None:
         """See `driver.Process.snapshot`."""
-        async with self._asking(_SAVING_S) as client:
-            still = await _status(client) in _STILL
-            if still:
-                await _stop(client)
-            try:
-                await saved_memory.copy_to(client, self._launch.directory, into)
-                await asyncio.to_thread(qemu_disk.copy, self._launch.directory, into)
-                reach(Point.SNAPSHOT_STILL)
-            finally:
-                if not still:
-                    await client.execute("cont")
+        held, self._held = self._held, True
+        try:
+            async with self._asking(_SAVING_S) as client:
+                still = await _status(client) in _STILL or held
+                if still:
+                    await _stop(client)
+                try:
+                    await saved_memory.copy_to(client, self._launch.directory, into)
+                    await asyncio.to_thread(qemu_disk.copy, self._launch.directory, into)
+                    reach(Point.SNAPSHOT_STILL)
+                finally:
+                    if not still:
+                        await client.execute("cont")
+        finally:
+            self._held = held
 
     async def is_unborn(self) -> bool:
         """Whether it waits for a state that it was to take over."""
@@ -303,10 +312,19 @@ class QemuProcess:
         client = self._client
         if client is not None:
             with contextlib.suppress(QMPError, OSError, EOFError):
-                # One that was paused meanwhile stays so.
-                if await _status(client) == "io-error":
+                if await _status(client) == "io-error" and not self._held:
                     await client.execute("cont")
                     self._hears_late()
+
+    @contextlib.contextmanager
+    def _holding(self, *, still: bool) -> Iterator[None]:
+        """From now on it is to stand still, or not; as before if that can't be had."""
+        before, self._held = self._held, still
+        try:
+            yield
+        except BaseException:
+            self._held = before
+            raise
 
     def _on_shutdown(self, event: Message) -> bool:
         """Notes why QEMU ends (qapi/run-state.json, ShutdownCause); nothing is queued."""

@@ -179,6 +179,30 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     await guest.let_go()
 
 
+@mounts
+async def test_one_that_is_paused_while_it_waits_for_room_does_not_go_on_by_itself(
+    small: Path, qemu: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
+    guest = await qemu.start(qemu.launch(directory=small / "machine"))
+    process = guest.process
+    waits = _logged(qemu_process.__name__, "no room on the host's disk")
+    async with asyncio.timeout(60):
+        fills = "dd if=/dev/urandom of=/big bs=64k count=320 && sync"
+        writing = asyncio.create_task(guest.run("sh", "-c", fills))
+        await waits
+        await process.pause()
+        grow(small, 64)
+        retries = [
+            task for task in asyncio.all_tasks() if task.get_name() == f"QEMU {process.pid} goes on"
+        ]
+        assert retries
+        await asyncio.wait(retries)
+        assert await process.resume(), "it ran"
+        assert (await writing).exit_code == 0
+    await guest.let_go()
+
+
 async def test_disks_are_grown_to_their_size(qemu: Bench, tmp_path: Path) -> None:
     file = tmp_path / "disk"
     await qemu.driver.make_disk(file, 32)
