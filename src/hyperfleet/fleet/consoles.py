@@ -28,6 +28,8 @@ class Consoles:
         """`every`: seconds in which each is looked at once."""
         self._every = every
         self._logs: dict[str, Path] = {}
+        # Those that could not be cut the last time, which is said once.
+        self._uncut: set[str] = set()
         self._keeping: asyncio.Task[None] | None = None
 
     def keep(self, machine_id: str, log: Path) -> None:
@@ -39,6 +41,7 @@ class Consoles:
     def leave(self, machine_id: str) -> None:
         """The machine's console is not looked at any more; it need not have been."""
         self._logs.pop(machine_id, None)
+        self._uncut.discard(machine_id)
 
     async def close(self) -> None:
         """Looks at none any more."""
@@ -57,7 +60,17 @@ class Consoles:
                 for machine_id, log in piece:
                     # Else the machine is somebody's who puts another file there.
                     if self._logs.get(machine_id) == log and _has_outgrown(log):
-                        _bound(machine_id, log)
+                        self._bound(machine_id, log)
+
+    def _bound(self, machine_id: str, log: Path) -> None:
+        try:
+            console.bound(log)
+        except OSError:
+            if machine_id not in self._uncut:
+                self._uncut.add(machine_id)
+                _log.exception("machine %s: its console could not be cut", machine_id)
+        else:
+            self._uncut.discard(machine_id)
 
 
 def _has_outgrown(log: Path) -> bool:
@@ -66,10 +79,3 @@ def _has_outgrown(log: Path) -> bool:
         return console.outgrown(log)
     except OSError:
         return False
-
-
-def _bound(machine_id: str, log: Path) -> None:
-    try:
-        console.bound(log)
-    except OSError:
-        _log.exception("machine %s: its console could not be cut", machine_id)

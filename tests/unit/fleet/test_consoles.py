@@ -47,8 +47,12 @@ async def test_one_that_can_not_be_cut_keeps_no_other_from_it(
     loop.symlink_to(loop)
     bound = console.bound
 
+    tries = 0
+
     def cut(log: Path) -> None:
+        nonlocal tries
         if log == bad:
+            tries += 1
             raise OSError("read-only")
         bound(log)
 
@@ -61,7 +65,9 @@ async def test_one_that_can_not_be_cut_keeps_no_other_from_it(
     consoles.keep("good", good)
     with caplog.at_level(logging.ERROR):
         await until(lambda: console.size(good) == 1024 * 1024)
-    assert "machine bad: its console could not be cut" in caplog.text
+        await until(lambda: tries > 2)
+    # Said once: the disk that it stands on may be full of what was said.
+    assert caplog.text.count("machine bad: its console could not be cut") == 1
     await consoles.close()
 
 
