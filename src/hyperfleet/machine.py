@@ -189,6 +189,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     last_start: Start | None = None
     # None: it has none, or nothing was told of it since the machine was last started.
     command: CommandState | None = None
+    # Why it stands still for a while although it runs; None: it does not. Not recorded.
+    stalled: str | None = None
 
 
 class CommandPhase(StrEnum):
@@ -298,6 +300,8 @@ class EventKind(StrEnum):
     FAULT = "fault"
     # Its command is not as it was.
     COMMAND = "command"
+    # It stands still by itself, or goes on.
+    STALLED = "stalled"
     DELETED = "deleted"
 
 
@@ -320,8 +324,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that has happened to a machine, and the machine's status since.
 
     `id` is for asking what came after it. `before`: of STATUS, what it was. `message`: why it
-    failed, or what its guest did. `port`: of PORT, as it is now. `fields`: of CHANGED, of its spec.
-    `command`: of COMMAND, as it is now.
+    failed or stands still, or what its guest did. `port`: of PORT, as it is now. `fields`: of
+    CHANGED, of its spec. `command`: of COMMAND, as it is now.
     """
 
     id: str

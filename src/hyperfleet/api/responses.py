@@ -163,6 +163,10 @@ class MachineOut(BaseModel):
         description="What its guest last did against the protocol of the agent, for which its "
         "channel was closed, since it was last started; null: nothing."
     )
+    stalled: str | None = Field(
+        description="Why it stands still although it runs, such as for want of room on the host's "
+        "disk; null: it does not."
+    )
     last_start: StartOut | None = Field(
         description="How its last start went; null: it never came up."
     )
@@ -321,6 +325,7 @@ def machine_out(machine: Machine, urls: Urls) -> MachineOut:
         restarts=machine.restarts,
         next_start_at=machine.next_start_at,
         guest_fault=machine.guest_fault,
+        stalled=machine.stalled,
         last_start=(
             None
             if machine.last_start is None

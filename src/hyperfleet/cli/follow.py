@@ -79,14 +79,15 @@ def _what(event: Event) -> str:
             why = f": {_first_line(event.message)}" if event.message else ""
             return f"{event.before} -> {event.status}{why}"
         case "port" if event.port is not None:
-            if event.port.listening:
-                url = event.port.url
-                return f"a server listens at port {event.port.port}: {url}"
-            return f"nothing listens at port {event.port.port} any more"
+            port = event.port
+            here = f"a server listens at port {port.port}: {port.url}"
+            return here if port.listening else f"nothing listens at port {port.port} any more"
         case "changed":
             return f"changed: {', '.join(event.fields)}"
         case "command" if event.command is not None:
             return f"its command: {standing(event.command)}"
+        case "stalled":
+            return f"stands still: {_first_line(event.message)}" if event.message else "goes on"
         case _:
             # What a guest did against the protocol, or what a later server tells.
             return _first_line(event.message or event.type)

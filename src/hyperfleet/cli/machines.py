@@ -162,6 +162,7 @@ def show(machine: Machine, as_json: AsJson = False) -> None:
         ("id", found.id),
         ("status", found.status),
         ("why", found.error_message),
+        ("stands still", found.stalled),
         ("guest's fault", found.guest_fault),
         ("size", f"{found.vcpu_count} CPUs, {found.mem_size_mib} MiB"),
         ("disk", _disk(found)),

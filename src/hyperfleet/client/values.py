@@ -143,6 +143,7 @@ class Machine(msgspec.Struct, frozen=True):
     restarts: int = 0
     next_start_at: datetime | None = None
     guest_fault: str | None = None
+    stalled: str | None = None
     last_start: Start | None = None
     egress: Egress = "all"
     sleep_after_s: int = 0

@@ -42,6 +42,8 @@ class Want(Enum):
     FAULT = auto()
     # The machine's command is not as it was.
     COMMAND = auto()
+    # It stands still by itself, or goes on.
+    STALLED = auto()
     # It was idle for so long that it is to sleep.
     DOZE = auto()
 
@@ -84,6 +86,8 @@ class Act(Enum):
     BLAME = auto()
     # Writes down how it stands with the command.
     TELL = auto()
+    # Says that it stands still, and why; or that it does not, and has its clock set.
+    STALL = auto()
 
 
 class Arrival(Enum):
@@ -232,6 +236,7 @@ _PLANS: dict[Want, dict[Status, Plan]] = {
     Want.FAULT: {_S.RUNNING: (Act.BLAME,)},
     # It is told once: what comes while the machine stops running for a while is written down too.
     Want.COMMAND: dict.fromkeys((_S.RUNNING, _S.PAUSED, _S.SLEEPING), (Act.TELL,)),
+    Want.STALLED: {_S.RUNNING: (Act.STALL,)},
     Want.DOZE: {_S.RUNNING: (Act.SLEEP,)},
 }
 

@@ -67,6 +67,10 @@ class Events:
         self._last += 1
         failed = kind is EventKind.STATUS and machine.status is Status.FAILED
         message = machine.error_message if failed else None
+        if kind is EventKind.FAULT:
+            message = machine.guest_fault
+        elif kind is EventKind.STALLED:
+            message = machine.stalled
         self._events[self._last] = Event(
             id=self.id_of(self._last),
             kind=kind,
@@ -76,7 +80,7 @@ class Events:
             machine_name=machine.spec.name,
             status=machine.status,
             before=before,
-            message=machine.guest_fault if kind is EventKind.FAULT else message,
+            message=message,
             port=port,
             fields=fields,
             command=command,
@@ -101,6 +105,9 @@ class Events:
             self.add(EventKind.FAULT, after, cause, at)
         if after.command is not None and after.command != before.command:
             self.add(EventKind.COMMAND, after, cause, at, command=after.command)
+        # Of one that does not run any more, its status says more.
+        if after.status is Status.RUNNING and after.stalled != before.stalled:
+            self.add(EventKind.STALLED, after, cause, at)
 
     @contextmanager
     def following(self, after: str | None, machine_id: str | None) -> Iterator[Follower]:

@@ -83,7 +83,7 @@ class Holding:
         if link is None:
             link = AgentLink(process)
             link.keep()
-        process.when_late(lambda: self._news.late(process))
+        process.when_stalled(lambda why: self._news.stalled(process, why))
         link.on_fault(lambda fault: self._news.wronged(process, fault))
         looker = Looker(
             process,

@@ -42,6 +42,7 @@ _CAUSES = {
     Want.SIGHT: Cause.DISCOVERY,
     Want.FAULT: Cause.MACHINE,
     Want.COMMAND: Cause.MACHINE,
+    Want.STALLED: Cause.MACHINE,
     Want.DOZE: Cause.POLICY,
 }
 
@@ -57,6 +58,7 @@ class _Wish:
         self.ended = Exit()
         self.sight: Sight | None = None
         self.fault = ""
+        self.stalled: str | None = None
         self.command: CommandState | None = None
         self.change = MachineChange()
         # The snapshot that it is about.
@@ -344,6 +346,7 @@ class Owner:
             Act.SETTLE: lambda: self._acts.settle(wish.ended),
             Act.NOTE: lambda: self._note(wish),
             Act.BLAME: lambda: self.state.blame(wish.fault),
+            Act.STALL: lambda: self._stall(wish.stalled),
             Act.TELL: lambda: self.state.fall(self.state.status, command=wish.command),
         }
         await acts[act]()
@@ -354,6 +357,11 @@ class Owner:
 
     async def _save(self, wish: _Wish) -> None:
         wish.saved = await self._snapshotting.save(wish.snapshot)
+
+    async def _stall(self, why: str | None) -> None:
+        self.state.stall(why)
+        if why is None:
+            self.tell_time()
 
     async def _note(self, wish: _Wish) -> None:
         if wish.sight is not None:
@@ -394,11 +402,11 @@ class Owner:
         wish.process, wish.ended = process, ended
         self._enqueue(wish)
 
-    def late(self, process: Process) -> None:
+    def stalled(self, process: Process, why: str | None) -> None:
         """See `News`."""
-        running = self._acts.running
-        if running is not None and running.process is process:
-            self.tell_time()
+        wish = _Wish(Want.STALLED)
+        wish.process, wish.stalled = process, why
+        self._enqueue(wish)
 
     def wronged(self, process: Process, fault: str) -> None:
         """See `News`."""

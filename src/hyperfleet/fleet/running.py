@@ -34,8 +34,8 @@ class News(Protocol):
     def ended(self, process: Process, ended: Exit) -> None:
         """Its process has ended."""
 
-    def late(self, process: Process) -> None:
-        """It stood still for a while and has gone on by itself, so its clock is late."""
+    def stalled(self, process: Process, why: str | None) -> None:
+        """It stands still by itself; None: it has gone on, with a clock that is late."""
 
     def seen(self, process: Process, sight: Sight) -> None:
         """Its ports were looked at."""

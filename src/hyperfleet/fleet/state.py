@@ -123,6 +123,10 @@ class State:
         """What discovery found. Volatile, so not recorded."""
         self._set(msgspec.structs.replace(self.machine, ports=ports))
 
+    def stall(self, why: str | None) -> None:
+        """It stands still by itself, or not any more (None). Not recorded: its process tells."""
+        self._set(msgspec.structs.replace(self.machine, stalled=why))
+
     def remove(self) -> None:
         """The machine is no more."""
         self.removed = True
@@ -171,6 +175,8 @@ class State:
         before = self.machine
         if status is not before.status and not may_go(before.status, status):
             raise RuntimeError(f"machine {before.id}: {before.status} can't become {status}")
+        if status is not Status.RUNNING:
+            changes = {**changes, "stalled": None}
         return msgspec.structs.replace(before, status=status, updated_at=now(), **changes)
 
     def _set(self, fresh: Machine) -> None:

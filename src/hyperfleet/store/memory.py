@@ -52,7 +52,9 @@ class MemoryStore:
         """See `MachineStore.all`."""
         return [
             msgspec.structs.replace(
-                machine, ports=tuple(ExposedPort(port=port) for port in machine.spec.exposed_ports)
+                machine,
+                ports=tuple(ExposedPort(port=port) for port in machine.spec.exposed_ports),
+                stalled=None,
             )
             for machine in sorted(self._machines.values(), key=lambda one: one.created_at)
         ]

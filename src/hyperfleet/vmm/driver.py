@@ -151,8 +151,11 @@ class Process(Protocol):
     async def resume(self) -> bool:
         """Has its processors go on; whether they stood still. Raises as `pause` does."""
 
-    def when_late(self, hears: Callable[[], None]) -> None:
-        """Has `hears` called whenever its processors go on by themselves after they stood still."""
+    def when_stalled(self, hears: Callable[[str | None], None]) -> None:
+        """Has `hears` told why, whenever its processors stand still by themselves or do so now.
+
+        And None when they go on.
+        """
 
     async def save(self) -> None:
         """Stops its processors and saves all that it has in memory, whole or not at all.

@@ -65,8 +65,8 @@ class FakeProcess:
         self._clone = faults.clone if beginning.template is not None else Clone.OK
         self._booted = beginning.how is How.MEMORY
         self.is_paused = self.refuses_to_pause = self.refuses_to_save = False
-        # For tests to call: it went on by itself.
-        self.was_late: Callable[[], None] = lambda: None
+        # For tests to call.
+        self.stalls: Callable[[str | None], None] = lambda _: None
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._address = host_address(launch.id)
         self._ways: dict[int, Way] = {}
@@ -159,9 +159,9 @@ class FakeProcess:
             self.guest.wake()
         return stood
 
-    def when_late(self, hears: Callable[[], None]) -> None:
+    def when_stalled(self, hears: Callable[[str | None], None]) -> None:
         """See `driver.Process`."""
-        self.was_late = hears
+        self.stalls = hears
 
     async def save(self) -> None:
         """See `driver.Process`. Its guest is kept; only that it is, is on disk."""

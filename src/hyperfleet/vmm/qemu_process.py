@@ -29,6 +29,12 @@ _MONITOR_TIMEOUT_S = 30.0
 _SAVING_S = 600.0
 # A guest that was stopped for want of room on the host's disk tries again as often.
 _DISK_RETRY_S = 5.0
+# A guest that has gone on, and has not been stopped again within this time, has found room.
+_DISK_TRIED_S = 0.5
+_NO_ROOM = (
+    "there is no room on the host's disk for what it writes; it waits, and goes on by itself when"
+    " there is"
+)
 # QEMU has ended: what it still said on QMP is in the socket's buffer.
 _LAST_WORDS_S = 2.0
 
@@ -66,7 +72,8 @@ class QemuProcess:
         self._going_on: asyncio.Task[None] | None = None
         # Whether it is to stand still: of several reasons QEMU keeps the first alone.
         self._held = False
-        self._hears_late: Callable[[], None] = lambda: None
+        self._stalled: str | None = None
+        self._hears_stalled: Callable[[str | None], None] = lambda _: None
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
     @classmethod
@@ -120,9 +127,11 @@ class QemuProcess:
             raise GuestError(f"the agent's channel is not there: {error.strerror}") from error
         return await asyncio.open_unix_connection(sock=connection)
 
-    def when_late(self, hears: Callable[[], None]) -> None:
-        """See `driver.Process`: after it waited for room on the host's disk."""
-        self._hears_late = hears
+    def when_stalled(self, hears: Callable[[str | None], None]) -> None:
+        """See `driver.Process`: it waits for room on the host's disk."""
+        self._hears_stalled = hears
+        if self._stalled is not None:
+            hears(self._stalled)
 
     async def forward(self, guest_port: int) -> str:
         """The way to `guest_port`; made when there is none."""
@@ -161,6 +170,8 @@ class QemuProcess:
             async with self._asking() as client:
                 stood = await _status(client) != "running"
                 if stood:
+                    # If there is no room still, it is said anew.
+                    self._stall(None)
                     await client.execute("cont")
                 return stood
 
@@ -287,6 +298,8 @@ class QemuProcess:
         self._client = client
         if await _status(client) == "io-error":
             self._continue_later()
+        else:
+            self._stall(None)
         return client
 
     def _on_disk_error(self, event: Message) -> bool:
@@ -296,25 +309,33 @@ class QemuProcess:
         """
         data = event.get("data")
         if isinstance(data, dict) and data.get("action") == "stop":
-            _log.warning(
-                "process %s: no room on the host's disk; the machine waits until there is",
-                self.pid,
-            )
             self._continue_later()
         return False
 
     def _continue_later(self) -> None:
+        self._stall(_NO_ROOM)
         if self._going_on is None or self._going_on.done():
             self._going_on = asyncio.create_task(self._go_on(), name=f"QEMU {self.pid} goes on")
 
     async def _go_on(self) -> None:
-        await asyncio.sleep(_DISK_RETRY_S)
-        client = self._client
-        if client is not None:
-            with contextlib.suppress(QMPError, OSError, EOFError):
-                if await _status(client) == "io-error" and not self._held:
-                    await client.execute("cont")
-                    self._hears_late()
+        """Has it go on when there may be room, until there is, or the monitor is lost."""
+        with contextlib.suppress(QMPError, OSError, EOFError):
+            while self._stalled is not None:
+                await asyncio.sleep(_DISK_RETRY_S)
+                if self._client is None:
+                    return
+                if await _status(self._client) == "io-error" and not self._held:
+                    await self._client.execute("cont")
+                    await asyncio.sleep(_DISK_TRIED_S)
+                if await _status(self._client) != "io-error":
+                    self._stall(None)
+
+    def _stall(self, why: str | None) -> None:
+        if why == self._stalled:
+            return
+        self._stalled = why
+        _log.warning("process %s: %s", self.pid, why or "it has found room, and goes on")
+        self._hears_stalled(why)
 
     @contextlib.contextmanager
     def _holding(self, *, still: bool) -> Iterator[None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from qemu.qmp import QMPClient
 
 from hyperfleet import binaries
 from hyperfleet.errors import CapacityError, GuestError, ValidationError
@@ -161,18 +162,28 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
     launch = qemu.launch(directory=small / "machine")
     guest = await qemu.start(launch)
-    late = asyncio.Event()
-    guest.process.when_late(late.set)
+    told: list[str | None] = []
+    goes_on = asyncio.Event()
+
+    def hear(why: str | None) -> None:
+        told.append(why)
+        if why is None:
+            goes_on.set()
+
+    guest.process.when_stalled(hear)
     waits = _logged(qemu_process.__name__, "no room on the host's disk")
     fills = "dd if=/dev/urandom of=/big bs=64k count=320 && sync && md5sum < /big"
     async with asyncio.timeout(60):
         writing = asyncio.create_task(guest.run("sh", "-c", fills))
         await waits
         assert not writing.done()
-        assert not late.is_set()
+        # Tried in vain, it is not said to go on.
+        await _tried(monkeypatch)
+        assert not goes_on.is_set()
         grow(small, 64)
         wrote = await writing
-        await late.wait()
+        await goes_on.wait()
+    assert [why is None for why in told] == [False, True]
     assert wrote.exit_code == 0
     await guest.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
     assert (await guest.run("sh", "-c", "md5sum < /big")).stdout == wrote.stdout
@@ -193,11 +204,7 @@ async def test_one_that_is_paused_while_it_waits_for_room_does_not_go_on_by_itse
         await waits
         await process.pause()
         grow(small, 64)
-        retries = [
-            task for task in asyncio.all_tasks() if task.get_name() == f"QEMU {process.pid} goes on"
-        ]
-        assert retries
-        await asyncio.wait(retries)
+        await _tried(monkeypatch)
         assert await process.resume(), "it ran"
         assert (await writing).exit_code == 0
     await guest.let_go()
@@ -241,6 +248,23 @@ async def test_a_disk_that_is_not_there_is_said(qemu: Bench) -> None:
 async def _mebibytes(guest: Guest, path: str) -> int:
     """The size of a file system."""
     return int((await guest.sh(f"df -m {path} | tail -n 1")).split()[1])
+
+
+async def _tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Returns when it was asked twice more whether a guest waits for room, or goes on."""
+    status, asked, tried = qemu_process._status, 0, asyncio.Event()  # noqa: SLF001
+
+    async def count(client: QMPClient) -> str | None:
+        nonlocal asked
+        # Twice in each attempt.
+        asked += 1
+        if asked > 4:
+            tried.set()
+        return await status(client)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(qemu_process, "_status", count)
+        await tried.wait()
 
 
 def _logged(logger: str, words: str) -> asyncio.Future[None]:

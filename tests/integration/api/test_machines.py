@@ -20,7 +20,7 @@ FIELDS = {
     "id", "name", "status", "vcpu_count", "mem_size_mib", "kernel_image_path", "kernel_args",
     "rootfs_path", "exposed_ports", "labels", "vmm", "network", "ports", "pid", "error_message",
     "created_at", "updated_at", "started_at", "restart", "autostart", "restarts", "next_start_at",
-    "egress", "guest_fault", "last_start", "sleep_after_s", "cmd", "cwd", "command",
+    "egress", "guest_fault", "stalled", "last_start", "sleep_after_s", "cmd", "cwd", "command",
     "disk_size_mib", "disks", "port_options",
 }  # fmt: skip
 

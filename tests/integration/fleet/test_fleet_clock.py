@@ -8,8 +8,9 @@ import time
 import pytest
 
 from hyperfleet.fleet import Fleet, fleet, host_clock
+from hyperfleet.fleet.events import Follower
 from hyperfleet.fleet.host_clock import HostClock
-from hyperfleet.machine import Machine
+from hyperfleet.machine import Cause, Event, EventKind, Machine, MachineChange
 
 from .world import World, spec
 
@@ -54,7 +55,7 @@ async def test_all_that_run_are_told_the_time_when_the_hosts_clock_has_moved(
     assert opened.get("off").lifecycle == machines["off"].lifecycle
 
 
-async def test_one_that_stood_still_and_went_on_by_itself_is_told(
+async def test_one_that_stands_still_by_itself_says_why_and_is_told_when_it_goes_on(
     world: World, fleet: Fleet
 ) -> None:
     machine = await fleet.create(spec())
@@ -62,12 +63,35 @@ async def test_one_that_stood_still_and_went_on_by_itself_is_told(
     for name in ("web", "other"):
         await fleet.start(name)
     process = world.process(machine)
-    process.was_late()
-    # Twice at once: what it hears last is told last.
-    process.was_late()
+    with fleet.follow("web", None) as follower:
+        process.stalls("no room")
+        [stands] = await heard(follower)
+        assert fleet.get("web").stalled == "no room"
+        process.stalls(None)
+        [goes_on] = await heard(follower)
+    assert [(event.kind, event.message, event.cause) for event in (stands, goes_on)] == [
+        (EventKind.STALLED, "no room", Cause.MACHINE),
+        (EventKind.STALLED, None, Cause.MACHINE),
+    ]
+    assert fleet.get("web").stalled is None
     await told(world, machine, 2)
     await told(world, other, 1)
-    await fleet.restart("web")
+
+
+async def test_what_does_not_run_does_not_stand_still(world: World, fleet: Fleet) -> None:
+    machine = await fleet.create(spec())
+    await fleet.start("web")
+    process = world.process(machine)
+    for ask in (fleet.pause, fleet.sleep, fleet.stop):
+        process.stalls("no room")
+        assert (await ask("web")).stalled is None
+    await fleet.start("web")
     # The process before is nobody's any more.
-    process.was_late()
-    await told(world, machine, 1)
+    process.stalls("no room")
+    assert (await fleet.change("web", MachineChange(labels={"a": "b"}))).stalled is None
+
+
+async def heard(follower: Follower) -> tuple[Event, ...]:
+    batch = await follower.next(LIMIT)
+    assert batch is not None
+    return tuple(batch.events)

@@ -201,6 +201,7 @@ LEADS = {
     Act.NOTE: (),
     Act.BLAME: (),
     Act.TELL: (),
+    Act.STALL: (),
     Act.REMOVE: (),
 }
 

@@ -74,6 +74,14 @@ async def test_what_changes_is_told_one_by_one() -> None:
     assert (told[0].fields, told[1].before, told[2].port) == (("labels",), Status.RUNNING, seen)
 
 
+async def test_one_that_stands_still_by_itself_is_told_while_it_runs() -> None:
+    [told] = await changed(stalled="no room")
+    assert (told.kind, told.message) == (EventKind.STALLED, "no room")
+    assert [event.kind for event in await changed(status=Status.PAUSED, stalled="no room")] == [
+        EventKind.STATUS
+    ]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -58,7 +58,7 @@ class SlowProcess:
     async def resume(self) -> bool:
         raise NotImplementedError
 
-    def when_late(self, hears: Callable[[], None]) -> None:
+    def when_stalled(self, hears: Callable[[str | None], None]) -> None:
         raise NotImplementedError
 
     async def snapshot(self, into: Path) -> None:
