@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import re
 import shutil
@@ -158,55 +157,46 @@ async def test_what_is_missing_is_named(qemu: Bench, tmp_path: Path) -> None:
 async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
     small: Path, qemu: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the guest writes meanwhile is written when there is room, without an error in it."""
+    """What the guest writes meanwhile is written when there is room, without an error in it.
+
+    If it is paused meanwhile, it stays so.
+    """
     monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
     launch = qemu.launch(directory=small / "machine")
     guest = await qemu.start(launch)
-    told: list[str | None] = []
-    goes_on = asyncio.Event()
-
-    def hear(why: str | None) -> None:
-        told.append(why)
-        if why is None:
-            goes_on.set()
-
-    guest.process.when_stalled(hear)
-    waits = _logged(qemu_process.__name__, "no room on the host's disk")
-    fills = "dd if=/dev/urandom of=/big bs=64k count=320 && sync && md5sum < /big"
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
+    guest.process.when_stalled(heard.put_nowait)
+    fills = "dd if=/dev/urandom of=/{0} bs=64k count=320 && sync && md5sum < /{0}"
     async with asyncio.timeout(60):
-        writing = asyncio.create_task(guest.run("sh", "-c", fills))
-        await waits
-        assert not writing.done()
+        writing = asyncio.create_task(guest.run("sh", "-c", fills.format("big")))
+        assert "no room on the host's disk" in (await heard.get() or "")
+        # The next control plane hears of it as well.
+        guest.process.release()
+        adopted = await qemu.driver.adopt(launch)
+        assert adopted is not None
+        guest.process = adopted
+        guest.process.when_stalled(heard.put_nowait)
+        assert heard.get_nowait() is not None
         # Tried in vain, it is not said to go on.
         await _tried(monkeypatch)
-        assert not goes_on.is_set()
-        grow(small, 64)
+        assert heard.empty()
+        assert not writing.done()
+        grow(small, 32)
         wrote = await writing
-        await goes_on.wait()
-    assert [why is None for why in told] == [False, True]
+        assert await heard.get() is None
     assert wrote.exit_code == 0
     await guest.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
     assert (await guest.run("sh", "-c", "md5sum < /big")).stdout == wrote.stdout
-    await guest.let_go()
-
-
-@mounts
-async def test_one_that_is_paused_while_it_waits_for_room_does_not_go_on_by_itself(
-    small: Path, qemu: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
-    guest = await qemu.start(qemu.launch(directory=small / "machine"))
-    process = guest.process
-    waits = _logged(qemu_process.__name__, "no room on the host's disk")
     async with asyncio.timeout(60):
-        fills = "dd if=/dev/urandom of=/big bs=64k count=320 && sync"
-        writing = asyncio.create_task(guest.run("sh", "-c", fills))
-        await waits
-        await process.pause()
+        writing = asyncio.create_task(guest.run("sh", "-c", fills.format("more")))
+        assert await heard.get() is not None
+        await guest.process.pause()
         grow(small, 64)
         await _tried(monkeypatch)
-        assert await process.resume(), "it ran"
+        assert await guest.process.resume(), "it ran"
+        assert await heard.get() is None
         assert (await writing).exit_code == 0
+    assert heard.empty()
     await guest.let_go()
 
 
@@ -265,22 +255,6 @@ async def _tried(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(qemu_process, "_status", count)
         await tried.wait()
-
-
-def _logged(logger: str, words: str) -> asyncio.Future[None]:
-    """Done when a record with these words is logged."""
-    loop = asyncio.get_running_loop()
-    heard: asyncio.Future[None] = loop.create_future()
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if words in record.getMessage() and not heard.done():
-                heard.set_result(None)
-
-    ear = Ear()
-    logging.getLogger(logger).addHandler(ear)
-    heard.add_done_callback(lambda _: logging.getLogger(logger).removeHandler(ear))
-    return heard
 
 
 async def test_a_start_on_a_full_disk_says_so(qemu: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
