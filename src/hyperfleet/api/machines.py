@@ -39,10 +39,10 @@ async def create_machine(body: requests.CreateMachine, parts: TheParts) -> Machi
     return machine_out(await parts.machines.create(_spec(body, parts.settings)), parts.urls)
 
 
-@router.get("/machines", summary="List machines")
+@router.get("/machines", response_model=MachinesOut, summary="List machines")
 async def list_machines(
     query: Annotated[queries.ListMachines, Query()], parts: TheParts
-) -> MachinesOut:
+) -> Response:
     """Machines in the order they were made."""
     labels = [label.partition("=") for label in query.label]
     machines, total = parts.machines.list(
@@ -51,9 +51,7 @@ async def list_machines(
         limit=query.limit,
         offset=query.offset,
     )
-    return MachinesOut(
-        machines=[machine_out(machine, parts.urls) for machine in machines], total=total
-    )
+    return Response(parts.listing.page(machines, total), media_type="application/json")
 
 
 @router.get("/machines/{id}", summary="Show a machine")

@@ -9,12 +9,13 @@ import msgspec
 from fastapi import Depends, Request
 
 from hyperfleet.api.interface import Machines, Metrics, Templates
+from hyperfleet.api.listing import Listing
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
 from hyperfleet.settings import Settings
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """All that the API stands on."""
 
     machines: Machines
@@ -23,6 +24,7 @@ class Parts(msgspec.Struct, frozen=True):
     urls: Urls
     metrics: Metrics
     templates: Templates
+    listing: Listing
     # Set when the server stops: answers that have no end of their own end then.
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 

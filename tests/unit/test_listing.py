@@ -1,0 +1,80 @@
+"""What is kept of lists that were shown."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from hyperfleet.api import listing
+from hyperfleet.api.listing import Listing
+from hyperfleet.api.responses import MachineOut, MachinesOut, Urls, machine_out
+from hyperfleet.lifecycle import Status
+from hyperfleet.machine import ExposedPort, Machine, MachineNetwork, MachineSpec
+
+NOW = datetime(2030, 1, 31, tzinfo=UTC)
+URLS = Urls("localhost", 4000, "/proxy", ".local.dev")
+
+
+def machine(name: str) -> Machine:
+    return Machine(
+        id=f"id-{name}",
+        spec=MachineSpec(
+            name=name,
+            vcpu_count=1,
+            mem_size_mib=64,
+            kernel_image_path="k",
+            rootfs_path="r",
+            labels={"says": 'a "word" \\ é'},
+        ),
+        status=Status.RUNNING,
+        vmm="fake",
+        network=MachineNetwork(mode="user"),
+        ports=(ExposedPort(port=80),),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the machines whose JSON was made, in order."""
+    names: list[str] = []
+
+    def make(one: Machine, urls: Urls) -> MachineOut:
+        names.append(one.spec.name)
+        return machine_out(one, urls)
+
+    monkeypatch.setattr(listing, "machine_out", make)
+    return names
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_page_is_what_its_schema_says(count: int) -> None:
+    machines = [machine(str(number)) for number in range(count)]
+    page = Listing(URLS).page(machines, 7)
+    whole = MachinesOut(machines=[machine_out(one, URLS) for one in machines], total=7)
+    assert json.loads(page) == json.loads(whole.model_dump_json())
+
+
+def test_only_what_has_changed_is_made_anew(made: list[str]) -> None:
+    shown = Listing(URLS)
+    one, two = machine("one"), machine("two")
+    before = shown.page([one, two], 2)
+    assert shown.page([one, two], 2) == before
+    stopped = msgspec.structs.replace(two, status=Status.STOPPED)
+    [_, second] = json.loads(shown.page([one, stopped], 2))["machines"]
+    assert second["status"] == "stopped"
+    # As it was before, it is another one still.
+    shown.page([msgspec.structs.replace(two)], 2)
+    assert made == ["one", "two", "two", "two"]
+
+
+def test_those_that_were_not_shown_for_longest_are_let_go_of(made: list[str]) -> None:
+    shown = Listing(URLS, most=2)
+    one, two, three = machine("one"), machine("two"), machine("three")
+    for asked in (one, two, one, three, one, two):
+        shown.page([asked], 3)
+    assert made == ["one", "two", "three", "two"]
