@@ -162,6 +162,9 @@ class _Crowd:
             grown = process.memory(pid) - bare[of]
             self._measured.memory.setdefault(of, []).append((self.size, grown / self.size / 1024))
         await self._all_are("running")
+        # From here on what is listed has been shown before, in every fleet.
+        pages = range(0, self.size, _PAGE)
+        await self._timed(f"list of {_PAGE}, the first time", pages, _page, connections=1)
 
     async def reads(self) -> None:
         """What changes nothing: machines, and pages of the list."""

@@ -40,6 +40,8 @@ so its CPU time and memory hold theirs.
   more grows with the number. All numbers of machines are there at once and take turns, so that what
   the host does meanwhile hits all of them; told is the median of all rounds' ratios. Changes are
   made to 32 machines more.
+- **Lists** are of machines that have not changed since they were listed before, whose JSON is kept;
+  what their first list costs is told by itself.
 - **Adoption**: kill -9, then from the start of the next process until `/ready` says so, divided by
   the number of machines. A second of it is the start itself.
 - **While all are discovered**: every machine is asked what listens, ten

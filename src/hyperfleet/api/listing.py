@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from hyperfleet.api.responses import Urls, machine_out
 from hyperfleet.machine import Machine
 
-# About a KiB each.
-_MOST = 1024
+# About a KiB each, of those that were shown.
+_MOST = 16_384
 
 
 class Listing:
