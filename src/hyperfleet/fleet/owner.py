@@ -191,6 +191,7 @@ class Owner:
 
         Raises:
             InvalidStateError: it does not run.
+            CapacityError: it stands still, for want of room on the host's disk.
             GuestError: its agent can't be reached.
         """
         running = self._acts.running
@@ -200,6 +201,9 @@ class Owner:
             raise InvalidStateError(
                 f"machine {machine.spec.name!r} is {machine.status}, not running; {first} it first"
             )
+        if self.machine.stalled is not None:
+            name = self.machine.spec.name
+            raise CapacityError(f"machine {name!r} stands still: {self.machine.stalled}")
         return await running.link.agent(self._agent_wait)
 
     async def look(self, timeout: float) -> Sight | None:  # noqa: ASYNC109

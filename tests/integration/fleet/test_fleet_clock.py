@@ -7,12 +7,13 @@ import time
 
 import pytest
 
+from hyperfleet.errors import CapacityError
 from hyperfleet.fleet import Fleet, fleet, host_clock
 from hyperfleet.fleet.events import Follower
 from hyperfleet.fleet.host_clock import HostClock
 from hyperfleet.machine import Cause, Event, EventKind, Machine, MachineChange
 
-from .world import World, spec
+from .world import World, run, spec
 
 LIMIT = 10
 
@@ -67,8 +68,11 @@ async def test_one_that_stands_still_by_itself_says_why_and_is_told_when_it_goes
         process.stalls("no room")
         [stands] = await heard(follower)
         assert fleet.get("web").stalled == "no room"
+        with pytest.raises(CapacityError, match="machine 'web' stands still: no room"):
+            await run(fleet, "web", "true")
         process.stalls(None)
         [goes_on] = await heard(follower)
+        await run(fleet, "web", "true")
     assert [(event.kind, event.message, event.cause) for event in (stands, goes_on)] == [
         (EventKind.STALLED, "no room", Cause.MACHINE),
         (EventKind.STALLED, None, Cause.MACHINE),
