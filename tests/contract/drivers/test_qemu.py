@@ -161,7 +161,6 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
 
     If it is paused meanwhile, it stays so.
     """
-    monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
     launch = qemu.launch(directory=small / "machine")
     guest = await qemu.start(launch)
     heard: asyncio.Queue[str | None] = asyncio.Queue()
@@ -172,6 +171,7 @@ async def test_a_full_disk_of_the_hosts_holds_a_guest_up_and_no_more(
         assert "no room on the host's disk" in (await heard.get() or "")
         # The next control plane hears of it as well.
         guest.process.release()
+        monkeypatch.setattr(qemu_process, "_DISK_RETRY_S", 0.2)
         adopted = await qemu.driver.adopt(launch)
         assert adopted is not None
         guest.process = adopted
