@@ -35,6 +35,15 @@ def by_status(machines: Iterable[Machine]) -> Iterator[Metric]:
     yield family
 
 
+def stalled(machines: Iterable[Machine]) -> Iterator[Metric]:
+    """How many machines stand still although they run."""
+    yield GaugeMetricFamily(
+        "hyperfleet_machines_stalled",
+        "Machines that run and stand still, such as for want of room on the host's disk.",
+        value=sum(machine.stalled is not None for machine in machines),
+    )
+
+
 def of_proxy(report: Report | None) -> Iterator[Metric]:
     """The data plane as a whole; None: it is away."""
     yield _gauge("up", "Whether the data plane answers.", int(report is not None))

@@ -61,6 +61,7 @@ class Metrics:
         found = [
             *self.instruments.collect(),
             *families.by_status(machines),
+            *families.stalled(machines),
             *families.of_proxy(report),
         ]
         if report is not None and self._per_machine:

@@ -151,6 +151,16 @@ async def test_values_are_those_of_the_report() -> None:
     assert seen.value("hyperfleet_machines", status="failed") == 0
 
 
+def test_those_that_stand_still_are_counted() -> None:
+    machine = a_machine()
+    for why, count in ((None, 0), ("no room", 1)):
+        one = msgspec.structs.replace(machine, stalled=why)
+        [family] = families.stalled([machine, one])
+        assert [(sample.name, sample.value) for sample in family.samples] == [
+            ("hyperfleet_machines_stalled", count)
+        ]
+
+
 async def test_machines_can_be_left_out() -> None:
     seen = Exposition(await scraped(report(), per_machine=False))
     assert not [name for name in seen.names() if name.startswith("hyperfleet_machine_port")]
