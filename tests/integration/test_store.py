@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,7 +14,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Engine
 
 from hyperfleet.auth import keys
 from hyperfleet.auth.keyring import Keyring
@@ -241,6 +243,40 @@ async def test_a_database_that_another_program_holds_is_a_shortage(
     other.close()
     await store.add(a_machine("web"))
     await database.close()
+
+
+async def test_those_who_wait_for_a_database_that_is_held_are_told_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 500)
+    monkeypatch.setattr(database_module, "_LEAST_BUSY_MS", 1)
+    patience: list[int] = []
+    database = await open_database(None, tmp_path / "record.db")
+
+    def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("PRAGMA busy_timeout="):
+            patience.append(int(statement.partition("=")[2]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        store = SqlMachineStore(database)
+        other = sqlite3.connect(tmp_path / "record.db")
+        other.execute("BEGIN IMMEDIATE")
+        adding = [asyncio.create_task(store.add(a_machine(f"m{one}"))) for one in range(20)]
+        results = await asyncio.gather(*adding, return_exceptions=True)
+        assert [type(result) for result in results] == [CapacityError] * 20
+        # The first has waited for all of them.
+        assert patience == [1] * len(patience)
+        assert patience
+        other.rollback()
+        other.close()
+        # Then as patiently as ever.
+        await store.add(a_machine("web"))
+        await store.add(a_machine("more"))
+        assert patience[-1] == 500
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        await database.close()
 
 
 async def test_a_file_overwritten_while_it_is_open_is_told_with_the_way_back(

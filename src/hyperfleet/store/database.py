@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,8 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from hyperfleet.errors import CapacityError, RecordError, SettingsError
 
-# How long a writer waits for another, in milliseconds (SQLite: PRAGMA busy_timeout).
+# How long a writer waits for another program, in milliseconds (SQLite: PRAGMA busy_timeout). Where
+# one holds the file, who has waited in our queue waits for the rest of that, so that a hundred are
+# not told one after the other; but so long in any case.
 _BUSY_TIMEOUT_MS = 10_000
+_LEAST_BUSY_MS = 50
+# In a connection's `info`: what its timeout is.
+_PATIENCE = "busy_timeout"
 
 # What is not our doing and may pass: held by another program, made read-only, full, failing. The
 # low byte of a code is the primary one (sqlite.org/rescode.html).
@@ -46,6 +52,8 @@ class Database:
         self._engine = engine
         # SQLite has one writer at a time; in here they queue, instead of polling for the lock.
         self._writing = asyncio.Lock()
+        # Whether the last writer found it held by another program.
+        self._held = False
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -67,9 +75,18 @@ class Database:
             CapacityError: it can't be written to now: the disk is full, say.
             RecordError: the file is damaged.
         """
+        asked = time.monotonic()
         with self._told("written to"):
-            async with self._writing, self._engine.begin() as connection:
-                yield connection
+            async with self._writing:
+                waited_ms = round((time.monotonic() - asked) * 1000) if self._held else 0
+                try:
+                    async with self._engine.begin() as connection:
+                        await _wait_at_most(connection, _BUSY_TIMEOUT_MS - waited_ms)
+                        yield connection
+                except DBAPIError as error:
+                    self._held = _primary(error.orig) == sqlite3.SQLITE_BUSY
+                    raise
+                self._held = False
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -118,6 +135,13 @@ async def open_database(url: str | None, path: Path) -> Database:
     return Database(engine)
 
 
+async def _wait_at_most(connection: AsyncConnection, milliseconds: int) -> None:
+    patience = max(_LEAST_BUSY_MS, milliseconds)
+    if connection.info[_PATIENCE] != patience:
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout={patience}")
+        connection.info[_PATIENCE] = patience
+
+
 def database_file(url: str | None, path: Path) -> Path:
     """The file that `open_database` opens."""
     return Path(_sqlite_url(url, path).database or "")
@@ -152,7 +176,7 @@ def _sqlite_url(url: str | None, path: Path) -> URL:
     return make_url(url).set(drivername="sqlite+aiosqlite")
 
 
-def _prepare(connection: Any, _record: Any) -> None:
+def _prepare(connection: Any, record: Any) -> None:
     # Python's sqlite3 begins no transaction before DDL, so a migration would not be one; here
     # `_begin` does it for everything.
     connection.isolation_level = None
@@ -165,6 +189,7 @@ def _prepare(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    record.info[_PATIENCE] = _BUSY_TIMEOUT_MS
 
 
 def _begin(connection: Connection) -> None:
