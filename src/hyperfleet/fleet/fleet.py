@@ -100,7 +100,9 @@ class Fleet:
         self._roster = Roster()
         self.disks = DataDisks(self._tools, self._roster)
         self._maker = Maker(self._tools, self._roster, routes, self._events)
-        self._clock = HostClock(self._roster.tell_time)
+        self._clock = HostClock(
+            self._roster.tell_time, note=config.home / "host-clock", host_boot=config.host_boot
+        )
 
     async def open(self) -> None:
         """Loads the record, completes what was cut off, adopts what runs.
@@ -121,9 +123,8 @@ class Fleet:
             async with gate:
                 await owner.adopt()
 
-        # Before they are, so that none is late that is adopted while the host's clock moves.
-        self._clock.begin()
         await _all(adopt(owner) for owner in self._roster if self._drives(owner))
+        self._clock.begin()
 
     async def close(self) -> None:
         """Lets go of every machine; they run on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -33,12 +34,12 @@ async def test_all_that_run_are_told_the_time_when_the_hosts_clock_has_moved(
 ) -> None:
     shift = 0.0
 
-    def watch(on_move: object) -> HostClock:
-        return HostClock(on_move, clock=lambda: time.time() + shift)  # type: ignore[arg-type]
+    def watch(*args: Any, **more: Any) -> HostClock:
+        return HostClock(*args, **more, clock=lambda: time.time() + shift)
 
     monkeypatch.setattr(host_clock, "_EVERY_S", 0.01)
     monkeypatch.setattr(fleet, "HostClock", watch)
-    opened = await world.fleet()
+    opened = await world.fleet(host_boot="this")
     machines = {name: await opened.create(spec(name)) for name in ("one", "two", "still", "off")}
     for name in ("one", "two", "still"):
         await opened.start(name)
@@ -54,6 +55,16 @@ async def test_all_that_run_are_told_the_time_when_the_hosts_clock_has_moved(
     await opened.resume("still")
     await told(world, machines["still"], 2)
     assert opened.get("off").lifecycle == machines["off"].lifecycle
+    # It is noted, and moves again while there is no control plane.
+    note = world.home / "host-clock"
+    async with asyncio.timeout(LIMIT):
+        while float(note.read_text().split()[1]) < time.time() - time.monotonic() + 3000:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await world.crash()
+    shift = 7200.0
+    await world.fleet(host_boot="this")
+    for name in ("one", "two", "still"):
+        await told(world, machines[name], 3)
 
 
 async def test_one_that_stands_still_by_itself_says_why_and_is_told_when_it_goes_on(

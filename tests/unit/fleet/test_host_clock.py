@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,14 +15,25 @@ from hyperfleet.fleet.host_clock import HostClock
 class Host:
     """A host's clocks, and how often one was said to have moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.time = 1_700_000_000.0
         self.uptime = 100.0
         # How long each reading is held up from now on.
         self.delays: Iterator[float] = iter(())
         self.moves = 0
         self.moved = asyncio.Event()
-        self.watch = HostClock(self._move, clock=lambda: self.time, gone_by=self._gone_by)
+        self.note = folder / "note"
+        self.watch = self.another()
+
+    def another(self, boot: str | None = "this") -> HostClock:
+        """The watch of another control plane."""
+        return HostClock(
+            self._move,
+            note=self.note,
+            host_boot=boot,
+            clock=lambda: self.time,
+            gone_by=self._gone_by,
+        )
 
     def runs(self, seconds: float) -> None:
         self.time += seconds
@@ -38,8 +50,8 @@ class Host:
 
 
 @pytest.fixture
-async def host() -> Host:
-    host = Host()
+async def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
     host.watch.begin()
     host.watch.end()
     return host
@@ -83,6 +95,47 @@ async def test_a_reading_that_was_held_up_is_none(host: Host) -> None:
     host.delays = iter(())
     host.watch.look()
     assert host.moves == 1
+
+
+async def test_a_step_that_nobody_saw_is_told_by_the_next(host: Host) -> None:
+    host.time += 3600
+    for _ in range(2):
+        watch = host.another()
+        watch.begin()
+        watch.look()
+        watch.end()
+        assert host.moves == 1
+    # One that was not told to its end is told again.
+    host.time += 3600
+    for moves in (2, 3):
+        watch = host.another()
+        watch.begin()
+        watch.end()
+        assert host.moves == moves
+
+
+@pytest.mark.parametrize("note", ["", "this", "this x", "this 1.0 2.0", "\0\xff", "that 1.0"])
+async def test_a_note_that_says_nothing_of_this_boot_is_none(host: Host, note: str) -> None:
+    host.note.write_text(note, encoding="latin-1")
+    watch = host.another()
+    watch.begin()
+    watch.end()
+    assert host.moves == 0
+    assert host.note.read_text(encoding="ascii").startswith("this 1699999900")
+
+
+async def test_where_no_boot_is_known_or_nothing_can_be_written_it_goes_on(host: Host) -> None:
+    for boot in (None, "this"):
+        host.note.unlink(missing_ok=True)
+        if boot:
+            host.note.mkdir()
+        watch = host.another(boot)
+        watch.begin()
+        watch.end()
+        assert not host.note.is_file()
+        host.time += 60
+        watch.look()
+    assert host.moves == 2
 
 
 async def test_it_looks_by_itself_until_its_end(
