@@ -33,7 +33,7 @@ class HostClock:
         on_move: Callable[[], None],
         *,
         note: Path,
-        host_boot: str | None,
+        host_boot: str,
         clock: Callable[[], float] = time.time,
         gone_by: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -43,7 +43,7 @@ class HostClock:
             on_move: hears of each move.
             note: where it is noted how the clocks stand.
             host_boot: what tells this boot of the host from others, in which nothing of it holds;
-                None: nothing is noted.
+                empty: nothing is noted.
             clock: the time of day, seconds.
             gone_by: the time that has gone by while the host ran, seconds.
         """
@@ -104,7 +104,7 @@ class HostClock:
         return None
 
     def _take_note(self) -> None:
-        if self._boot is None or self._noted == self._offset:
+        if not self._boot or self._noted == self._offset:
             return
         # One that is cut short is none. It need not outlive the host's boot, so it is not synced.
         with contextlib.suppress(OSError):

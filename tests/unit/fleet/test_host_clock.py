@@ -25,7 +25,7 @@ class Host:
         self.note = folder / "note"
         self.watch = self.another()
 
-    def another(self, boot: str | None = "this") -> HostClock:
+    def another(self, boot: str = "this") -> HostClock:
         """The watch of another control plane."""
         return HostClock(
             self._move,
@@ -125,7 +125,7 @@ async def test_a_note_that_says_nothing_of_this_boot_is_none(host: Host, note: s
 
 
 async def test_where_no_boot_is_known_or_nothing_can_be_written_it_goes_on(host: Host) -> None:
-    for boot in (None, "this"):
+    for boot in ("", "this"):
         host.note.unlink(missing_ok=True)
         if boot:
             host.note.mkdir()
