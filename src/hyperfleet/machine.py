@@ -160,7 +160,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class Machine(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """A machine as it stands. Times are aware, UTC."""
 
     id: str

@@ -160,6 +160,7 @@ def test_more_output_than_the_window_is_told_as_it_is_taken(server: Server, clie
     with stream(server, "cat", name="much") as cat:
         cat.write(data)
         cat.end_input()
+    left(client, "much")
     with attached(server, "much") as again:
         assert b"".join(output.data for output in again) == data
         assert again.exit == ProcessExit(exit_code=0, signal=None, timed_out=False)

@@ -73,8 +73,31 @@ def test_only_what_has_changed_is_made_anew(made: list[str]) -> None:
 
 
 def test_those_that_were_not_shown_for_longest_are_let_go_of(made: list[str]) -> None:
-    shown = Listing(URLS, most=2)
     one, two, three = machine("one"), machine("two"), machine("three")
+    size = len(machine_out(one, URLS).model_dump_json())
+    shown = Listing(URLS, most_bytes=2 * size + 10)
     for asked in (one, two, one, three, one, two):
         shown.page([asked], 3)
     assert made == ["one", "two", "three", "two"]
+
+
+def test_what_is_larger_than_all_that_may_be_kept_is_shown_and_not_kept(made: list[str]) -> None:
+    one = machine("one")
+    shown = Listing(URLS, most_bytes=10)
+    assert shown.page([one], 1) == shown.page([one], 1)
+    assert made == ["one", "one"]
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    shown = Listing(URLS)
+    machines = [machine(str(number)) for number in range(3)]
+    shown.page(machines, 3)
+    changed = msgspec.structs.replace(machines[0], pid=7)
+    shown.page([changed], 1)
+    del machines
+    kept = shown._kept  # noqa: SLF001
+    assert list(kept) == ["id-0"]
+
+    del changed
+    assert kept == {}
+    assert shown._bytes == 0  # noqa: SLF001

@@ -9,11 +9,12 @@ what output it has taken, and that it has heard of its end: the rest is kept for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import pydantic
@@ -128,9 +129,10 @@ async def stream_exec(websocket: WebSocket) -> None:
     began = time.monotonic()
     outcome = "gone"
     try:
-        stream = await _begin(websocket, parts, guard, ref)
-        if stream is not None:
-            end = await _Carriage(websocket, stream).carry()
+        begun = await _begin(websocket, parts, guard, ref)
+        if begun is not None:
+            stream, kept = begun
+            end = await _Carriage(websocket, stream).carry(kept)
             if end is not None:
                 outcome = f"exit {end.exit_code}"
                 # Whoever reads of it may rely on what goes before: a name that is free.
@@ -153,7 +155,7 @@ async def stream_exec(websocket: WebSocket) -> None:
 
 async def _begin(
     websocket: WebSocket, parts: Parts, guard: Guard, ref: str
-) -> ProcessStream | None:
+) -> tuple[ProcessStream, _Place] | None:
     """The process that the first message asks for; None when the client has gone."""
     try:
         async with asyncio.timeout(guard.arrival_s):
@@ -171,8 +173,13 @@ async def _begin(
         )
     asked = _asked(text)
     processes = parts.machines.processes(ref)
+    machine_id = parts.machines.get(ref).id
     if isinstance(asked, StreamAttach):
-        return await processes.attach(asked.attach)
+        place = _Place(machine_id, asked.attach)
+        if (before := _carriages.get(place)) is not None:
+            # What it was sent goes before what is sent from here on.
+            await before.hand_over()
+        return await processes.attach(asked.attach), place
     terminal = asked.terminal
     request = ProcessRequest(
         argv=asked.argv,
@@ -183,7 +190,7 @@ async def _begin(
         timeout=asked.timeout,
         name=asked.name,
     )
-    return await processes.run(request)
+    return await processes.run(request), _Place(machine_id, asked.name)
 
 
 def _asked(text: str) -> StreamExec | StreamAttach:
@@ -199,6 +206,17 @@ def _asked(text: str) -> StreamExec | StreamAttach:
         raise ValidationError(explain(wrong, model, None)) from error
 
 
+class _Place(NamedTuple):
+    """Where a process is kept; without a name it is not."""
+
+    machine_id: str
+    name: str | None
+
+
+# The last that was attached to each process that is kept.
+_carriages: dict[_Place, _Carriage] = {}
+
+
 class _Carriage:
     """Between one client and one process."""
 
@@ -211,10 +229,13 @@ class _Carriage:
         self._ended = False
         self._gone = False
         self._news = asyncio.Event()
+        # All that came is written.
+        self._written = asyncio.Event()
+        self._written.set()
         self._end_told = False
         self._end_taken = asyncio.Event()
 
-    async def carry(self) -> ProcessEnd | None:
+    async def carry(self, place: _Place) -> ProcessEnd | None:
         """Carries until one of the two is done, and tells the agent that nobody is attached.
 
         What a client that goes has sent to a process that is kept, is handed to that before.
@@ -228,6 +249,8 @@ class _Carriage:
                 client has attached to it.
             GuestError: the process could not be started, or was lost.
         """
+        if place.name is not None:
+            _carriages[place] = self
         telling = asyncio.create_task(self._tell())
         hearing = asyncio.create_task(self._hear())
         feeding = asyncio.create_task(self._feed())
@@ -242,11 +265,18 @@ class _Carriage:
         finally:
             await _cancel(*carrying)
             self._gone = True
-            self._news.set()
-            if self._stream.release():
-                await asyncio.wait((feeding,), timeout=_HAND_OVER_S)
+            await self.hand_over()
             await _cancel(feeding)
+            if _carriages.get(place) is self:
+                del _carriages[place]
             await self._stream.abandon()
+
+    async def hand_over(self) -> None:
+        """Has a process that is kept get what its client has sent, as far as it can be had to."""
+        if self._stream.release():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_S):
+                    await self._written.wait()
 
     async def _tell(self) -> ProcessEnd | None:
         attachment = await self._stream.attached()
@@ -318,14 +348,13 @@ class _Carriage:
             )
         self._ended = last
         self._input.append((data, last))
+        self._written.clear()
         self._news.set()
 
     async def _feed(self) -> None:
-        """Returns when the client has gone and all that it has sent is written."""
         while True:
             while not self._input:
-                if self._gone:
-                    return
+                self._written.set()
                 self._news.clear()
                 await self._news.wait()
             data, last = self._input.popleft()

@@ -105,7 +105,7 @@ class Events:
             self.add(EventKind.FAULT, after, cause, at)
         if after.command is not None and after.command != before.command:
             self.add(EventKind.COMMAND, after, cause, at, command=after.command)
-        # Of one that does not run any more, its status says more.
+        # Of one that does not run any more its status says more.
         if after.status is Status.RUNNING and after.stalled != before.stalled:
             self.add(EventKind.STALLED, after, cause, at)
 

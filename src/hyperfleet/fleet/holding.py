@@ -102,9 +102,10 @@ class Holding:
         return self.running
 
     async def tell_time(self) -> None:
-        """Sets the guest's clock, if it is held; in turn with other machines' looks."""
-        if (running := self.running) is not None:
-            async with self._tools.slots.slot(sound=True):
+        """Sets the guest's clock, if it is held and goes on."""
+        running = self.running
+        if running is not None and running.process.stalled is None:
+            async with self._tools.slots.telling:
                 await set_clock(self._state.machine, running, self._tools)
 
     def attend(self) -> None:

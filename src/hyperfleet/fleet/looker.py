@@ -24,12 +24,13 @@ _log = logging.getLogger(__name__)
 
 _LOOKS_AT_ONCE = 32
 _SUSPECTS_AT_ONCE = 8
+_TOLD_AT_ONCE = 256
 _ANSWER_S = 5.0
 _JITTER = 0.1
 
 
 class Slots:
-    """How many looks run at once, in all machines.
+    """How many looks run at once, in all machines, and how many are told the time.
 
     A machine that did not answer the last one waits among its like, so that a few which hang
     don't keep the others from being seen.
@@ -38,6 +39,8 @@ class Slots:
     def __init__(self) -> None:
         self._sound = asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._suspect = asyncio.Semaphore(_SUSPECTS_AT_ONCE)
+        # For telling the time: those that don't hear keep no look from its turn.
+        self.telling = asyncio.Semaphore(_TOLD_AT_ONCE)
 
     def slot(self, *, sound: bool) -> asyncio.Semaphore:
         """The one to hold during a look."""

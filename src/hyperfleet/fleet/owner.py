@@ -101,6 +101,7 @@ class Owner:
         self._task: asyncio.Task[None] | None = None
         self._boot: asyncio.Task[None] | None = None
         self._telling_time: asyncio.Task[None] | None = None
+        self._tell_time_next = False
         self._alarm: asyncio.TimerHandle | None = None
         self._given_up = False
         self._closed = False
@@ -222,9 +223,12 @@ class Owner:
             self._acts.running.looker.nudge()
 
     def tell_time(self) -> None:
-        """Has its guest told the time soon, if it runs; one that comes up or goes on is anyway."""
+        """Has its guest told the time soon, if it runs, or when it does that now comes up."""
         if self._closed or self.state.status is not Status.RUNNING:
+            # It may have been told already, and before this.
+            self._tell_time_next = self._current is not None
             return
+        self._tell_time_next = False
         if self._telling_time is not None:
             # What it was about to be told may be wrong by now.
             self._telling_time.cancel()
@@ -289,6 +293,8 @@ class Owner:
             else:
                 self._current.settle(self.machine)
             self._current = None
+            if self._tell_time_next:
+                self.tell_time()
         self._task = None
         self._set_alarm()
         if not self._closed:

@@ -55,7 +55,7 @@ class Pausing:
         with contextlib.suppress(HyperfleetError):
             sight = await running.looker.look()
             self._state.see(discovery.merge(self._state.machine.ports, sight, now()))
-        await self._state.go(Status.RUNNING)
+        await self._state.go(Status.RUNNING, stalled=running.process.stalled)
         reach(Point.RESUME_RECORDED)
         await self._state.publish()
         running.looker.begin()

@@ -71,7 +71,7 @@ class Sleeping:
                 return
         # One that has ended meanwhile is heard of next, and its death is one of a machine that ran;
         # one that could not be asked is looked at as any that runs.
-        await self._state.go(before)
+        await self._state.go(before, stalled=running.process.stalled)
         await self._state.publish()
         if before is Status.RUNNING:
             running.looker.begin()

@@ -176,7 +176,7 @@ class State:
         if status is not before.status and not may_go(before.status, status):
             raise RuntimeError(f"machine {before.id}: {before.status} can't become {status}")
         if status is not Status.RUNNING:
-            changes = {**changes, "stalled": None}
+            changes["stalled"] = None
         return msgspec.structs.replace(before, status=status, updated_at=now(), **changes)
 
     def _set(self, fresh: Machine) -> None:

@@ -124,6 +124,8 @@ class ProcessCall(Call[ProcessEnd]):
         # What it is given else is dropped.
         self.takes_input = True
         self.credit = Event()
+        # Whoever waits for it has nothing to wait for.
+        answer.add_done_callback(lambda _: self.credit.set())
 
     def take(self, message: wire.FromGuest) -> bool:
         if isinstance(message, wire.Stdout | wire.Stderr):

@@ -65,6 +65,7 @@ class Database:
         """
         with self._told("read"):
             async with self._engine.connect() as connection:
+                await _wait_at_most(connection, _BUSY_TIMEOUT_MS)
                 yield connection
 
     @asynccontextmanager

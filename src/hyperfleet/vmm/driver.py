@@ -151,6 +151,10 @@ class Process(Protocol):
     async def resume(self) -> bool:
         """Has its processors go on; whether they stood still. Raises as `pause` does."""
 
+    @property
+    def stalled(self) -> str | None:
+        """Why its processors stand still by themselves now; None: not as far as is known."""
+
     def when_stalled(self, hears: Callable[[str | None], None]) -> None:
         """Has `hears` told why, whenever its processors stand still by themselves or do so now.
 

@@ -65,8 +65,8 @@ class FakeProcess:
         self._clone = faults.clone if beginning.template is not None else Clone.OK
         self._booted = beginning.how is How.MEMORY
         self.is_paused = self.refuses_to_pause = self.refuses_to_save = False
-        # For tests to call.
-        self.stalls: Callable[[str | None], None] = lambda _: None
+        self.stalled: str | None = None
+        self._hears_stalled: Callable[[str | None], None] = lambda _: None
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._address = host_address(launch.id)
         self._ways: dict[int, Way] = {}
@@ -161,7 +161,12 @@ class FakeProcess:
 
     def when_stalled(self, hears: Callable[[str | None], None]) -> None:
         """See `driver.Process`."""
-        self.stalls = hears
+        self._hears_stalled = hears
+
+    def stalls(self, why: str | None) -> None:
+        """For tests: it stands still by itself from now on, or not any more."""
+        self.stalled = why
+        self._hears_stalled(why)
 
     async def save(self) -> None:
         """See `driver.Process`. Its guest is kept; only that it is, is on disk."""

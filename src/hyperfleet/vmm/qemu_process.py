@@ -72,7 +72,9 @@ class QemuProcess:
         self._going_on: asyncio.Task[None] | None = None
         # Whether it is to stand still: of several reasons QEMU keeps the first alone.
         self._held = False
-        self._stalled: str | None = None
+        self.stalled: str | None = None
+        # How often its disk found no room.
+        self._disk_errors = 0
         self._hears_stalled: Callable[[str | None], None] = lambda _: None
         self._end = asyncio.create_task(self._watch(), name=f"end of QEMU {host.pid}")
 
@@ -130,8 +132,8 @@ class QemuProcess:
     def when_stalled(self, hears: Callable[[str | None], None]) -> None:
         """See `driver.Process`: it waits for room on the host's disk."""
         self._hears_stalled = hears
-        if self._stalled is not None:
-            hears(self._stalled)
+        if self.stalled is not None:
+            hears(self.stalled)
 
     async def forward(self, guest_port: int) -> str:
         """The way to `guest_port`; made when there is none."""
@@ -170,9 +172,7 @@ class QemuProcess:
             async with self._asking() as client:
                 stood = await _status(client) != "running"
                 if stood:
-                    # If there is no room still, it is said anew.
-                    self._stall(None)
-                    await client.execute("cont")
+                    await self._cont(client)
                 return stood
 
     async def save(self) -> None:
@@ -296,10 +296,7 @@ class QemuProcess:
         client.register_listener(EventListener("BLOCK_IO_ERROR", self._on_disk_error))
         await client.connect(await unix_sockets.connect(self._launch.directory / QMP_SOCKET))
         self._client = client
-        if await _status(client) == "io-error":
-            self._continue_later()
-        else:
-            self._stall(None)
+        await self._see_whether_it_waits(client)
         return client
 
     def _on_disk_error(self, event: Message) -> bool:
@@ -309,6 +306,7 @@ class QemuProcess:
         """
         data = event.get("data")
         if isinstance(data, dict) and data.get("action") == "stop":
+            self._disk_errors += 1
             self._continue_later()
         return False
 
@@ -318,22 +316,38 @@ class QemuProcess:
             self._going_on = asyncio.create_task(self._go_on(), name=f"QEMU {self.pid} goes on")
 
     async def _go_on(self) -> None:
-        """Has it go on when there may be room, until there is, or the monitor is lost."""
-        with contextlib.suppress(QMPError, OSError, EOFError):
-            while self._stalled is not None:
-                await asyncio.sleep(_DISK_RETRY_S)
-                if self._client is None:
-                    return
-                if await _status(self._client) == "io-error" and not self._held:
-                    await self._client.execute("cont")
-                    await asyncio.sleep(_DISK_TRIED_S)
-                if await _status(self._client) != "io-error":
-                    self._stall(None)
+        """Has it go on when there may be room, until there is, or the process ends."""
+        while self.stalled is not None and not self._host.ended:
+            await asyncio.sleep(_DISK_RETRY_S)
+            with contextlib.suppress(GuestError):
+                async with self._asking() as client:
+                    if await self._see_whether_it_waits(client) and not self._held:
+                        await self._cont(client)
+
+    async def _see_whether_it_waits(self, client: QMPClient) -> bool:
+        """Whether it stands still for want of room, which is told."""
+        errors = self._disk_errors
+        waits = await _status(client) == "io-error"
+        if waits:
+            self._continue_later()
+        elif errors == self._disk_errors:
+            # Else the answer is of before the last error.
+            self._stall(None)
+        return waits
+
+    async def _cont(self, client: QMPClient) -> None:
+        """Has it go on; one that waited for room has found some if no error comes in a while."""
+        errors = self._disk_errors
+        await client.execute("cont")
+        if self.stalled is not None:
+            await asyncio.sleep(_DISK_TRIED_S)
+            if errors == self._disk_errors:
+                self._stall(None)
 
     def _stall(self, why: str | None) -> None:
-        if why == self._stalled:
+        if why == self.stalled:
             return
-        self._stalled = why
+        self.stalled = why
         _log.warning("process %s: %s", self.pid, why or "it has found room, and goes on")
         self._hears_stalled(why)
 

@@ -28,6 +28,7 @@ class Unread:
         self._released = asyncio.Event()
 
     async def attach(self, _name: str) -> Unread:
+        self._done.append("attached")
         return self
 
     async def attached(self) -> None:
@@ -105,8 +106,8 @@ async def test_a_name_is_free_when_its_connection_is_closed(
     assert done == ["attached", "exited", "taken", "agent told", "closed 1000"]
 
 
-async def sends_and_goes(api: Api, *sent: dict[str, Any]) -> None:
-    """A client that attaches, says all at once, and is gone."""
+async def sends_and_goes(api: Api, *sent: dict[str, Any], made: bool = False) -> None:
+    """A client that attaches, says all at once, and is gone. `made`: its machine is there."""
     messages = [
         {"type": "websocket.connect"},
         {"type": "websocket.receive", "text": '{"attach": "build"}'},
@@ -120,7 +121,8 @@ async def sends_and_goes(api: Api, *sent: dict[str, Any]) -> None:
     async def send(_message: Any) -> None:
         pass
 
-    await api.machine()
+    if not made:
+        await api.machine()
     scope = asgi_scope("websocket", "/machines/web/exec", api.keys[Scope.EXEC])
     async with asyncio.timeout(LIMIT):
         await api.app(scope, receive, send)
@@ -134,7 +136,7 @@ async def test_what_a_client_sent_before_it_went_is_handed_on_if_the_process_is_
     monkeypatch.setattr(api.fleet, "processes", lambda _ref: Unread(done, is_kept=is_kept))
     await sends_and_goes(api, {"bytes": b"one"}, {"bytes": b"two"}, {"text": '{"type": "eof"}'})
     handed = [(b"one", False), (b"two", False), (b"", True)] if is_kept else []
-    assert done == [*handed, "abandoned"]
+    assert done == ["attached", *handed, "abandoned"]
 
 
 async def test_a_process_that_takes_nothing_is_not_waited_for(
@@ -146,4 +148,40 @@ async def test_a_process_that_takes_nothing_is_not_waited_for(
     monkeypatch.setattr("hyperfleet.api.exec_stream._HAND_OVER_S", 0.01)
     monkeypatch.setattr(api.fleet, "processes", lambda _ref: stuck)
     await sends_and_goes(api, {"bytes": b"one"})
-    assert done == ["abandoned"]
+    assert done == ["attached", "abandoned"]
+
+
+async def test_what_one_client_sent_goes_before_another_attaches(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(api.fleet, "processes", lambda _ref: Unread(done, is_kept=True))
+    await api.machine()
+    scope = asgi_scope("websocket", "/machines/web/exec", api.keys[Scope.EXEC])
+    heard, goes = asyncio.Event(), asyncio.Event()
+    messages: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": '{"attach": "build"}'},
+        {"type": "websocket.receive", "bytes": b"one"},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        # One whose network has gone without a word.
+        heard.set()
+        await goes.wait()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    first = asyncio.create_task(api.app(scope, receive, send))
+    async with asyncio.timeout(LIMIT):
+        await heard.wait()
+        second = asyncio.create_task(sends_and_goes(api, {"bytes": b"two"}, made=True))
+        await second
+        goes.set()
+        await first
+    assert done[:3] == ["attached", (b"one", False), "attached"]
+    assert (b"two", False) in done

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from hyperfleet.errors import CapacityError
+from hyperfleet.errors import CapacityError, GuestError
 from hyperfleet.fleet import Fleet, fleet, host_clock
 from hyperfleet.fleet.events import Follower
 from hyperfleet.fleet.host_clock import HostClock
+from hyperfleet.lifecycle import Status
 from hyperfleet.machine import Cause, Event, EventKind, Machine, MachineChange
 
 from .world import World, run, spec
@@ -34,8 +35,11 @@ async def test_all_that_run_are_told_the_time_when_the_hosts_clock_has_moved(
 ) -> None:
     shift = 0.0
 
+    watches: list[HostClock] = []
+
     def watch(*args: Any, **more: Any) -> HostClock:
-        return HostClock(*args, **more, clock=lambda: time.time() + shift)
+        watches.append(HostClock(*args, **more, clock=lambda: time.time() + shift))
+        return watches[-1]
 
     monkeypatch.setattr(host_clock, "_EVERY_S", 0.01)
     monkeypatch.setattr(fleet, "HostClock", watch)
@@ -61,10 +65,30 @@ async def test_all_that_run_are_told_the_time_when_the_hosts_clock_has_moved(
         while float(note.read_text().split()[1]) < time.time() - time.monotonic() + 3000:  # noqa: ASYNC110
             await asyncio.sleep(0)
     await world.crash()
+    watches[0].end()
     shift = 7200.0
     await world.fleet(host_boot="this")
     for name in ("one", "two", "still"):
         await told(world, machines[name], 3)
+
+
+async def test_one_that_comes_up_as_the_clock_moves_is_told_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = await world.fleet()
+    machine = await fleet.create(spec())
+    saves = world.store.save
+
+    async def save(one: Machine) -> None:
+        if one.status is Status.RUNNING:
+            # What it is told as it boots, it has been told.
+            await told(world, machine, 1)
+            fleet._roster.tell_time()  # noqa: SLF001
+        await saves(one)
+
+    monkeypatch.setattr(world.store, "save", save)
+    await fleet.start("web")
+    await told(world, machine, 2)
 
 
 async def test_one_that_stands_still_by_itself_says_why_and_is_told_when_it_goes_on(
@@ -91,6 +115,21 @@ async def test_one_that_stands_still_by_itself_says_why_and_is_told_when_it_goes
     assert fleet.get("web").stalled is None
     await told(world, machine, 2)
     await told(world, other, 1)
+
+
+async def test_one_that_stands_still_and_can_not_be_paused_says_so_again(
+    world: World, fleet: Fleet
+) -> None:
+    machine = await fleet.create(spec())
+    await fleet.start("web")
+    process = world.process(machine)
+    process.stalls("no room")
+    process.refuses_to_pause = True
+    for ask in (fleet.pause, fleet.sleep):
+        with pytest.raises(GuestError):
+            await ask("web")
+        assert fleet.get("web").status is Status.RUNNING
+        assert fleet.get("web").stalled == "no room"
 
 
 async def test_what_does_not_run_does_not_stand_still(world: World, fleet: Fleet) -> None:

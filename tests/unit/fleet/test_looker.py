@@ -58,6 +58,8 @@ class SlowProcess:
     async def resume(self) -> bool:
         raise NotImplementedError
 
+    stalled = None
+
     def when_stalled(self, hears: Callable[[str | None], None]) -> None:
         raise NotImplementedError
 
