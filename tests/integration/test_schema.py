@@ -123,7 +123,7 @@ def asks(server: Server, folder: Path, chosen: str) -> None:
             f"{server.api_url}/openapi.json",
             f"--header=Authorization: Bearer {server.key}",
             chosen,
-            "--max-examples=8",
+            "--max-examples=5",
             # The same requests each time.
             "--generation-deterministic",
             "--no-color",
