@@ -19,21 +19,20 @@ _MOST_BYTES = 16 * 1024 * 1024
 class Listing:
     """Keeps the JSON of machines that were shown, for as long as they stay as they are."""
 
-    def __init__(self, urls: Urls, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         """`most_bytes`: how much is kept; what was not shown for longest goes first."""
-        self._urls = urls
         self._most = most_bytes
         self._bytes = 0
         # A machine that changes is another object, so the same one has the same JSON. One that is
         # gone takes it along.
         self._kept: dict[str, tuple[ref[Machine], bytes]] = {}
 
-    def page(self, machines: Iterable[Machine], total: int) -> bytes:
-        """A `MachinesOut` of these, as JSON."""
-        shown = b",".join([self._json(machine) for machine in machines])
+    def page(self, machines: Iterable[Machine], total: int, urls: Urls) -> bytes:
+        """A `MachinesOut` of these, as JSON; `urls` are always the same."""
+        shown = b",".join([self._json(machine, urls) for machine in machines])
         return b'{"machines":[%b],"total":%d}' % (shown, total)
 
-    def _json(self, machine: Machine) -> bytes:
+    def _json(self, machine: Machine, urls: Urls) -> bytes:
         kept = self._kept.pop(machine.id, None)
         if kept is not None and kept[0]() is machine:
             # The last is the last that is let go of.
@@ -42,7 +41,7 @@ class Listing:
         if kept is not None:
             self._bytes -= len(kept[1])
         machine_id = machine.id
-        made = machine_out(machine, self._urls).model_dump_json().encode()
+        made = machine_out(machine, urls).model_dump_json().encode()
         self._bytes += len(made)
         self._kept[machine_id] = ref(machine, lambda gone: self._forget(machine_id, gone)), made
         while self._bytes > self._most:

@@ -51,7 +51,7 @@ async def list_machines(
         limit=query.limit,
         offset=query.offset,
     )
-    return Response(parts.listing.page(machines, total), media_type="application/json")
+    return Response(parts.listing.page(machines, total, parts.urls), media_type="application/json")
 
 
 @router.get("/machines/{id}", summary="Show a machine")

@@ -15,7 +15,7 @@ from hyperfleet.auth.keyring import Keyring
 from hyperfleet.settings import Settings
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class Parts(msgspec.Struct, frozen=True):
     """All that the API stands on."""
 
     machines: Machines
@@ -24,7 +24,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     urls: Urls
     metrics: Metrics
     templates: Templates
-    listing: Listing
+    listing: Listing = msgspec.field(default_factory=Listing)
     # Set when the server stops: answers that have no end of their own end then.
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 

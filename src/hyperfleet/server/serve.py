@@ -22,7 +22,6 @@ from hyperfleet import __version__, failpoints, garbage
 from hyperfleet.api.app import create_app
 from hyperfleet.api.exec_stream import MOST_INPUT
 from hyperfleet.api.interface import Machines, Metrics, Templates
-from hyperfleet.api.listing import Listing
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Issued, Keyring
@@ -123,15 +122,7 @@ async def _serve(
 ) -> None:
     urls = Urls.of(settings, settings.proxy_port)
     starting: list[str] = ["The server is starting: machines are being adopted"]
-    parts = Parts(
-        machines=backend.machines,
-        keyring=keyring,
-        settings=settings,
-        urls=urls,
-        metrics=backend.metrics,
-        templates=backend.templates,
-        listing=Listing(urls),
-    )
+    parts = Parts(backend.machines, keyring, settings, urls, backend.metrics, backend.templates)
     app = create_app(parts, not_ready=lambda: starting[0] if starting else None)
     try:
         # The API answers /health from here on; all else waits for the machines.

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 
 from hyperfleet.api.app import create_app
 from hyperfleet.api.interface import Files, Processes
-from hyperfleet.api.listing import Listing
 from hyperfleet.api.parts import Parts
 from hyperfleet.api.responses import Urls
 from hyperfleet.auth.keyring import Keyring
@@ -420,16 +419,7 @@ async def api(settings: Settings) -> AsyncIterator[Api]:
         ask=fleet.report,
         per_machine=settings.hyperfleet_metrics_per_machine,
     )
-    urls = Urls.of(settings, 4000)
-    parts = Parts(
-        machines=fleet,
-        keyring=keyring,
-        settings=settings,
-        urls=urls,
-        metrics=metrics,
-        templates=templates,
-        listing=Listing(urls),
-    )
+    parts = Parts(fleet, keyring, settings, Urls.of(settings, 4000), metrics, templates)
     app = create_app(parts, not_ready=lambda: None if gate.is_set() else "machines are adopted")
     transport = httpx.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {keys['*']}"}
